@@ -1,0 +1,57 @@
+"""The paper's augmentations as Keras layers, on raw patches in 0–255.
+
+Used by the models (inside the graph, training only), by the feature cache and by notebook 04. Keras' layers round when they are
+called on uint8, so everything here begins with ``Rescaling(1.0)``, which makes float32 of it.
+"""
+
+from collections.abc import Iterable
+
+import keras
+
+#: Rotation in degrees, either way: the paper's value. The paper does not give the other strengths; the ones below are mild
+#: enough that a patch keeps its scale (about 200 µm) and its stain stays plausible.
+ROTATION_DEGREES = 15
+TRANSLATION = 0.08
+ZOOM = 0.1
+BRIGHTNESS = 0.08
+CONTRAST = 0.15
+
+
+def transforms(seed: int, *, strength: float = 1.0) -> dict[str, keras.layers.Layer]:
+    """One layer for each augmentation, in the order in which the network applies them.
+
+    Args:
+        seed: seed of the first layer's generator; each further layer takes the next number.
+        strength: factor on every range but the flips; previews use more than 1 to make a change visible.
+
+    Returns:
+        name to layer; each takes and gives patches in 0–255, shape (n, 50, 50, 3), and acts only with ``training=True``.
+    """
+    angle = strength * ROTATION_DEGREES / 360
+    shift, zoom = strength * TRANSLATION, strength * ZOOM
+    light, contrast = strength * BRIGHTNESS, strength * CONTRAST
+    layers = keras.layers
+    # reflect: no invented black or white border at the edge of the tissue
+    built = {
+        "horizontal flip": lambda s: layers.RandomFlip("horizontal", seed=s, name="flip_horizontal"),
+        "vertical flip": lambda s: layers.RandomFlip("vertical", seed=s, name="flip_vertical"),
+        "rotation": lambda s: layers.RandomRotation(angle, fill_mode="reflect", seed=s, name="rotation"),
+        "translation": lambda s: layers.RandomTranslation(shift, shift, fill_mode="reflect", seed=s, name="translation"),
+        "zoom": lambda s: layers.RandomZoom((-zoom, zoom), fill_mode="reflect", seed=s, name="zoom"),
+        "brightness": lambda s: layers.RandomBrightness(light, value_range=(0, 255), seed=s, name="brightness"),
+        "contrast": lambda s: layers.RandomContrast(contrast, value_range=(0, 255), seed=s, name="contrast"),
+    }
+    return {name: make(seed + offset) for offset, (name, make) in enumerate(built.items())}
+
+
+def augment_layers(seed: int) -> Iterable[keras.layers.Layer]:
+    """``Rescaling(1.0)`` and the seven augmentations, as a model's graph begins with them."""
+    return [keras.layers.Rescaling(1.0, name="to_float"), *transforms(seed).values()]
+
+
+def augmenter(seed: int) -> keras.Sequential:
+    """The seven augmentations as one model: uint8 or float patches (n, 50, 50, 3) in 0–255 to float32 in 0–255.
+
+    Call it with ``training=True``; without, patches pass through unchanged.
+    """
+    return keras.Sequential([keras.Input((50, 50, 3), dtype="float32", name="patches"), *augment_layers(seed)], name="augmenter")

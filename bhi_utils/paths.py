@@ -1,0 +1,168 @@
+"""Where things are: the project's root, a run's folder, and writes that are either whole or absent.
+
+Used by every other module. It knows no notebook's contents, only who writes which artefact.
+"""
+
+import gzip
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+#: Which notebook writes which artefact: what a missing file's message names.
+WRITERS = {
+    "dataset.json": "01_dataset_exploration",
+    "manifest.csv.gz": "01_dataset_exploration",
+    "rejected.csv": "01_dataset_exploration",
+    "splits.csv": "02_case_split",
+    "splits.json": "02_case_split",
+    "smote.json": "03_preprocessing_smote",
+    "training.json": "05_training_cnn_vs_efficientnetb0",
+    "predictions.csv.gz": "05_training_cnn_vs_efficientnetb0",
+    "models": "05_training_cnn_vs_efficientnetb0",
+    "metrics.json": "06_metric_figures",
+}
+
+
+class InputError(ValueError):
+    """What the user gave is wrong. The message is one sentence that says what and what to do; the command exits with 2."""
+
+
+def project_root() -> Path:
+    """The folder that holds ``notebooks``: the checkout of an editable install, else the current folder."""
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def cache_dir() -> Path:
+    """Where downloads and packed arrays are kept between runs: ``data/`` in the project, or ``BHI_CACHE``."""
+    return Path(os.environ.get("BHI_CACHE") or project_root() / "data")
+
+
+def shown(path: Path) -> str:
+    """``path`` as texts and artefacts show it: relative to the project, with forward slashes, where it lies inside."""
+    try:
+        return Path(path).resolve().relative_to(project_root().resolve()).as_posix()
+    except ValueError:
+        return Path(path).as_posix()
+
+
+@contextmanager
+def write_atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``; replaces it when the block ends well and is removed when it does not.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"Cannot write {shown(path)}: {error.strerror or error}; free some disk space or check the folder.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write ``text`` (UTF-8, ``\\n`` line ends) to ``path``, whole or not at all."""
+    with write_atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write ``value`` as indented JSON. NaN is refused: a metric that does not exist is ``null``."""
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> Path:
+    """Write ``frame`` without its index; a ``.gz`` name is compressed with a fixed time stamp, so equal data gives equal bytes."""
+    text = frame.to_csv(index=False, lineterminator="\n")
+    if Path(path).suffix != ".gz":
+        return write_text(path, text)
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as stream:
+        stream.write(text.encode("utf-8"))
+    with write_atomic(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    return Path(path)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder. ``root`` holds ``notebooks``, ``artifacts`` and ``figures``."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, out: str | Path) -> "Run":
+        """The run at ``out``, its folders made. A relative path is taken from the project's root, whatever the kernel's folder."""
+        if not str(out).strip():
+            raise InputError("OUT is empty: name a folder for the run, such as runs/walk.")
+        run = cls(project_root() / Path(out).expanduser())
+        try:
+            for folder in (run.artifacts, run.models, run.figures, run.notebooks):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"Cannot use {shown(run.root)} as a run's folder: {error.strerror}; pass another --out.") from error
+        return run
+
+    @property
+    def artifacts(self) -> Path:
+        """Tables, JSON and models that one notebook leaves for the next."""
+        return self.root / "artifacts"
+
+    @property
+    def models(self) -> Path:
+        """Trained models and their bundles."""
+        return self.artifacts / "models"
+
+    @property
+    def figures(self) -> Path:
+        """Figures as PNG."""
+        return self.root / "figures"
+
+    @property
+    def notebooks(self) -> Path:
+        """The executed notebooks of a batch."""
+        return self.root / "notebooks"
+
+    def require(self, name: str) -> Path:
+        """The artefact's path.
+
+        Raises:
+            InputError: it is missing; the message names the notebook that makes it.
+        """
+        path = self.artifacts / name
+        if not path.exists():
+            writer = WRITERS.get(name.split("/")[0], "an earlier notebook")
+            raise InputError(f"{shown(path)} is missing: run notebook {writer} first, with the same OUT.")
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write an artefact as JSON."""
+        return write_json(self.artifacts / name, value)
+
+    def write_csv(self, name: str, frame: pd.DataFrame) -> Path:
+        """Write an artefact as CSV, compressed when the name ends in ``.gz``."""
+        return write_csv(self.artifacts / name, frame)
+
+    def read_json(self, name: str) -> Any:
+        """Read an artefact that is JSON; a missing one is an InputError, see ``require``."""
+        return json.loads(self.require(name).read_text(encoding="utf-8"))
+
+    def read_csv(self, name: str) -> pd.DataFrame:
+        """Read an artefact that is a table; a missing one is an InputError, see ``require``."""
+        return pd.read_csv(self.require(name))

@@ -1,0 +1,136 @@
+"""A saved bundle: the whole model with its threshold and calibration. Patches go in, probabilities and evidence maps come out.
+
+Written by notebook 05, read by notebooks 06 and 07, the app and the command. The model file is loaded only when its SHA-256 is the
+one that the bundle names, and only in Keras' safe mode, which refuses code in a model file.
+"""
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from bhi_utils import paths
+from bhi_utils.metrics import Calibration
+from bhi_utils.paths import InputError, Run, shown
+
+#: Patches that one call of the network takes.
+BATCH = 64
+
+
+def save_bundle(model: keras.Model, folder: Path, *, threshold: float, calibration: Calibration, card: dict[str, Any]) -> Path:
+    """Write ``<name>.keras`` and ``<name>.bundle.json``, each whole or not at all; the bundle last.
+
+    Args:
+        model: takes raw patches (n, 50, 50, 3) in 0–255, gives logits; its name becomes the files' name.
+        folder: where the two files go.
+        threshold: a patch is called IDC+ at sigmoid(logit) ≥ threshold.
+        calibration: what turns a logit into a calibrated probability.
+        card: anything else worth keeping: training data, initialisation, metrics.
+
+    Returns:
+        The bundle's path.
+    """
+    path = Path(folder) / f"{model.name}.keras"
+    with paths.write_atomic(path) as temporary:
+        # a fresh model around the same layers carries no optimizer state
+        keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
+    bundle = {
+        "name": model.name,
+        "model": path.name,
+        "sha256": _sha256(path),
+        "threshold": float(threshold),
+        "calibration": {"method": "platt", "slope": calibration.slope, "intercept": calibration.intercept},
+        **card,
+    }
+    return paths.write_json(path.with_name(f"{model.name}.bundle.json"), bundle)
+
+
+def find_bundle(run: Run) -> Path:
+    """The bundle of the model that was better on validation cases, as ``training.json`` names it.
+
+    Raises:
+        InputError: notebook 05 has not run.
+    """
+    return run.require(f"models/{run.read_json('training.json')['better']}.bundle.json")
+
+
+class Predictor:
+    """Answers for patches. Safe to call from several threads: the network runs for one at a time."""
+
+    def __init__(self, model: keras.Model, bundle: dict[str, Any]) -> None:
+        logit = model.get_layer("logit")
+        self.bundle = bundle
+        self.threshold = float(bundle["threshold"])
+        self.calibration = Calibration(bundle["calibration"]["slope"], bundle["calibration"]["intercept"])
+        self.threshold_calibrated = self.calibration.move(self.threshold)
+        self._model = keras.Model(model.inputs, [logit.output, model.get_layer("pool").input])
+        self._kernel, self._bias = (np.asarray(value) for value in logit.get_weights())
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, bundle: Path) -> "Predictor":
+        """Open a ``.bundle.json`` and the model beside it.
+
+        Raises:
+            InputError: a file is missing or unreadable, or the model is not the one that the bundle was written for.
+        """
+        path = Path(bundle)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            model_path = path.parent / Path(content["model"]).name
+            digest = _sha256(model_path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{shown(path)} is not a readable bundle with its model beside it: give the .bundle.json of a run.") from error
+        if digest != content.get("sha256") or model_path.suffix != ".keras":
+            raise InputError(f"{shown(model_path)} is not the file that {path.name} was written for (its hash differs): run notebook 05 again.")
+        return cls(keras.saving.load_model(model_path, compile=False, safe_mode=True), content)
+
+    def predict(self, patches: np.ndarray) -> pd.DataFrame:
+        """Classify patches.
+
+        Args:
+            patches: uint8 or float array (n, 50, 50, 3) in 0–255.
+
+        Returns:
+            Columns ``logit``, ``probability`` (its sigmoid), ``probability_calibrated``, ``predicted_label`` (1: IDC+) and
+            ``threshold`` (on ``probability``), one row a patch.
+        """
+        return self.predict_with_evidence(patches)[0]
+
+    def evidence(self, patches: np.ndarray) -> np.ndarray:
+        """Where the answer comes from: float32 array (n, h, w) in logit units, whose mean over (h, w) is the patch's logit."""
+        return self.predict_with_evidence(patches)[1]
+
+    def predict_with_evidence(self, patches: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+        """``predict`` and ``evidence`` from one forward pass."""
+        if patches.ndim != 4 or patches.shape[1:] != (50, 50, 3) or not len(patches):
+            raise InputError(f"Patches of shape {patches.shape} cannot be classified: give an array of shape (n, 50, 50, 3) with n ≥ 1.")
+        logits, maps = [], []
+        for start in range(0, len(patches), BATCH):
+            with self._lock:
+                logit, features = self._model.predict_on_batch(np.asarray(patches[start : start + BATCH], dtype=np.float32))
+            logits.append(logit[:, 0])
+            maps.append(features @ self._kernel[:, 0] + self._bias[0])
+        logit = np.concatenate(logits).astype(np.float64)
+        probability = expit(logit)
+        frame = pd.DataFrame(
+            {
+                "logit": logit,
+                "probability": probability,
+                "probability_calibrated": self.calibration.apply(logit),
+                "predicted_label": (probability >= self.threshold).astype(int),
+                "threshold": self.threshold,
+            }
+        )
+        return frame, np.concatenate(maps).astype(np.float32)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

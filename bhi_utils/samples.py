@@ -1,0 +1,130 @@
+"""What a network is trained on: the training cases' patches, balanced, and the batches drawn from them.
+
+Used by training and by the feature cache. Nothing here copies the data set: patches are fetched from the memory-mapped array when a
+batch asks for them, synthetic ones are drawn at that moment from their plan.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pandas as pd
+
+from bhi_utils import balance, splits
+from bhi_utils.archive import Pack
+from bhi_utils.paths import InputError
+
+BALANCES = ("none", "class_weight", "oversample", "smote")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Training samples: real rows first, then synthetic ones.
+
+    Attributes:
+        patches: uint8 array (N, 50, 50, 3), the whole pack.
+        rows: int array, rows of the pack that are sampled (repeated ones when oversampling).
+        labels: int array (n,), of real then synthetic samples.
+        weights: float32 array (n,), each sample's weight in the loss.
+        plan: synthetic samples, or None; it points into ``real``.
+        real: rows of the pack that belong to training cases.
+    """
+
+    patches: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    plan: balance.SmotePlan | None
+    real: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, index: np.ndarray) -> np.ndarray:
+        """Patches of samples ``index``: float32 array (k, 50, 50, 3) in 0–255."""
+        index = np.asarray(index)
+        batch = np.empty((len(index), 50, 50, 3), dtype=np.float32)
+        is_real = index < len(self.rows)
+        batch[is_real] = self.patches[self.rows[index[is_real]]]
+        if not is_real.all():
+            batch[~is_real] = balance.draw(self.patches, self.plan, index[~is_real] - len(self.rows))
+        return batch
+
+
+def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int) -> Samples:
+    """The samples of the training cases, balanced.
+
+    Args:
+        pack: the data set.
+        table: the split, columns ``case, split``; that no case is in two parts is asserted here, before any training.
+        mode: ``none``; ``class_weight`` (rarer class weighs more in the loss); ``oversample`` (its patches repeated at random);
+            ``smote`` (synthetic patches between neighbours, at 50×50).
+        seed: seed of the repeats or of SMOTE.
+    """
+    splits.assert_disjoint(table)
+    labels = pack.manifest["label"].to_numpy()
+    rows = splits.indices(pack.manifest, table, "train")
+    counts = np.bincount(labels[rows], minlength=2)
+    if mode not in BALANCES:
+        raise InputError(f"BALANCE {mode!r} does not exist: choose one of {', '.join(BALANCES)}.")
+    if not counts.all():
+        raise InputError("The training cases hold only one class: add cases or change the split.")
+    sampled, plan, weights = rows, None, np.ones(len(rows), dtype=np.float32)
+    if mode == "class_weight":
+        weights = (len(rows) / (2 * counts))[labels[rows]].astype(np.float32)
+    elif mode == "oversample":
+        rare = rows[labels[rows] == counts.argmin()]
+        extra = np.random.default_rng(seed).choice(rare, counts.max() - counts.min())
+        sampled = np.concatenate([rows, extra])
+    elif mode == "smote":
+        local = balance.smote_plan(pack.patches[rows], labels[rows], seed=seed)
+        plan = balance.SmotePlan(rows[local.base], rows[local.neighbour], local.step, local.label)
+    all_labels = labels[sampled] if plan is None else np.concatenate([labels[sampled], np.full(len(plan), plan.label)])
+    if len(weights) != len(all_labels):
+        weights = np.ones(len(all_labels), dtype=np.float32)
+    return Samples(pack.patches, sampled, all_labels.astype(np.int8), weights, plan, rows)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches for ``fit`` on any backend; the order of epoch ``e`` depends on the seed and ``e`` alone.
+
+    Args:
+        fetch: takes sample numbers and a generator, gives the network's input for them.
+        labels: int array (n,).
+        batch_size: samples a batch.
+        weights: float array (n,), or None for equal ones.
+        seed: seed of the order; None keeps the order as it is (validation).
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+        labels: np.ndarray,
+        *,
+        batch_size: int,
+        weights: np.ndarray | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"BATCH_SIZE {batch_size} is impossible: give 1 or more.")
+        self.fetch, self.labels, self.batch_size, self.seed = fetch, np.asarray(labels), batch_size, seed
+        self.weights = weights
+        self.epoch = -1
+        self.order = np.arange(len(self.labels))
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def on_epoch_begin(self) -> None:
+        """Draw this epoch's order."""
+        self.epoch += 1
+        if self.seed is not None:
+            self.order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.labels))
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        index = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        generator = np.random.default_rng([self.seed or 0, max(self.epoch, 0), number])
+        batch = self.fetch(index, generator), self.labels[index, None].astype(np.float32)
+        return batch if self.weights is None else (*batch, self.weights[index])
