@@ -29,7 +29,7 @@ BLOCK_ENDS = {
 VARIANCE_COMPLETE, VARIANCE_KERAS = 0.0524, 0.229
 
 
-def cnn(*, image_size: int, seed: int, filters: tuple[int, ...] = (32, 64, 128, 256), dropout: float = 0.3) -> keras.Model:
+def cnn(*, image_size: int, seed: int, filters: tuple[int, ...] = (24, 48, 96, 192), dropout: float = 0.3) -> keras.Model:
     """A custom convolutional network: blocks of two 3×3 convolutions with BatchNorm and ReLU, halved by max pooling.
 
     Args:

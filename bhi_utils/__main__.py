@@ -1,0 +1,165 @@
+"""The ``bhi`` command: run the notebooks, look into a data source, write a synthetic one, start the app.
+
+Also ``python -m bhi_utils``. Heavy libraries are imported by the subcommand that needs them.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bhi_utils import __version__
+from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown
+
+PROFILES = ("quick", "cpu", "paper", "gpu")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Returns:
+        0 fine, 2 the user's input is wrong (one sentence on stderr), 130 interrupted, 1 anything else.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # a Windows console or a pipe may not know "−" or "…"
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    options = _parser().parse_args(argv)
+    try:
+        return options.command(options) or 0
+    except InputError as error:
+        print(f"bhi: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bhi: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bhi", description="Breast histopathology notebooks: run them, or use what they made.")
+    parser.add_argument("--version", action="version", version=f"bhi_utils {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="run the notebooks with papermill"))
+    command = _command(commands, "index", _index, "what is in a data source, and what is wrong with it")
+    command.add_argument("source", metavar="SOURCE", help="phantom, or a folder or zip of patches")
+    command.add_argument("--out", type=Path, help="also write manifest.csv.gz and rejected.csv to this folder")
+    command = _command(commands, "phantom", _phantom, "write a synthetic cohort in the archive's layout")
+    command.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a file ending in .zip")
+    command.add_argument("--cases", type=int, default=48, help="number of cases (%(default)s)")
+    command.add_argument("--patches", type=int, default=60, help="mean number of patches a case (%(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
+    _command(commands, "notebooks", _notebooks, "run the notebooks with their defaults and keep their clean outputs in notebooks/")
+    command = _command(commands, "app", _app, "classify patches in the browser")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help="a .bundle.json; by default the better model of the newest run")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    command.add_argument("--port", type=int, default=7860, help="port to listen on (%(default)s)")
+    return parser
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(command=_run)
+    command.add_argument("--profile", choices=PROFILES, default="quick", help="a set of parameter values (%(default)s)")
+    command.add_argument("--data", metavar="SOURCE", help="phantom, or a folder or zip of patches")
+    command.add_argument("--weights", metavar="WEIGHTS", help="imagenet, none, or a file for EfficientNetB0")
+    command.add_argument("--out", default="", metavar="DIR", help="the run's folder (runs/<profile>)")
+    command.add_argument(
+        "-p", dest="values", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a notebook's parameter"
+    )
+    command.add_argument("--only", nargs="+", default=[], metavar="NN", help="run these notebooks only, such as 05 06")
+    command.add_argument("--resume", action="store_true", help="skip what an earlier run into the same folder has finished")
+    command.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and run nothing")
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, function: Callable[[argparse.Namespace], int | None], text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(command=function)
+    return command
+
+
+def _run(options: argparse.Namespace) -> int:
+    from bhi_utils import pipeline
+
+    values: dict[str, str] = {name: value for name, value in (("DATA", options.data), ("WEIGHTS", options.weights)) if value is not None}
+    values.update(options.values)
+    return _reporting(
+        lambda: pipeline.run(
+            values, profile=options.profile, out=options.out, only=options.only, resume=options.resume, dry_run=options.dry_run
+        )
+    )
+
+
+def _notebooks(options: argparse.Namespace) -> int:
+    from bhi_utils import pipeline
+
+    return _reporting(pipeline.publish)
+
+
+def _reporting(job: Callable[[], object]) -> int:
+    """Run ``job``; a notebook's failure is told in the notebook's words, not as a traceback of the command."""
+    from bhi_utils.pipeline import NotebookFailed
+
+    try:
+        job()
+    except NotebookFailed as error:
+        print(f"bhi: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _index(options: argparse.Namespace) -> None:
+    from bhi_utils import archive
+    from bhi_utils.paths import write_csv
+
+    pack = archive.pack(archive.find_source(options.source, cache=cache_dir()), cache_dir())
+    table = archive.summary(pack)
+    width = max(map(len, table["what"]))
+    print(f"{pack.info['source']} ({pack.info['kind']}{', SYNTHETIC' if pack.info['synthetic'] else ''})")
+    for what, value in table.itertuples(index=False):
+        print(f"  {what.ljust(width)}  {value}")
+    for path, reason in pack.rejected.head(10).itertuples(index=False):
+        print(f"  rejected: {path} ({reason})")
+    if len(pack.rejected) > 10:
+        print(f"  … and {len(pack.rejected) - 10:,} more; --out DIR writes the whole list.")
+    if options.out:
+        write_csv(options.out / "manifest.csv.gz", pack.manifest)
+        write_csv(options.out / "rejected.csv", pack.rejected)
+        print(f"Wrote manifest.csv.gz and rejected.csv to {shown(options.out)}.")
+
+
+def _phantom(options: argparse.Namespace) -> None:
+    from bhi_utils import phantom
+
+    made = phantom.write(options.out, cases=options.cases, patches_per_case=options.patches, seed=options.seed)
+    print(f"Wrote a synthetic cohort of {options.cases} cases to {shown(made)}.")
+
+
+def _app(options: argparse.Namespace) -> None:
+    from bhi_utils.predictor import Predictor
+
+    bundle = options.model or _newest_bundle()
+    if not bundle.is_file():
+        raise InputError(f"{shown(bundle)} does not exist: pass the .bundle.json of a run, or run `make run` first.")
+    predictor = Predictor.load(bundle)
+    from bhi_utils import app
+
+    print(f"Model {shown(bundle)}; stop with Ctrl+C.", flush=True)
+    app.launch(predictor, host=options.host, port=options.port, block=True)
+
+
+def _newest_bundle() -> Path:
+    """The better model of the run that was trained last."""
+    from bhi_utils.predictor import find_bundle
+
+    trained = project_root().glob("runs/*/artifacts/training.json")
+    for training in sorted(trained, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            return find_bundle(Run(training.parent.parent))
+        except InputError:
+            continue
+    raise InputError("There is no trained model below runs yet: run `make run` first, or pass --model with a .bundle.json.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

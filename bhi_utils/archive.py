@@ -1,0 +1,211 @@
+"""The patches of a source as one array and one table: found, checked, packed once, opened in milliseconds afterwards.
+
+Used by the notebooks, the command ``bhi index`` and everything that needs pixels. ``sources`` lists what there is,
+``decode`` reads it and ``packing`` writes it.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bhi_utils import packing, sources
+from bhi_utils.decode import PATCH
+from bhi_utils.paths import InputError, Run, project_root, shown, write_atomic
+
+__all__ = ["PATCH", "Pack", "describe", "duplicates", "find_source", "open_dataset", "open_pack", "pack", "per_case"]
+__all__ += ["summary"]
+
+#: What ``dataset.json`` holds beside the pack's own path.
+_FACTS = ("source", "kind", "synthetic", "fingerprint", "patches", "cases", "positive")
+_FACTS += ("rejected", "nested_copy", "padded")
+_DTYPES = {name: "int64" for name in ("case", "x", "y", "width", "height")} | {"label": "int8", "path": "str"}
+_ARCHIVE_URL = "https://www.kaggle.com/datasets/paultimothymooney/breast-histopathology-images"
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A packed source.
+
+    ``patches`` is a read-only map of uint8 (n, 50, 50, 3); row i is row i of ``manifest`` (case, x, y, label, path,
+    width, height; sorted by case, y, x; width and height as in the file, before padding). ``rejected`` lists path and
+    reason of what was left out. ``info`` has the source, its kind, the content's fingerprint and the counts.
+    """
+
+    folder: Path
+    patches: np.ndarray
+    manifest: pd.DataFrame
+    rejected: pd.DataFrame
+    info: dict[str, Any]
+
+
+def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None = None) -> Path:
+    """Where the patches are: ``phantom`` writes a synthetic cohort below ``cache`` once, else a folder or a zip.
+
+    The argument ``phantom`` may set ``cases``, ``patches_per_case`` and ``seed``. A relative path is looked for in the
+    current folder and then in the project's, so that a notebook and papermill mean the same one.
+
+    Raises:
+        InputError: there is no such folder or zip.
+    """
+    text = str(source).strip()
+    if text == "phantom":
+        return _phantom(cache, **{"cases": 48, "patches_per_case": 60, "seed": 0, **(phantom or {})})
+    if text == "kaggle":
+        raise InputError(f"The download is not automated yet: fetch the zip from {_ARCHIVE_URL} and pass its path.")
+    if not text:
+        raise InputError("DATA is empty: pass phantom, or a folder or zip in the archive's layout.")
+    path = Path(text).expanduser()
+    for candidate in (path, project_root() / path):
+        if candidate.exists():
+            return candidate
+    raise InputError(f"{shown(path)} does not exist: pass phantom, or a folder or zip with {sources.LAYOUT}.")
+
+
+def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) -> Pack:
+    """Index, check and decode ``source`` into ``<cache>/packs/<key>``, or open that pack if it exists.
+
+    ``workers`` is a number of processes; 0 takes all cores when there are patches enough to be worth starting them.
+
+    Raises:
+        InputError: the source is missing, damaged or without usable patches, or the disk is full.
+    """
+    from bhi_utils import phantom
+
+    listing = sources.index(Path(source))
+    synthetic = bool(phantom.is_phantom(listing.source))
+    folder = Path(cache) / "packs" / listing.key(synthetic)
+    if folder.exists():
+        with suppress(InputError):
+            return _shown_as(open_pack(folder), listing.source)
+        packing.set_aside(folder)  # damaged later on: a build is renamed into place only when whole
+    packing.build(listing, folder, synthetic=synthetic, workers=workers, progress=progress)
+    return _shown_as(open_pack(folder), listing.source)
+
+
+def _shown_as(found: Pack, source: Path) -> Pack:
+    """``found`` with the path that was asked for: equal content may have been packed from another place."""
+    return replace(found, info={**found.info, "source": shown(source)})
+
+
+def open_pack(folder: Path) -> Pack:
+    """Open a pack without reading its pixels.
+
+    Raises:
+        InputError: it is missing or not whole.
+    """
+    folder = Path(folder)
+    try:
+        info = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
+        patches = np.load(folder / "patches.npy", mmap_mode="r", allow_pickle=False)
+        manifest = pd.read_csv(folder / "manifest.csv.gz", dtype=_DTYPES, keep_default_na=False)
+        rejected = pd.read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
+        whole = patches.shape == (info["patches"], PATCH, PATCH, 3) and patches.dtype == np.uint8
+        whole = whole and len(manifest) == info["patches"] and set(_FACTS) <= set(info)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise InputError(f"No whole pack in {shown(folder)}: run notebook 01_dataset_exploration again.") from error
+    if not whole:
+        raise InputError(f"The pack in {shown(folder)} is damaged: run notebook 01_dataset_exploration again.")
+    return Pack(folder, patches, manifest, rejected, info)
+
+
+def describe(pack: Pack) -> dict[str, Any]:
+    """The content of ``dataset.json``: what was packed, where the pack lies, and its fingerprint."""
+    return {**{name: pack.info[name] for name in _FACTS}, "pack": shown(pack.folder)}
+
+
+def open_dataset(run: Run) -> Pack:
+    """The pack that notebook 01 of this run has made.
+
+    Raises:
+        InputError: notebook 01 has not run, or its pack is gone or has another content.
+    """
+    path = run.require("dataset.json")
+    try:
+        dataset = json.loads(path.read_text(encoding="utf-8"))
+        folder, expected, source = project_root() / dataset["pack"], dataset["fingerprint"], dataset["source"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{shown(path)} is damaged: run notebook 01_dataset_exploration again.") from error
+    found = open_pack(folder)
+    if found.info["fingerprint"] != expected:
+        raise InputError(f"{shown(path)} does not fit its pack: run notebook 01_dataset_exploration again.")
+    return replace(found, info={**found.info, "source": source})
+
+
+def duplicates(pack: Pack) -> pd.DataFrame:
+    """Find groups of patches with exactly the same pixels, largest first.
+
+    Columns: ``patches``, ``cases`` and ``positive`` count the group; ``across_cases`` and ``contradictory`` (both
+    labels) say what is wrong with it; ``blank`` marks one single colour, such as bare glass; ``rows`` are its row
+    numbers in the manifest.
+    """
+    sizes = pack.manifest[["width", "height"]].to_numpy(np.uint8)
+    pairs = zip(pack.patches, sizes, strict=True)
+    digests = [blake2b(patch, digest_size=16, key=size.tobytes()).digest() for patch, size in pairs]
+    table = pack.manifest[["case", "label"]].assign(digest=digests)
+    table = table[table["digest"].duplicated(keep=False)]
+    found = []
+    for _, group in table.groupby("digest", sort=False):
+        width, height = sizes[group.index[0]]
+        pixels = pack.patches[group.index[0], :height, :width].reshape(-1, 3)
+        found.append(
+            {
+                "patches": len(group),
+                "cases": group["case"].nunique(),
+                "positive": int(group["label"].sum()),
+                "across_cases": group["case"].nunique() > 1,
+                "contradictory": group["label"].nunique() > 1,
+                "blank": bool((pixels == pixels[0]).all()),
+                "rows": tuple(group.index),
+            }
+        )
+    columns = ["patches", "cases", "positive", "across_cases", "contradictory", "blank", "rows"]
+    groups = pd.DataFrame(found, columns=columns)
+    return groups.sort_values("patches", ascending=False, kind="stable", ignore_index=True)
+
+
+def summary(pack: Pack) -> pd.DataFrame:
+    """What is in the pack and what was set aside, as a table of texts: ``what``, ``value``."""
+    info, groups = pack.info, duplicates(pack)
+    odd = pack.manifest.loc[(pack.manifest["width"] < PATCH) | (pack.manifest["height"] < PATCH), ["width", "height"]]
+    rows = [
+        ("patches", f"{info['patches']:,}"),
+        ("IDC+", f"{info['positive']:,}"),
+        ("IDC−", f"{info['patches'] - info['positive']:,}"),
+        ("cases", f"{info['cases']:,}"),
+        ("IDC share", f"{info['positive'] / info['patches']:.1%}"),
+        ("skipped: nested second copy", f"{info['nested_copy']:,}"),
+        ("rejected", f"{info['rejected']:,}"),
+        ("padded edge patches", f"{info['padded']:,}"),
+        ("sizes other than 50×50", f"{len(odd.drop_duplicates()):,}"),
+        ("exact duplicates", f"{int((groups['patches'] - 1).sum()):,}"),
+    ]
+    return pd.DataFrame(rows, columns=["what", "value"])
+
+
+def per_case(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Patches, IDC+ patches and IDC share (0–1) of each case, by case number."""
+    table = manifest.groupby("case", sort=True)["label"].agg(patches="size", positive="sum").reset_index()
+    table["positive"] = table["positive"].astype("int64")
+    return table.assign(share=table["positive"] / table["patches"])
+
+
+def _phantom(cache: Path, *, cases: int, patches_per_case: int, seed: int) -> Path:
+    from bhi_utils import phantom
+
+    version = "" if phantom.VERSION == 1 else f"-v{phantom.VERSION}"  # a later generator never reuses an older cohort
+    target = Path(cache) / "phantom" / f"phantom-{cases}x{patches_per_case}-seed{seed}{version}.zip"
+    if not target.is_file():
+        try:
+            with write_atomic(target) as temporary:
+                phantom.write(temporary, cases=cases, patches_per_case=patches_per_case, seed=seed)
+        except InputError:
+            if not target.is_file():  # else another process was faster, and holds it open on Windows
+                raise
+    return target

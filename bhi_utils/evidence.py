@@ -1,0 +1,81 @@
+"""What notebook 06 computes: metrics of every model and part, the table beside the paper, and the patches that are looked at.
+
+Used by notebook 06. It reads predictions and writes ``metrics.json``; the network itself is only asked for evidence maps.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bhi_utils import metrics, paths
+from bhi_utils.archive import Pack
+from bhi_utils.paths import Run
+from bhi_utils.plots_metrics import MODEL_NAMES, TITLES
+from bhi_utils.predictor import Predictor, find_bundle
+
+
+def measure(run: Run, predictions: pd.DataFrame, thresholds: Mapping[str, float], *, resamples: int, seed: int) -> dict[str, Any]:
+    """Every metric of every model on every part, with intervals by case; written as ``metrics.json`` and into the bundles.
+
+    Args:
+        run: the run.
+        predictions: content of ``predictions.csv.gz``.
+        thresholds: model to its threshold.
+        resamples: how often the cases are drawn.
+        seed: seed of the draws.
+
+    Returns:
+        ``{"data": …, "models": {model: {part: {metric: {"value", "low", "high"}}}}}``.
+    """
+    result: dict[str, Any] = {"data": run.read_json("dataset.json"), "resamples": resamples, "models": {}}
+    for (name, part), frame in predictions.groupby(["model", "split"], sort=False):
+        measured = metrics.evaluate(frame, threshold=thresholds[name], resamples=resamples, seed=seed)
+        result["models"].setdefault(name, {})[part] = measured
+    run.write_json("metrics.json", result)
+    for name, measured in result["models"].items():
+        bundle = run.models / f"{name}.bundle.json"
+        if bundle.exists():
+            paths.write_json(bundle, {**run.read_json(f"models/{bundle.name}"), "metrics": measured})
+    return result
+
+
+def table(result: Mapping[str, Any], trained: Mapping[str, Any], paper: Mapping[str, float], *, part: str) -> pd.DataFrame:
+    """One row a model and one for the paper: how the weights began, and the paper's metrics as ``value (low–high)``."""
+    rows = {}
+    for name, parts in result["models"].items():
+        cells = {title: "{value:.3f} ({low:.3f}–{high:.3f})".format(**parts[part][metric]) for metric, title in TITLES.items()}
+        rows[MODEL_NAMES[name]] = {"start": trained["models"][name]["initialisation"], **cells}
+    rows["the paper"] = {"start": "imagenet", **{title: f"{paper[metric]:.4f}" for metric, title in TITLES.items()}}
+    return pd.DataFrame(rows).T
+
+
+def choose(predictions: pd.DataFrame, *, threshold: float, each: int, seed: int) -> pd.DataFrame:
+    """Rows drawn at random from each kind of answer: found IDC+, missed IDC+, false alarms, rightly refused IDC−.
+
+    Args:
+        predictions: one model's rows on one part.
+        threshold: a patch is called IDC+ at ``probability >= threshold``.
+        each: rows of each kind, or all of a kind that has fewer.
+        seed: seed of the draw.
+    """
+    called = predictions["probability"] >= threshold
+    positive = predictions["label"] == 1
+    generator = np.random.default_rng(seed)
+    kinds = (positive & called, positive & ~called, ~positive & called, ~positive & ~called)
+    groups = [predictions[kind] for kind in kinds]
+    return pd.concat([group.iloc[np.sort(generator.permutation(len(group))[:each])] for group in groups], ignore_index=True)
+
+
+def explain(run: Run, pack: Pack, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """The patches of ``rows``, the better model's evidence maps, and its answers with the true labels.
+
+    Returns:
+        uint8 array (n, 50, 50, 3), float array (n, h, w), and a frame with ``label`` and the columns of ``Predictor.predict``.
+    """
+    place = ["case", "x", "y"]
+    index = pd.MultiIndex.from_frame(pack.manifest[place]).get_indexer(pd.MultiIndex.from_frame(rows[place]))
+    patches = pack.patches[index]
+    answers, maps = Predictor.load(find_bundle(run)).predict_with_evidence(patches)
+    return patches, maps, answers.assign(label=rows["label"].to_numpy())

@@ -1,0 +1,193 @@
+"""What every notebook opens and closes with: the banner, the data's origin, figures with a source note, the result table.
+
+Used by the notebooks only. It imports Keras and TensorFlow never by itself: it speaks of them when the notebook has loaded them.
+"""
+
+import importlib.metadata
+import io
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import Image as ShownImage
+from IPython.display import display
+from matplotlib.figure import Figure
+from PIL import Image
+
+from bhi_utils import __version__
+from bhi_utils.paths import InputError, Run, write_atomic
+
+#: Resolution of the saved file and of the copy inside the notebook, in dots an inch.
+FILE_DPI, SHOWN_DPI = 150, 84
+#: A figure whose palette PNG is larger than this (bytes) is full of tissue: it is shown as a JPEG instead, a third of the size.
+SHOWN_LIMIT = 60_000
+#: Libraries whose versions matter to a reader, in the order in which the banner names them when they are loaded.
+LIBRARIES = {"numpy": "numpy", "pandas": "pandas", "sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "gradio": "gradio"}
+
+
+def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = None) -> Run:
+    """Print what this notebook runs with, and open its run's folder.
+
+    Args:
+        number: the notebook's number, such as ``"05"``.
+        variables: the notebook's ``globals()``; its upper-case names with plain values are the parameters, ``OUT`` among them.
+        device: whether to name the device that computes; by default, when the notebook has loaded Keras.
+
+    Returns:
+        the run at ``OUT``.
+    """
+    parameters = parameters_of(variables)
+    run = Run.open(parameters.get("OUT", ""))
+    device = "keras" in sys.modules if device is None else device
+    print(f"Notebook {number} · bhi_utils {__version__} · " + " · ".join(_versions()))
+    print("Device: " + (device_line() if device else "not used in this notebook"))
+    print("Data: " + (f"{parameters.get('DATA', '')} (indexed below)" if number == "01" else source_note(run, long=True)))
+    print("Parameters: " + ", ".join(f"{name}={value!r}" for name, value in parameters.items()))
+    return run
+
+
+def parameters_of(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The upper-case names that hold a plain int, float, str, bool or list: a notebook's parameters."""
+    plain = (int, float, str, bool, list)
+    return {name: value for name, value in variables.items() if name.isupper() and name[0].isalpha() and type(value) in plain}
+
+
+def source_note(run: Run, *, long: bool = False) -> str:
+    """Where the run's data came from, as figures and tables say it: ``SYNTHETIC phantom, 48 cases, 2,880 patches``.
+
+    Args:
+        run: the run; notebook 01 has written its ``dataset.json``.
+        long: add the first digits of the data's fingerprint.
+
+    Raises:
+        InputError: the artefact is missing.
+    """
+    data = run.read_json("dataset.json")
+    # a synthetic cohort handed over as a zip or folder is still synthetic
+    kind = f"SYNTHETIC {data['kind']}" if data["synthetic"] else data["kind"]
+    note = f"{kind}, {data['cases']:,} cases, {data['patches']:,} patches"
+    return f"{note}, fingerprint {data['fingerprint'][:12]}" if long else note
+
+
+def save_figure(run: Run, figure: Figure, name: str) -> None:
+    """Save ``figure`` as ``<run>/figures/<name>.png`` with the data's origin at its foot, and show it once in the notebook.
+
+    Args:
+        run: the run.
+        figure: a figure that has not been shown; ``plots`` returns such figures.
+        name: file name without suffix, ``<notebook number>_<content>``.
+    """
+    # below the figure proper: the tight bounding box makes room, so the note never covers an axis label
+    figure.text(1.0, -0.01, f"Data: {source_note(run)}", ha="right", va="top", fontsize=8, color="0.35")
+    with write_atomic(run.figures / f"{name}.png") as temporary:
+        temporary.write_bytes(_png(figure, dpi=FILE_DPI))
+    small, kind = _compact(_png(figure, dpi=SHOWN_DPI))
+    display(ShownImage(data=small, format=kind, alt=name.replace("_", " ")))
+
+
+def result(frame: pd.DataFrame, *, decimals: int = 3) -> None:
+    """Show the notebook's result table, its numbers rounded so that it reads, and compares, alike everywhere."""
+    numbers = frame.select_dtypes("float").columns
+    # adding zero turns the -0.0 of a rounded small number into 0.0
+    display(frame.assign(**{str(name): frame[name].round(decimals) + 0.0 for name in numbers}))
+
+
+def device_line() -> str:
+    """The device that Keras computes on, or why a GPU that is present is unused. Loads Keras if the notebook has not."""
+    import keras
+
+    backend = keras.backend.backend()
+    on = f"Keras {keras.__version__} on {backend} {_version(backend)}".rstrip()
+    names = _gpu_names()
+    if _gpus_seen(backend):
+        return f"GPU, {names[0] if names else 'model unknown'} ({on})"
+    cpu = f"CPU, {os.cpu_count()} cores ({on})"
+    return f"{cpu}; {_why_unused(backend, names)}" if names else f"{cpu}; no GPU found"
+
+
+def _gpus_seen(backend: str) -> int:
+    """How many GPUs the backend can use. The one place in the package that asks a backend instead of Keras."""
+    if backend == "tensorflow":
+        import tensorflow
+
+        return len(tensorflow.config.list_physical_devices("GPU"))
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    import jax
+
+    return sum(device.platform == "gpu" for device in jax.devices())
+
+
+def _gpu_names() -> list[str]:
+    """The GPUs of this machine, whether or not anything can use them."""
+    if shutil.which("nvidia-smi"):
+        ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        try:
+            said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            said = ""
+        if said.strip():
+            return [line.strip() for line in said.strip().splitlines()]
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return ["NVIDIA GPU"]
+    apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    return ["Apple GPU"] if apple else []
+
+
+def _why_unused(backend: str, names: list[str]) -> str:
+    """One clause on why the GPU ``names[0]`` does no work."""
+    unused = f"{names[0]} is present but unused: "
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return unused + "CUDA_VISIBLE_DEVICES hides it"
+    if names[0] == "Apple GPU":
+        return unused + f"{backend} has no build for it here"
+    if sys.platform == "win32" and backend == "tensorflow":
+        return unused + "TensorFlow has no CUDA build for Windows, use WSL2"
+    installed = {dist.name.lower() for dist in importlib.metadata.distributions() if dist.name}
+    if not any(name.startswith("nvidia-cudnn") for name in installed):
+        return unused + "the CUDA libraries are not installed, run `pip install -e .[gpu]`"
+    return unused + f"{backend} cannot open it, compare `nvidia-smi` with the CUDA version of the installed libraries"
+
+
+def _versions() -> list[str]:
+    """Python and every library of ``LIBRARIES`` that the notebook has loaded."""
+    loaded = [f"{package} {_version(package)}" for module, package in LIBRARIES.items() if module in sys.modules]
+    return [f"Python {platform.python_version()}", *loaded]
+
+
+def _version(package: str) -> str:
+    """The installed version of ``package``, empty when it is not installed under that name."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _png(figure: Figure, *, dpi: int) -> bytes:
+    """``figure`` as PNG bytes, free of dates and versions."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _compact(png: bytes) -> tuple[bytes, str]:
+    """The copy kept inside the notebook, and its format: a palette PNG, or a JPEG where that stays too large."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    buffer = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    if buffer.tell() <= SHOWN_LIMIT:
+        return buffer.getvalue(), "png"
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=80, optimize=True)
+    return buffer.getvalue(), "jpeg"
+
+
+__all__ = ["InputError", "banner", "device_line", "parameters_of", "result", "save_figure", "source_note"]

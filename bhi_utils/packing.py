@@ -1,0 +1,222 @@
+"""Builds a pack: decodes a listing's patches, in parallel, into one array on disk with its tables. Used by ``archive``.
+
+A pack is built under a temporary name, its ``pack.json`` comes last and its folder is renamed into place at the end: a
+killed build is never taken for a pack, and an array that someone has mapped is never replaced, which Windows refuses.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from bhi_utils import paths
+from bhi_utils.decode import PATCH, Decoded, SourceChanged, decode_chunk, follow_parent
+from bhi_utils.paths import InputError, shown
+from bhi_utils.sources import Listing, plain, require_classes, zip_state
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be deleted: that serves as the lock
+    fcntl = None
+
+#: Bytes of a packed patch, and what the tables may take beside it.
+PATCH_BYTES, ROW_BYTES = PATCH * PATCH * 3, 200
+_CHUNK = 512
+#: Below this many patches one process is faster: starting others costs about a second.
+_WORTH_WORKERS = 4000
+_SPARE_BYTES = 64 << 20
+
+
+def build(listing: Listing, folder: Path, *, synthetic: bool, workers: int = 0, progress: bool = True) -> None:
+    """Write the pack of ``listing`` to ``folder``, whole or not at all.
+
+    Memory stays bounded by a few chunks of patches for each worker.
+
+    Raises:
+        InputError: no space, no usable patch, one class only, or the source changed meanwhile.
+    """
+    packs, count = folder.parent, len(listing.members)
+    processes = _workers(workers, count)
+    try:
+        packs.mkdir(parents=True, exist_ok=True)
+        _sweep(packs)
+        check_space(packs, count * (PATCH_BYTES + ROW_BYTES) + _SPARE_BYTES)
+        with _building(folder) as temporary:
+            _write(listing, temporary, synthetic=synthetic, workers=processes, progress=progress)
+            _commit(temporary, folder)
+    except SourceChanged as error:
+        source = shown(listing.source)
+        raise InputError(f"{source} changed or failed while it was read ({error}): try again.") from error
+    except OSError as error:
+        where, why = shown(packs), error.strerror or error
+        raise InputError(f"Cannot write to {where}: {why}; free some disk space or set BHI_CACHE elsewhere.") from error
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse to start what the disk of ``folder`` cannot hold."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"Not enough disk space in {shown(folder)}: {needed / 1e9:,.2f} GB are needed and {free / 1e9:,.2f} GB are "
+            "free; free some or set BHI_CACHE to another folder."
+        )
+
+
+def _write(listing: Listing, folder: Path, *, synthetic: bool, workers: int, progress: bool) -> None:
+    """Fill ``folder``: the array, the tables, and last of all ``pack.json``."""
+    rejected = list(listing.rejected)
+    with open(folder / "patches.npy", "wb") as stream:
+        rows, digest = _write_patches(listing, stream, rejected, workers=workers, progress=progress)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if listing.kind == "zip" and zip_state(listing.source) != listing.state:
+        raise SourceChanged("the zip was replaced")
+    manifest = pd.DataFrame(rows, columns=["case", "x", "y", "label", "path", "width", "height"])
+    require_classes(listing.source, manifest["label"].unique())
+    paths.write_csv(folder / "manifest.csv.gz", manifest)
+    paths.write_csv(folder / "rejected.csv", pd.DataFrame(sorted(rejected), columns=["path", "reason"]))
+    digest.update(manifest.drop(columns="path").to_csv(index=False, lineterminator="\n").encode())
+    info = {
+        "source": shown(listing.source),
+        "kind": "phantom" if synthetic else listing.kind,
+        "synthetic": synthetic,
+        "fingerprint": digest.hexdigest(),
+        "patches": len(manifest),
+        "cases": int(manifest["case"].nunique()),
+        "positive": int(manifest["label"].sum()),
+        "rejected": len(rejected),
+        "nested_copy": listing.nested_copy,
+        "padded": int(((manifest["width"] < PATCH) | (manifest["height"] < PATCH)).sum()),
+    }
+    paths.write_json(folder / "pack.json", info)
+
+
+def _write_patches(
+    listing: Listing, stream: BinaryIO, rejected: list[tuple[str, str]], *, workers: int, progress: bool
+) -> tuple[list[tuple], Any]:
+    """Append the patches to an ``.npy`` stream in the listing's order: the manifest's rows and the hash of the pixels.
+
+    Plain writes rather than a writable map: on a full disk they raise, where a map would kill the process with SIGBUS.
+    """
+    chunks = [listing.members[start : start + _CHUNK] for start in range(0, len(listing.members), _CHUNK)]
+    rows, digest = [], hashlib.sha256()
+    begin = _write_header(stream, len(listing.members))
+    total = len(listing.members)
+    with tqdm(total=total, desc="Packing", unit="patch", file=sys.stderr, disable=not progress) as bar:
+        for chunk, done in zip(chunks, _decoded(listing, chunks, workers), strict=True):
+            stream.write(done.patches)
+            digest.update(done.patches)
+            rejected.extend((plain(chunk[position].name), reason) for position, reason in done.rejected)
+            for position, (width, height) in zip(done.kept, done.sizes, strict=True):
+                member = chunk[position]
+                rows.append((member.case, member.x, member.y, member.label, plain(member.name), width, height))
+            bar.update(len(chunk))
+    if not rows:
+        (path, reason), where = min(rejected), shown(listing.source)
+        raise InputError(f"No readable patch in {where}: {len(rejected)} rejected, such as {path} ({reason}).")
+    stream.seek(0)
+    if _write_header(stream, len(rows)) != begin:
+        raise AssertionError("NumPy's header did not keep its length")
+    return rows, digest
+
+
+def _write_header(stream: BinaryIO, count: int) -> int:
+    """Write the header of ``count`` patches and return its length, which NumPy keeps alike for every count."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, PATCH, PATCH, 3)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.tell()
+
+
+def _decoded(listing: Listing, chunks: list[tuple], workers: int) -> Iterator[Decoded]:
+    """The chunks' contents in order, from ``workers`` processes; from this one when it is one or when they fail."""
+    source, zipped, done = str(listing.source.resolve()), listing.kind == "zip", 0
+    if workers > 1:
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=follow_parent)
+        try:
+            waiting, ahead = deque(), iter(chunks)
+            while done < len(chunks):
+                while len(waiting) < 2 * workers and (chunk := next(ahead, None)) is not None:
+                    waiting.append(pool.submit(decode_chunk, source, zipped, chunk))
+                yield waiting.popleft().result()
+                done += 1
+        except BrokenProcessPool:  # a script without a main guard, or a worker killed for memory
+            tqdm.write("The worker processes ended early; packing goes on in this one.", file=sys.stderr)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    for chunk in chunks[done:]:
+        yield decode_chunk(source, zipped, chunk)
+
+
+def _workers(asked: int, patches: int) -> int:
+    if asked < 0:
+        raise InputError(f"WORKERS is {asked}: give a number of processes, or 0 to choose.")
+    if asked == 0:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        asked = cores if patches >= _WORTH_WORKERS else 1
+    return min(asked, 32, -(-patches // _CHUNK))
+
+
+@contextmanager
+def _building(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` under a lock that a killed process loses; both are gone afterwards."""
+    handle, name = tempfile.mkstemp(prefix=f".{folder.name}-", suffix=".lock", dir=folder.parent)
+    lock, temporary = Path(name), Path(name).with_suffix(".part")
+    try:
+        if fcntl:
+            with suppress(OSError):  # a network disk without locks
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.mkdir()
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+        lock.unlink(missing_ok=True)
+
+
+def _sweep(packs: Path) -> None:
+    """Delete what killed builds left: a lock that can be taken (or on Windows deleted) has no living owner."""
+    for lock in packs.glob(".*.lock"):
+        with suppress(OSError):
+            with open(lock, "rb") as stream:
+                if fcntl:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.unlink()
+            shutil.rmtree(lock.with_suffix(".part"), ignore_errors=True)
+
+
+def _commit(temporary: Path, folder: Path) -> None:
+    """Rename into place. Another process's pack of the same key stays; a virus scanner's short grip is waited for."""
+    for attempt in range(10):
+        if folder.exists():
+            return
+        try:
+            os.rename(temporary, folder)
+            return
+        except OSError:
+            if attempt == 9 and not folder.exists():
+                raise
+            time.sleep(0.2)
+
+
+def set_aside(folder: Path) -> None:
+    """Make room where a damaged pack lies. It is renamed first, which Windows refuses as long as somebody uses it."""
+    aside = folder.with_name(f".{folder.name}-{os.getpid()}.damaged")
+    try:
+        os.rename(folder, aside)
+    except OSError as error:
+        raise InputError(f"The pack in {shown(folder)} is damaged and in use: close what uses it and retry.") from error
+    shutil.rmtree(aside, ignore_errors=True)

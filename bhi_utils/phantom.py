@@ -1,0 +1,270 @@
+"""A synthetic cohort of H&E-like patches in the archive's own layout, for tests and for a first walk without a download.
+
+Used by ``archive`` (data source ``phantom``), by ``bhi phantom`` and, for its example patches, by ``app``. Nothing in it
+comes from real tissue: see ``phantom_render``. Equal arguments give equal bytes with equal versions of NumPy, SciPy and
+Pillow on one machine, and a case does not depend on how many others there are.
+"""
+
+import heapq
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from bhi_utils import phantom_render
+from bhi_utils.paths import InputError, shown, write_atomic
+from bhi_utils.phantom_shapes import field
+
+PATCH = 50
+#: The name of the second copy's folder, which the real archive has too.
+NESTED = "IDC_regular_ps50_idx5"
+#: The first case's number; those of the real archive lie between 8863 and 16896.
+FIRST_CASE = 90001
+#: The file, at the top of a cohort, that says what it is. A zip also says so in its comment.
+MARKER = "PHANTOM.json"
+FORMAT = "bhi-phantom"
+VERSION = 1
+#: A case with fewer patches has no room for a tumour and its border.
+FEWEST_PATCHES = 12
+#: Of the patches that touch the other class, how many carry the wrong label.
+BORDER_NOISE = 0.12
+#: Every so many cases, the slide's edge cuts through tissue and leaves patches smaller than 50×50.
+CUT_EVERY = 6
+
+
+@dataclass(frozen=True)
+class Slide:
+    """One synthetic case.
+
+    Attributes:
+        case: its number.
+        image: uint8 array (height, width, 3): the tissue's bounding box.
+        origin: x and y of the image's top left corner on the slide, multiples of 50.
+        cells: int array (n, 2), row and column of each patch on the image's grid.
+        labels: int8 array (n,), 1 where the patch is labelled IDC.
+    """
+
+    case: int
+    image: np.ndarray
+    origin: tuple[int, int]
+    cells: np.ndarray
+    labels: np.ndarray
+
+    def patches(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Each patch's path in the archive's layout and its pixels, sorted by path."""
+        named = []
+        for (row, column), label in zip(self.cells, self.labels, strict=True):
+            x, y = self.origin[0] + PATCH * column + 1, self.origin[1] + PATCH * row + 1
+            pixels = self.image[PATCH * row : PATCH * (row + 1), PATCH * column : PATCH * (column + 1)]
+            named.append((f"{self.case}/{label}/{self.case}_idx5_x{x}_y{y}_class{label}.png", pixels))
+        yield from sorted(named, key=lambda item: item[0])
+
+
+def _block_mean(canvas: np.ndarray) -> np.ndarray:
+    """Mean of each cell of the grid of patches."""
+    height, width = canvas.shape
+    return canvas.reshape(height // PATCH, PATCH, width // PATCH, PATCH).mean(axis=(1, 3))
+
+
+def _grow(height: np.ndarray, count: int) -> np.ndarray:
+    """The ``count`` cells that water would leave last, flowing down from the summit: a connected bool array."""
+    taken, seen = np.zeros(height.shape, bool), np.zeros(height.shape, bool)
+    start = np.unravel_index(height.argmax(), height.shape)
+    seen[start] = True
+    queue = [(-height[start], *start)]
+    for _ in range(count):
+        _, row, column = heapq.heappop(queue)
+        taken[row, column] = True
+        for near in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+            if 0 <= near[0] < height.shape[0] and 0 <= near[1] < height.shape[1] and not seen[near]:
+                seen[near] = True
+                heapq.heappush(queue, (-height[near], *near))
+    return taken
+
+
+def _border(labels: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Which taken cells have a neighbour of the other class; bool array."""
+    border = np.zeros(taken.shape, bool)
+    for axis in (0, 1):
+        for step in (-1, 1):
+            near = np.roll(labels, step, axis), np.roll(taken, step, axis)
+            # roll wraps around: the cells that it brings from the far side are no neighbours
+            far = [slice(None), slice(None)]
+            far[axis] = 0 if step == 1 else -1
+            near[1][tuple(far)] = False
+            border |= taken & near[1] & (near[0] != labels)
+    return border
+
+
+def _labels(rng: np.random.Generator, truth: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """``truth`` with some labels wrong along the tumour's border, as where a pathologist's outline crosses a patch."""
+    flipped = _border(truth, taken) & (rng.random(truth.shape) < BORDER_NOISE)
+    labels = truth ^ flipped
+    return labels if len(np.unique(labels[taken])) == 2 else truth
+
+
+def _tissue(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tissue of ``count`` patches in its bounding box: bool array of cells; float canvas, positive on tissue."""
+    side = PATCH * int(np.ceil(1.7 * np.sqrt(count)))
+    y, x = np.ogrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    squeeze = rng.uniform(0.8, 1.25)
+    canvas = field(rng, (side, side), side / 5) + 0.3 * field(rng, (side, side), 45)
+    canvas -= 4 * (x**2 * squeeze + y**2 / squeeze)
+    height = _block_mean(canvas)
+    taken = _grow(height, count)
+    # low enough that a patch is seldom all glass
+    canvas += 0.3 - np.quantile(height[taken], 0.08)
+    rows, columns = np.flatnonzero(taken.any(1)), np.flatnonzero(taken.any(0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    return taken[top:bottom, left:right], canvas[PATCH * top : PATCH * bottom, PATCH * left : PATCH * right]
+
+
+def draw_slide(index: int, *, patches: int, seed: int) -> Slide:
+    """The cohort's slide number ``index``, counted from 0.
+
+    Args:
+        index: which case.
+        patches: mean number of patches of a case, 12 or more; a case has up to 30 % more or fewer.
+        seed: the cohort's seed.
+    """
+    rng = np.random.default_rng([seed, index])
+    count = int(rng.integers(np.ceil(0.7 * patches), np.floor(1.3 * patches) + 1))
+    taken, tissue = _tissue(rng, count)
+    invasive = field(rng, tissue.shape, max(tissue.shape) / 3) + 0.12 * field(rng, tissue.shape, 40)
+    mean = _block_mean(invasive)
+    # the archive's cases: 27 % in the median, here between 5 and 70 %
+    positive = int(np.clip(round(count * (0.05 + 0.65 * rng.beta(1.3, 2.4))), 1, count - 1))
+    ordered = np.sort(mean[taken])
+    level = (ordered[-positive] + ordered[-positive - 1]) / 2
+    labels = _labels(rng, mean > level, taken)
+    image = phantom_render.paint(rng, phantom_render.draw_style(rng), tissue, invasive - level)
+    if index % CUT_EVERY == CUT_EVERY // 2 - 1:
+        lost = PATCH - int(rng.integers(7, 46))
+        image = image[:-lost] if rng.random() < 0.5 else image[:, :-lost]
+    x, y = (PATCH * int(step) for step in rng.integers(0, 20, 2))
+    return Slide(FIRST_CASE + index, image, (x, y), np.argwhere(taken), labels[taken].astype(np.int8))
+
+
+class _Sink(Protocol):
+    """Takes the cohort's files one by one."""
+
+    def __call__(self, name: str, content: bytes) -> None: ...
+
+
+@contextmanager
+def _zip_sink(out: Path) -> Iterator[_Sink]:
+    """Files go into a zip with fixed dates; the zip appears whole or not at all."""
+    with write_atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = f"{FORMAT} {VERSION}: synthetic patches, not tissue".encode()
+
+        def put(name: str, content: bytes) -> None:
+            # PNGs are compressed already; 1980 is the earliest date that a zip can hold
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system, entry.external_attr = 3, 0o100644 << 16
+            archive.writestr(entry, content)
+
+        yield put
+
+
+@contextmanager
+def _folder_sink(out: Path) -> Iterator[_Sink]:
+    """Files go into a folder that gets its name when it is complete."""
+    out = out.absolute()
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+
+    def put(name: str, content: bytes) -> None:
+        path = temporary / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    try:
+        yield put
+        if out.is_dir():
+            out.rmdir()
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _check(out: Path, cases: int, patches_per_case: int) -> None:
+    """Refuse what cannot be written, before anything is."""
+    if cases < 1:
+        raise InputError(f"A phantom needs at least one case, not {cases}: raise the number of cases.")
+    if patches_per_case < FEWEST_PATCHES:
+        raise InputError(
+            f"A phantom case needs at least {FEWEST_PATCHES} patches, not {patches_per_case}: raise the patches per case."
+        )
+    if out.suffix.lower() == ".zip":
+        if out.is_dir():
+            raise InputError(f"{shown(out)} is a folder, though its name ends in .zip: choose another name.")
+    elif out.exists() and not out.is_dir():
+        raise InputError(f"{shown(out)} is a file: choose a folder, or a name that ends in .zip.")
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{shown(out)} is not empty: choose a new folder for the phantom, or empty this one.")
+
+
+def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int = 0, nested: bool = True) -> Path:
+    """Write a synthetic cohort, whole or not at all.
+
+    Args:
+        out: a zip when its name ends in ``.zip`` (an existing one is replaced), else a new or empty folder.
+        cases: how many cases.
+        patches_per_case: their mean number of patches; a case has up to 30 % more or fewer.
+        seed: seed of everything random.
+        nested: also write the second copy of every patch that the real archive holds.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: the numbers are too small, or ``out`` is taken or cannot be written.
+    """
+    out = Path(out)
+    patches = positive = 0
+    try:
+        _check(out, cases, patches_per_case)
+        with (_zip_sink if out.suffix.lower() == ".zip" else _folder_sink)(out) as put:
+            for index in range(cases):
+                slide = draw_slide(index, patches=patches_per_case, seed=seed)
+                files = [(name, _png(pixels)) for name, pixels in slide.patches()]
+                for prefix in ("", f"{NESTED}/") if nested else ("",):
+                    for name, content in files:
+                        put(prefix + name, content)
+                patches, positive = patches + len(files), positive + int(slide.labels.sum())
+            parameters = {"cases": cases, "patches_per_case": patches_per_case, "seed": seed, "nested": nested}
+            facts = {"format": FORMAT, "version": VERSION, "parameters": parameters}
+            facts |= {"patches": patches, "positive": positive}
+            put(MARKER, (json.dumps(facts, indent=1) + "\n").encode())
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"Cannot write {shown(out)}: {reason}; choose another place or free some space.") from error
+    return out
+
+
+def is_phantom(path: Path) -> bool:
+    """Whether the folder or zip at ``path`` is a synthetic cohort, also once unpacked; False for anything unreadable."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return json.loads((path / MARKER).read_text(encoding="utf-8")).get("format") == FORMAT
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment.startswith(FORMAT.encode()) or MARKER in archive.namelist()
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):
+        return False

@@ -1,0 +1,200 @@
+"""Runs the notebooks in order with papermill: strict parameters, progress, a record of the run, a summary of its metrics.
+
+Used by the commands ``bhi run`` and ``bhi notebooks``.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from bhi_utils import archive, cleaning, parameters, preflight, records, sources
+from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
+from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown, write_text
+from bhi_utils.summary import summary
+
+__all__ = ["NotebookFailed", "Step", "find_notebooks", "plan", "publish", "run", "select"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook of a run: its file, the values that it is given, and every parameter's value, defaults included."""
+
+    path: Path
+    given: dict[str, Any]
+    values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.path.stem
+
+
+def find_notebooks(folder: Path | None = None) -> list[Path]:
+    """The numbered notebooks of the walk, in order.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = project_root() / "notebooks" if folder is None else folder
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise InputError(f"There are no notebooks in {shown(folder)}: run the command in a checkout of the project.")
+    return found
+
+
+def select(notebooks: Sequence[Path], only: Iterable[str] = ()) -> list[Path]:
+    """The notebooks that ``only`` names by number (``05`` or ``5``) or by name; all of them when it is empty.
+
+    Raises:
+        InputError: it names one that does not exist.
+    """
+    wanted = set()
+    for text in only:
+        name = Path(text).stem
+        matches = [path for path in notebooks if path.stem == name or (name.isdecimal() and path.name[:2] == name.zfill(2))]
+        if not matches:
+            raise InputError(f"There is no notebook {text}: choose among {' '.join(path.name[:2] for path in notebooks)}.")
+        wanted.update(matches)
+    return [path for path in notebooks if not wanted or path in wanted]
+
+
+def plan(
+    selected: Sequence[Path], values: Mapping[str, Any], *, profile: Mapping[str, Any] | None = None, notebooks: Sequence[Path] = ()
+) -> list[Step]:
+    """Check all values against all selected notebooks, and give each notebook its own.
+
+    Args:
+        selected: the notebooks to run.
+        values: what the user set, texts included; every name must be a parameter of a selected notebook.
+        profile: a profile's values; each must be a parameter of one of ``notebooks``. ``values`` come before them.
+        notebooks: all the notebooks that a profile may speak to.
+
+    Raises:
+        InputError: an unknown name, or a value of another type.
+    """
+    declarations = {path.stem: parameters.declared(path) for path in selected}
+    others = {path.stem: parameters.declared(path) for path in notebooks if path not in selected}
+    everywhere = {name for declared in others.values() for name in declared}
+    given = parameters.assign(profile or {}, declarations, everywhere=everywhere)
+    for name, own in parameters.assign(values, declarations).items():
+        given[name].update(own)
+    steps = []
+    for path in selected:
+        defaults = {name: default for name, (_, default) in declarations[path.stem].items()}
+        steps.append(Step(path, given[path.stem], {**defaults, **given[path.stem]}))
+    return steps
+
+
+def run(
+    values: Mapping[str, Any],
+    *,
+    profile: str = "",
+    out: str = "",
+    only: Iterable[str] = (),
+    resume: bool = False,
+    dry_run: bool = False,
+    folder: Path | None = None,
+) -> Run | None:
+    """Run the notebooks.
+
+    Args:
+        values: parameter values, texts as the command line gives them.
+        profile: a profile's name; none by default.
+        out: the run's folder, taken from the current one; ``runs/<profile>`` of the project by default.
+        only: numbers or names of the notebooks to run; all by default.
+        resume: skip what an earlier run into the same folder has finished with the same parameters, notebooks and package.
+        dry_run: say what would be done, and do nothing.
+        folder: where the notebooks are.
+
+    Returns:
+        the run, or None for a dry one.
+
+    Raises:
+        InputError: a value, the data or a missing artefact; the message is one sentence.
+        NotebookFailed: a notebook stopped for another reason.
+    """
+    notebooks = find_notebooks(folder)
+    if "OUT" in values:
+        raise InputError("OUT is set by --out: pass --out DIR instead of -p OUT DIR.")
+    values = parameters.absolute(values, base=Path.cwd())
+    steps = plan(select(notebooks, only), values, profile=parameters.read_profile(profile) if profile else {}, notebooks=notebooks)
+    root = (Path.cwd() / Path(out).expanduser()).resolve() if out else project_root() / "runs" / (profile or "walk")
+    steps = _into(steps, shown(root))
+    _announce(steps, root, profile)
+    if dry_run:
+        return None
+    opened = Run.open(root)
+    record = records.Record.open(opened, notebooks, profile=profile, values=values)
+    done = record.finished([(step.path, step.given) for step in steps]) if resume else set()
+    _execute(opened, record, steps, done)
+    print(summary(opened, fresh=record.wrote("artifacts/metrics.json", [step.name for step in steps])), end="")
+    return opened
+
+
+def publish(*, folder: Path | None = None) -> None:
+    """Run every notebook with its defaults, and replace each by its executed, clean copy once all have ended well."""
+    notebooks = find_notebooks(folder)
+    steps = plan(notebooks, {})
+    roots = {step.values.get("OUT") for step in steps}
+    if len(roots) != 1:
+        raise InputError(f"The notebooks' OUT differ ({', '.join(map(str, sorted(roots, key=str)))}): give all of them the same default.")
+    opened = Run.open(str(roots.pop()))
+    record = records.Record.open(opened, notebooks, profile="", values={})
+    _execute(opened, record, steps, set())
+    texts = {step.path: cleaning.to_text(cleaning.clean(nbformat.read(opened.notebooks / step.path.name, 4))) for step in steps}
+    for path, text in texts.items():
+        write_text(path, text)
+    print(f"Wrote {len(texts)} clean notebooks to {shown(notebooks[0].parent)}.")
+
+
+def _into(steps: Sequence[Step], out: str) -> list[Step]:
+    """The steps with ``OUT`` set to ``out``."""
+    for step in steps:
+        if "OUT" not in step.values:
+            raise InputError(f"{step.path.name} declares no OUT, so it cannot be told where the run is: restore the notebook from git.")
+    return [Step(step.path, {**step.given, "OUT": out}, {**step.values, "OUT": out}) for step in steps]
+
+
+def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
+    """Print the plan and what it will cost; stop when the disk is too small or the data is not there."""
+    print(f"Run {shown(root)}" + (f", profile {profile}" if profile else ""))
+    for step in steps:
+        own = ", ".join(f"{name}={value!r}" for name, value in step.given.items() if name != "OUT")
+        print(f"  {step.name}" + (f": {own}" if own else ""))
+    cost = preflight.estimate(_patches(steps, root), {step.name: step.values for step in steps})
+    print("\n".join(cost.lines()), flush=True)
+    preflight.check_disk(cost.disk, preflight.places(root))
+
+
+def _patches(steps: Sequence[Step], root: Path) -> int:
+    """How many patches the run works on: from the source when notebook 01 reads it, else from the run's own record of it."""
+    for step in steps:
+        if "DATA" in step.values:
+            source = step.values["DATA"]
+            if source == "phantom":
+                return int(step.values.get("PHANTOM_CASES", 48)) * int(step.values.get("PHANTOM_PATCHES", 60))
+            return len(sources.index(archive.find_source(source, cache=cache_dir())).members)
+    try:
+        return int(Run(root).read_json("dataset.json")["patches"])
+    except (InputError, ValueError, KeyError, TypeError):
+        return 0  # the notebook itself says which artefact is missing
+
+
+def _execute(opened: Run, record: records.Record, steps: Sequence[Step], done: set[str]) -> None:
+    """Run the steps that are not done, keeping the record after each."""
+    stderr = LiveStderr(sys.stderr)
+    record.begin([step.name for step in steps if step.name not in done])
+    for number, step in enumerate(steps, start=1):
+        label = f"[{number}/{len(steps)}] {step.name} …"
+        if step.name in done:
+            print(f"{label}  finished earlier, skipped", flush=True)
+            continue
+        if not sys.stderr.isatty():
+            print(label, flush=True)
+        with record.step(step.path, step.given) as note:
+            note.seconds = execute(step.path, opened.notebooks / step.path.name, step.given, label=label, stderr=stderr)
+        print(f"{label}  {note.seconds:.0f} s", flush=True)

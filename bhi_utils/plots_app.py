@@ -1,0 +1,99 @@
+"""Evidence maps as pictures: the overlay that the interface shows, and notebook 07's figure of its answers (the paper's Fig. 5).
+
+Used by the interface and by notebook 07. Figures are returned, never shown. Blue and orange are told apart with every common kind
+of colour blindness, and the patch below the colours is grey, so that no hue comes from the stain.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colors
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from PIL import Image
+
+NEGATIVE, POSITIVE = "#0072B2", "#D55E00"
+CLASSES = ("IDC−", "IDC+")
+#: Weakest full colour in units of the logit: a map that holds next to nothing must not look like one that holds much.
+SMALLEST_LIMIT = 2.0
+#: How much of the patch stays visible below the strongest colour.
+THROUGH = 0.25
+
+
+def limit(evidence: np.ndarray) -> float:
+    """The evidence, in units of the logit, at which the colour is full: the map's largest, but never under 2.
+
+    Args:
+        evidence: float array (h, w) whose mean is the logit.
+    """
+    return max(SMALLEST_LIMIT, float(np.ceil(np.abs(evidence).max())))
+
+
+def enlarged(patch: np.ndarray, *, side: int = 400) -> np.ndarray:
+    """A patch, uint8 array (50, 50, 3), for the eye: uint8 array (side, side, 3)."""
+    return np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def overlay(patch: np.ndarray, evidence: np.ndarray, *, side: int = 400) -> np.ndarray:
+    """The evidence in colour over the patch in grey: uint8 array (side, side, 3).
+
+    Orange speaks for IDC+, blue for IDC−; the stronger, the fuller the colour, up to ``limit(evidence)``.
+
+    Args:
+        patch: uint8 array (50, 50, 3).
+        evidence: float array (h, w) whose mean is the logit.
+        side: side of the picture in pixels.
+    """
+    grey = Image.fromarray(enlarged(patch, side=side)).convert("L")
+    values = Image.fromarray(np.asarray(evidence, dtype=np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+    share = np.clip(np.asarray(values) / limit(evidence), -1, 1)[..., None]
+    ends = np.array([colors.to_rgb(NEGATIVE), colors.to_rgb(POSITIVE)]) * 255
+    colour = np.where(share < 0, ends[0], ends[1])
+    weight = (1 - THROUGH) * np.abs(share)
+    return np.rint((1 - weight) * np.asarray(grey, dtype=np.float32)[..., None] + weight * colour).astype(np.uint8)
+
+
+def colour_map() -> colors.LinearSegmentedColormap:
+    """Blue over light grey to orange, for a legend beside ``overlay``."""
+    return colors.LinearSegmentedColormap.from_list("evidence", [NEGATIVE, "#E6E6E6", POSITIVE])
+
+
+def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[dict], labels: Sequence[int]) -> Figure:
+    """What the interface answers for some patches, one a column: the patch, its evidence map, class and probability.
+
+    Args:
+        patches: uint8 array (n, 50, 50, 3).
+        maps: float array (n, h, w), each with the logit as mean.
+        found: for each patch ``predicted_label``, ``probability_calibrated`` and ``threshold_calibrated``.
+        labels: the archive's labels, 0 or 1.
+    """
+    count = len(patches)
+    figure = Figure(figsize=(1.9 * count + 1.2, 5.2), layout="constrained")
+    axes = figure.subplots(3, count, squeeze=False, height_ratios=(4, 4, 1))
+    for column, (patch, evidence, answer, label) in enumerate(zip(patches, maps, found, labels, strict=True)):
+        image, heat, bar = axes[:, column]
+        image.imshow(patch, interpolation="bicubic")
+        image.set_title(f"labelled {CLASSES[label]}", fontsize=10)
+        heat.imshow(overlay(patch, evidence))
+        heat.set_title(f"±{limit(evidence):.0f} at full colour", fontsize=8, color="0.35")
+        for axis in (image, heat):
+            axis.set(xticks=[], yticks=[])
+        _probability_bar(bar, answer)
+    axes[0, 0].set_ylabel("patch", fontsize=10)
+    axes[1, 0].set_ylabel("evidence map", fontsize=10)
+    scale = ScalarMappable(colors.Normalize(-1, 1), colour_map())
+    legend = figure.colorbar(scale, ax=axes[1, :].tolist(), ticks=[-1, 0, 1], fraction=0.04, pad=0.02)
+    legend.ax.set_yticklabels([f"speaks for\n{CLASSES[0]}", "neither", f"speaks for\n{CLASSES[1]}"], fontsize=8)
+    return figure
+
+
+def _probability_bar(axis, answer: dict) -> None:
+    """One bar from 0 to 1 in the answer's colour, with the threshold as a tick across it."""
+    label, probability = answer["predicted_label"], answer["probability_calibrated"]
+    axis.barh([0], [1], color="0.9")
+    axis.barh([0], [probability], color=(NEGATIVE, POSITIVE)[label])
+    axis.axvline(answer["threshold_calibrated"], color="black", linewidth=1.5)
+    axis.set(xlim=(0, 1), yticks=[], xticks=[0, 1])
+    axis.tick_params(labelsize=8)
+    axis.set_title(f"{CLASSES[label]}   p = {probability:.2f}", fontsize=10, color=(NEGATIVE, POSITIVE)[label])
+    axis.spines[:].set_visible(False)

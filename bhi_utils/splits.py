@@ -1,0 +1,212 @@
+"""Who is in train, validation and test; proof that no case is in two parts; what a split by image would have leaked.
+
+Used by notebook 02, which writes ``splits.csv``, and by every later notebook, which only reads it.
+The unit is the **case**: a folder of the archive. `dealing` makes the draw, the same whatever the order of the manifest's rows.
+"""
+
+import hashlib
+import io
+import json
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+
+from bhi_utils import paths
+from bhi_utils.archive import per_case
+from bhi_utils.dealing import deal
+from bhi_utils.paths import InputError, Run
+
+#: The parts of a split, in the order in which tables show them.
+PARTS = ("train", "val", "test")
+#: Accepted values of the SPLIT parameter.
+SCHEMES = ("grouped", "kfold", "official")
+#: Distance in pixels of one patch to the next on a slide's grid.
+STRIDE = 50
+
+
+def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, folds: int = 5, fold: int = 0) -> pd.DataFrame:
+    """Give every case to train, validation or test.
+
+    Args:
+        manifest: one row a patch with at least ``case`` and ``label`` (0 or 1), in any order.
+        scheme: ``kfold`` tests on fold ``fold`` and validates on the next one; ``grouped`` is the same with fold 0;
+            ``official`` takes the published lists, and a case in none of them is ``unused``.
+        seed: another seed gives another draw, equally balanced. The official lists ignore it.
+        folds: number of folds; one is the test part, one the validation part, the others are training.
+        fold: which fold is the test part (``kfold`` only).
+
+    Returns:
+        ``case, split, fold``, one row a case by id; ``fold`` is -1 for the official lists.
+
+    Raises:
+        InputError: unknown scheme, too few cases, or a part that is empty or holds one class only.
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"SPLIT is {scheme!r}: use one of {', '.join(SCHEMES)}.")
+    table = per_case(manifest)
+    missing = [name for name, label in (("IDC−", 0), ("IDC+", 1)) if not (manifest["label"] == label).any()]
+    if missing:
+        raise InputError(f"The data hold no {missing[0]} patch: a split needs patches of both classes.")
+    if scheme == "official":
+        splits = _official(table)
+    else:
+        if not 3 <= folds:
+            raise InputError(f"FOLDS is {folds}: use at least 3, one each for training, validation and test.")
+        if scheme == "grouped" and fold != 0:
+            raise InputError(f"FOLD is {fold}, but SPLIT='grouped' always tests on fold 0: use SPLIT='kfold' for another fold.")
+        if not 0 <= fold < folds:
+            raise InputError(f"FOLD is {fold}: with FOLDS={folds} it runs from 0 to {folds - 1}.")
+        if len(table) < folds:
+            raise InputError(f"The data hold {len(table)} cases, fewer than the {folds} folds: add cases or lower FOLDS.")
+        number = deal(table, folds=folds, seed=seed)
+        split = np.select([number == fold, number == (fold + 1) % folds], ["test", "val"], "train")
+        splits = pd.DataFrame({"case": table["case"], "split": split, "fold": number})
+    _require_both_classes(manifest, splits, scheme)
+    return splits
+
+
+def official_lists() -> dict[str, list[int]]:
+    """The published case lists: ``train``, ``val`` and ``test`` (Cruz-Roa 2014, as re-created by Janowczyk 2016)."""
+    text = (resources.files("bhi_utils") / "official_split.json").read_text(encoding="utf-8")
+    return {part: json.loads(text)[part] for part in PARTS}
+
+
+def _official(table: pd.DataFrame) -> pd.DataFrame:
+    part_of = {case: part for part, ids in official_lists().items() for case in ids}
+    split = table["case"].map(part_of).fillna("unused")
+    for part in PARTS:
+        if not (split == part).any():
+            raise InputError(
+                f"The official {part} list has no case in these data: use SPLIT='grouped', or data with cases of all three lists."
+            )
+    return pd.DataFrame({"case": table["case"], "split": split, "fold": -1})
+
+
+def _require_both_classes(manifest: pd.DataFrame, splits: pd.DataFrame, scheme: str) -> None:
+    counts = summary(manifest, splits)
+    for part in PARTS:
+        for column in ("IDC−", "IDC+"):
+            if not counts.loc[part, column]:
+                advice = "" if scheme == "official" else ", lower FOLDS or try another SEED"
+                raise InputError(f"The {part} part holds no {column} patch: add cases with both classes{advice}.")
+
+
+def parts(manifest: pd.DataFrame, splits: pd.DataFrame) -> np.ndarray:
+    """The part of every patch: a string array, one entry a row of ``manifest``.
+
+    Raises:
+        InputError: the manifest has a case that the split does not know, so the split was made from other data.
+    """
+    known = splits.set_index("case")["split"]
+    strange = sorted(set(manifest["case"]) - set(known.index))
+    if strange:
+        raise InputError(f"Case {strange[0]} is not in splits.csv: the data changed, so run notebook 02_case_split again.")
+    return manifest["case"].map(known).to_numpy(dtype=str)
+
+
+def indices(manifest: pd.DataFrame, splits: pd.DataFrame, part: str) -> np.ndarray:
+    """Row numbers of a part's patches, ascending; they address the pack's ``patches`` as well.
+
+    Raises:
+        InputError: the split was made from other data, or ``part`` is no part.
+    """
+    if part not in (*PARTS, "unused"):
+        raise InputError(f"{part!r} is no part of a split: use {', '.join(PARTS)} or unused.")
+    return np.flatnonzero(parts(manifest, splits) == part)
+
+
+def summary(manifest: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """One row a part: ``cases, patches, IDC−, IDC+, IDC share``; ``unused`` only where there is such a case."""
+    part_of = parts(manifest, splits)
+    names = [*PARTS, *(["unused"] if (part_of == "unused").any() else [])]
+    rows = []
+    for part in names:
+        mine = manifest[part_of == part]
+        positive = int(mine["label"].sum())
+        row = {"cases": mine["case"].nunique(), "patches": len(mine), "IDC−": len(mine) - positive, "IDC+": positive}
+        rows.append({**row, "IDC share": positive / len(mine) if len(mine) else float("nan")})
+    return pd.DataFrame(rows, index=pd.Index(names, name="part"))
+
+
+def assert_disjoint(splits: pd.DataFrame) -> None:
+    """Stop unless every case stands in exactly one part.
+
+    Raises:
+        ValueError: a case is listed twice, or a part has an unknown name.
+    """
+    twice = splits.loc[splits["case"].duplicated(), "case"]
+    if len(twice):
+        raise ValueError(f"Case {twice.iloc[0]} is listed twice in the split: a case belongs to one part only.")
+    unknown = set(splits["split"]) - {*PARTS, "unused"}
+    if unknown:
+        raise ValueError(f"The split names an unknown part {sorted(unknown)[0]!r}.")
+
+
+def image_level(count: int, *, seed: int = 0, folds: int = 5) -> np.ndarray:
+    """A split by image, as many projects draw it: patches are shuffled and cut at the same shares. To measure leakage only."""
+    place = np.random.default_rng(seed).permutation(count) * folds // max(count, 1)
+    return np.select([place == 0, place == 1], ["test", "val"], "train")
+
+
+def leakage(manifest: pd.DataFrame, *, part_of: np.ndarray | None = None, seed: int = 0) -> pd.DataFrame:
+    """What each two parts of a split share: cases, and patches that touch on the slide.
+
+    Args:
+        manifest: ``case, x, y`` of every patch; x and y in pixels.
+        part_of: the part of every patch, from `parts`; without it, a split by image is drawn with `image_level`.
+        seed: seed of that draw.
+
+    Returns:
+        One row a pair of parts: ``shared cases``; ``touching pairs`` (patches that share an edge and lie in two parts);
+        ``second part`` (its patches); ``with a neighbour`` (how many of those touch a patch of the first part).
+    """
+    part_of = image_level(len(manifest), seed=seed) if part_of is None else np.asarray(part_of)
+    here = manifest[["case", "x", "y"]].assign(row=np.arange(len(manifest)))
+    steps = [here.assign(x=here["x"] + dx, y=here["y"] + dy) for dx, dy in ((STRIDE, 0), (0, STRIDE))]
+    near = pd.concat([here.merge(step, on=["case", "x", "y"], suffixes=("", "_2")) for step in steps])
+    first, second = near["row"].to_numpy(), near["row_2"].to_numpy()
+    case = manifest["case"].to_numpy()
+    rows = {}
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+        forward = (part_of[first] == a) & (part_of[second] == b)
+        backward = (part_of[first] == b) & (part_of[second] == a)
+        rows[f"{a} and {b}"] = {
+            "shared cases": len(np.intersect1d(case[part_of == a], case[part_of == b])),
+            "touching pairs": int(forward.sum() + backward.sum()),
+            "second part": int((part_of == b).sum()),
+            "with a neighbour": len(np.union1d(second[forward], first[backward])),
+        }
+    return pd.DataFrame(rows).T.rename_axis("parts")
+
+
+def save(run: Run, splits: pd.DataFrame, *, manifest: pd.DataFrame, scheme: str, seed: int, folds: int, fold: int) -> dict:
+    """Write ``splits.csv``, and ``splits.json`` with the SHA-256 of its bytes; returns the content of the latter."""
+    assert_disjoint(splits)
+    counts = summary(manifest, splits)[["cases", "patches", "IDC+"]].rename(columns={"IDC+": "positive"})
+    path = run.write_csv("splits.csv", splits[["case", "split", "fold"]].sort_values("case"))
+    about = {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "scheme": scheme,
+        "seed": seed,
+        "folds": folds,
+        "fold": fold,
+        "counts": json.loads(counts.to_json(orient="index")),
+    }
+    run.write_json("splits.json", about)
+    return about
+
+
+def load(run: Run) -> pd.DataFrame:
+    """Read the run's split: ``case, split, fold``.
+
+    Raises:
+        InputError: it is missing, or ``splits.csv`` is not the file whose hash ``splits.json`` records.
+    """
+    content = run.require("splits.csv").read_bytes()
+    if hashlib.sha256(content).hexdigest() != run.read_json("splits.json").get("sha256"):
+        where = paths.shown(run.artifacts / "splits.csv")
+        raise InputError(f"{where} was changed after it was written (its SHA-256 differs): run notebook 02_case_split again.")
+    splits = pd.read_csv(io.BytesIO(content))
+    assert_disjoint(splits)
+    return splits

@@ -1,0 +1,95 @@
+"""The ``bhi`` command: exit codes, messages, and what its small subcommands write."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from bhi_utils.__main__ import PROFILES, main
+from bhi_utils.parameters import profiles
+from bhi_utils.paths import Run
+from bhi_utils.summary import paper, summary
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
+
+
+def wrong(capsys, *arguments):
+    """The one sentence that the command says about wrong input."""
+    assert main(list(map(str, arguments))) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("bhi: ") and said.count("\n") == 1 and "Traceback" not in said
+    return said
+
+
+def test_help_names_every_command_and_needs_no_heavy_library():
+    code = "import sys; from bhi_utils.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print({'tensorflow', 'keras', 'gradio', 'papermill'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True).stdout
+    assert said.endswith("set()\n")
+    for command in ("run", "index", "phantom", "notebooks", "app"):
+        assert f"\n    {command}" in said
+
+
+def test_the_profiles_on_offer_are_those_that_exist():
+    assert sorted(PROFILES) == sorted(profiles())
+
+
+@pytest.mark.parametrize("arguments", [[], ["walk"], ["run", "--profile", "fast"], ["run", "-p", "SEED"], ["app", "--port", "http"]])
+def test_a_malformed_command_line_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_a_phantom_is_written_and_indexed(tmp_path, capsys):
+    assert main(["phantom", str(tmp_path / "p.zip"), "--cases", "4", "--patches", "12", "--seed", "3"]) == 0
+    assert main(["index", str(tmp_path / "p.zip"), "--out", str(tmp_path / "lists")]) == 0
+    said = capsys.readouterr().out
+    assert "SYNTHETIC" in said and "IDC share" in said
+    manifest = pd.read_csv(tmp_path / "lists" / "manifest.csv.gz")
+    assert manifest["case"].nunique() == 4 and list(manifest.columns) == ["case", "x", "y", "label", "path", "width", "height"]
+    assert (tmp_path / "lists" / "rejected.csv").is_file()
+
+
+def test_wrong_input_exits_with_2_and_one_sentence(tmp_path, capsys):
+    (tmp_path / "text.zip").write_text("no zip", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    assert "does not exist" in wrong(capsys, "index", tmp_path / "nowhere")
+    wrong(capsys, "index", tmp_path / "text.zip")
+    wrong(capsys, "index", tmp_path / "empty")
+    wrong(capsys, "phantom", tmp_path / "p.zip", "--cases", "0")
+    assert "make run" in wrong(capsys, "app", "--model", tmp_path / "no.bundle.json")
+    assert "no notebook 12" in wrong(capsys, "run", "--only", "12", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_module_runs_as_a_program():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "bhi_utils", "index", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("bhi: nowhere does not exist")
+
+
+def test_the_summary_sets_both_models_beside_the_paper(tmp_path):
+    run = Run.open(tmp_path)
+    values = {"auc": {"value": 0.91234, "low": 0.88, "high": 0.94}, "loss": {"value": None, "low": None, "high": None}}
+    run.write_json("metrics.json", {"data": {}, "models": {"cnn": {"test": values}, "efficientnetb0": {"test": values}}})
+    run.write_json("training.json", {"better": "cnn", "models": {"cnn": {"initialisation": "scratch"}}})
+    run.write_json("dataset.json", {"kind": "zip", "synthetic": True, "cases": 48, "patches": 2880})
+    text = summary(run)
+    rows = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert "cnn (scratch)" in text and "efficientnetb0" in text and "2,880 patches of 48 cases, SYNTHETIC" in text
+    assert "0.9123 (0.880–0.940)" in rows["AUC"] and rows["AUC"].endswith(f"{paper()['auc']:.4f}")
+    assert rows["loss"].count("–") == 2 and "Figures: " in text
+    assert "No metrics" in summary(run, fresh=False)
+
+
+def test_the_papers_figures_are_those_of_the_paper():
+    assert paper() == {"auc": 0.9558, "recall": 0.9319, "precision": 0.7163, "binary_accuracy": 0.8761, "loss": 0.2926}
+    assert json.dumps(paper())

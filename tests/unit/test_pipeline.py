@@ -1,0 +1,312 @@
+"""The runner: what it accepts, what it records, what it runs again, and what it makes of a failure."""
+
+import io
+import json
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from bhi_utils import cleaning, kernels, parameters, pipeline, preflight
+from bhi_utils.paths import InputError
+
+OUT = 'OUT: str = "runs/walk"  # the run\'s folder'
+FIRST = f"SEED: int = 0  # seed\nRATE: float = 0.5  # step\nNAMES: list = []  # names\n{OUT}"
+SECOND = f"SEED: int = 0  # seed\nFAIL: str = ''  # how to fail\n{OUT}"
+WRITE = "from bhi_utils.paths import Run\nRun.open(OUT).write_json('{}.json', {{'seed': SEED}})"
+FAILING = "from bhi_utils.paths import InputError\nif FAIL == 'input':\n    raise InputError('The file is empty: pass another.')\nif FAIL == 'bug':\n    1 / 0"
+
+
+@pytest.fixture
+def two(write_notebook, tmp_path):
+    """Two notebooks, and a function that runs them into ``tmp_path/out``."""
+    first = write_notebook("01_first", FIRST, WRITE.format("first"))
+    write_notebook("02_second", SECOND, FAILING, WRITE.format("second"))
+
+    def run(values=None, **options):
+        return pipeline.run(values or {}, out=str(tmp_path / "out"), folder=first.parent, **options)
+
+    return run
+
+
+def record(tmp_path):
+    return json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+
+
+def statuses(tmp_path):
+    return {name: entry["status"] for name, entry in record(tmp_path)["notebooks"].items()}
+
+
+class TestPlan:
+    def steps(self, write_notebook, values, profile=None):
+        selected = [write_notebook("01_first", FIRST), write_notebook("02_second", SECOND)]
+        return pipeline.plan(selected, values, profile=profile, notebooks=selected)
+
+    def test_a_value_goes_to_every_notebook_that_declares_it(self, write_notebook):
+        first, second = self.steps(write_notebook, {"SEED": "3", "RATE": "1"})
+        assert first.given == {"SEED": 3, "RATE": 1.0} and isinstance(first.given["RATE"], float)
+        assert second.given == {"SEED": 3} and second.values == {"SEED": 3, "FAIL": "", "OUT": "runs/walk"}
+
+    def test_values_of_the_user_come_before_those_of_the_profile(self, write_notebook):
+        first, second = self.steps(write_notebook, {"SEED": "3"}, profile={"SEED": 1, "RATE": 2})
+        assert first.given == {"SEED": 3, "RATE": 2.0}
+
+    def test_a_mistyped_name_is_refused_with_the_close_ones(self, write_notebook):
+        with pytest.raises(InputError, match="parameter SEDE: did you mean SEED"):
+            self.steps(write_notebook, {"SEDE": "3"})
+
+    def test_a_profile_with_a_name_that_nobody_declares_is_refused(self, write_notebook):
+        with pytest.raises(InputError, match="parameter EPOCHS"):
+            self.steps(write_notebook, {}, profile={"EPOCHS": 3})
+
+    def test_a_profile_may_speak_to_notebooks_that_are_not_selected(self, write_notebook):
+        both = [write_notebook("01_first", FIRST), write_notebook("02_second", SECOND)]
+        (second,) = pipeline.plan(both[1:], {}, profile={"SEED": 2, "RATE": 1.5}, notebooks=both)
+        assert second.given == {"SEED": 2}
+        with pytest.raises(InputError, match="RATE"):
+            pipeline.plan(both[1:], {"RATE": "1.5"}, notebooks=both)
+
+    def test_a_declaration_of_another_type_is_refused(self, write_notebook):
+        with pytest.raises(InputError, match="declares SEED as dict"):
+            pipeline.plan([write_notebook("01_first", "SEED: dict = {}  # no")], {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("int", "12", 12),
+        ("int", "-1_000", -1000),
+        ("float", "3", 3.0),
+        ("float", 3, 3.0),
+        ("float", "1e-3", 1e-3),
+        ("bool", "True", True),
+        ("bool", "false", False),
+        ("str", " 05 ", " 05 "),
+        ("list", "[a, 2]", ["a", 2]),
+        ("list", '["a", true]', ["a", True]),
+    ],
+)
+def test_a_text_is_read_as_the_declared_type(kind, given, expected):
+    value = parameters.typed("NAME", given, kind, notebook="01")
+    assert value == expected and type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("int", "1.5"),
+        ("int", 1.0),
+        ("int", True),
+        ("int", ""),
+        ("float", "fast"),
+        ("float", "nan"),
+        ("float", True),
+        ("bool", "1"),
+        ("bool", 1),
+        ("str", 5),
+        ("list", "a"),
+        ("list", "[1"),
+        ("list", {"a": 1}),
+    ],
+)
+def test_a_value_of_another_type_is_refused(kind, given):
+    with pytest.raises(InputError, match=r"NAME=.* is not .*, which notebook 01 expects"):
+        parameters.typed("NAME", given, kind, notebook="01")
+
+
+@pytest.mark.parametrize("profile", parameters.profiles())
+def test_every_profile_fits_the_notebooks(profile):
+    notebooks = pipeline.find_notebooks()
+    pipeline.plan(notebooks, {}, profile=parameters.read_profile(profile), notebooks=notebooks)
+
+
+def test_the_data_source_is_found_from_another_folder(tmp_path):
+    (tmp_path / "patches.zip").touch()
+    made = parameters.absolute({"DATA": "patches.zip", "WEIGHTS": "none", "SEED": "1"}, base=tmp_path)
+    assert made == {"DATA": str((tmp_path / "patches.zip").resolve()), "WEIGHTS": "none", "SEED": "1"}
+
+
+def test_notebooks_are_selected_by_number_or_name(write_notebook):
+    first, second = write_notebook("01_first", FIRST), write_notebook("02_second", SECOND)
+    notebooks = pipeline.find_notebooks(first.parent)
+    assert notebooks == [first, second]
+    assert pipeline.select(notebooks, ["2"]) == pipeline.select(notebooks, ["02_second"]) == [second]
+    assert pipeline.select(notebooks, ["02", "01"]) == [first, second]
+    with pytest.raises(InputError, match="no notebook 03"):
+        pipeline.select(notebooks, ["03"])
+
+
+def test_a_folder_without_notebooks_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no notebooks"):
+        pipeline.find_notebooks(tmp_path)
+
+
+class TestRun:
+    def test_a_run_is_recorded_and_resumed(self, two, tmp_path, capsys):
+        two({"SEED": "3"})
+        content = record(tmp_path)
+        assert statuses(tmp_path) == {"01_first": "ok", "02_second": "ok"}
+        assert content["parameters"] == {"SEED": "3"} and content["versions"]["papermill"] and len(content["code"]) == 64
+        assert content["notebooks"]["02_second"]["parameters"]["SEED"] == 3
+        assert content["notebooks"]["02_second"]["wrote"] == ["artifacts/second.json", "notebooks/02_second.ipynb"]
+        assert content["notebooks"]["02_second"]["seconds"] > 0
+        assert json.loads((tmp_path / "out/artifacts/second.json").read_text(encoding="utf-8")) == {"seed": 3}
+        capsys.readouterr()
+        two({"SEED": "3"}, resume=True)
+        assert capsys.readouterr().out.count("finished earlier, skipped") == 2
+        (tmp_path / "out/artifacts/second.json").unlink()
+        two({"SEED": "3"}, resume=True)
+        assert capsys.readouterr().out.count("finished earlier, skipped") == 1
+        two({"SEED": "4"}, resume=True)
+        assert capsys.readouterr().out.count("finished earlier, skipped") == 0
+
+    def test_what_depends_on_a_rerun_notebook_runs_again(self, two, tmp_path, capsys):
+        two()
+        two({"SEED": "9"}, only=["01"])
+        capsys.readouterr()
+        two(only=["02"], resume=True)
+        assert "skipped" not in capsys.readouterr().out
+
+    def test_bad_input_in_a_notebook_is_told_in_its_sentence(self, two, tmp_path):
+        with pytest.raises(InputError, match="^02_second: The file is empty: pass another.$"):
+            two({"FAIL": "input"})
+        assert statuses(tmp_path) == {"01_first": "ok", "02_second": "failed"}
+        assert "The file is empty" in record(tmp_path)["notebooks"]["02_second"]["error"]
+        assert (tmp_path / "out/notebooks/02_second.ipynb").is_file()
+
+    def test_another_error_names_notebook_cell_and_line(self, two, tmp_path):
+        with pytest.raises(pipeline.NotebookFailed, match=r"02_second stopped at In \[3\] with ZeroDivisionError(.|\n)*1 / 0"):
+            two({"FAIL": "bug"}, only=["02"])
+
+    def test_a_dead_kernel_is_a_failure_with_advice(self, write_notebook, tmp_path):
+        path = write_notebook("01_dies", OUT, "import os\nos._exit(9)")
+        with pytest.raises(pipeline.NotebookFailed, match="kernel of 01_dies died.*memory"):
+            pipeline.run({}, out=str(tmp_path / "out"), folder=path.parent)
+        assert statuses(tmp_path) == {"01_dies": "failed"}
+
+    def test_the_kernel_is_this_interpreter(self, write_notebook, tmp_path):
+        path = write_notebook("01_who", OUT, f"import sys\nassert sys.executable == {sys.executable!r}, sys.executable")
+        pipeline.run({}, out=str(tmp_path / "out {1}"), folder=path.parent)
+
+    def test_nothing_is_written_when_a_name_is_mistyped_or_the_run_is_dry(self, two, tmp_path, capsys):
+        with pytest.raises(InputError, match="SEEDS"):
+            two({"SEEDS": "1"})
+        with pytest.raises(InputError, match="--out"):
+            two({"OUT": "elsewhere"})
+        assert two(dry_run=True) is None
+        assert "Preflight" in capsys.readouterr().out
+        assert not (tmp_path / "out").exists()
+
+    def test_a_missing_source_stops_the_run_before_it_starts(self, write_notebook, tmp_path):
+        path = write_notebook("01_data", f'DATA: str = "phantom"  # source\n{OUT}')
+        with pytest.raises(InputError, match="does not exist"):
+            pipeline.run({"DATA": str(tmp_path / "nowhere")}, out=str(tmp_path / "out"), folder=path.parent)
+        assert not (tmp_path / "out").exists()
+
+    def test_a_damaged_record_counts_as_none(self, two, tmp_path, capsys):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/run.json").write_text("{", encoding="utf-8")
+        two(only=["01"], resume=True)
+        assert statuses(tmp_path) == {"01_first": "ok"}
+
+
+class TestPreflight:
+    def test_the_cost_grows_with_patches_and_pixels(self):
+        def cost(patches, size):
+            values = {"IMAGE_SIZE": size, "WEIGHTS": "file.h5"}
+            return preflight.estimate(patches, {"01_x": {"DATA": "a.zip"}, "05_x": values})
+
+        small, large = cost(1_000, 64), cost(100_000, 160)
+        for name in ("memory", "disk"):
+            assert getattr(small, name) < getattr(large, name)
+        assert small.seconds["05_x"] < large.seconds["05_x"]
+
+    def test_a_disk_that_is_too_small_stops_the_run(self, tmp_path):
+        with pytest.raises(InputError, match="GB are free"):
+            preflight.check_disk(1e18, {"run": tmp_path / "not" / "yet" / "there"})
+        preflight.check_disk(1.0, {"run": tmp_path})
+
+
+class TestLiveStderr:
+    NOISE = (
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\nI0000 00:00:17.5 12 port.cc:153] oneDNN\n"
+    )
+
+    def test_a_log_gets_lines_and_the_last_state_of_a_bar(self):
+        stream = io.StringIO()
+        live = kernels.LiveStderr(stream)
+        for text in (self.NOISE, "\rFit:  0%|", "\rFit: 50%|", "\rFit: 100%|", "\n", "a warning\n"):
+            live.write(text)
+        assert stream.getvalue() == "Fit: 100%|\na warning\n"
+
+    def test_a_terminal_gets_one_line_that_is_blanked_at_the_end(self):
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        stream = Terminal()
+        live = kernels.LiveStderr(stream)
+        live.write("\rcells |####|")
+        live.write("\rFit |#|")
+        live.write(self.NOISE)
+        live.clear()
+        assert stream.getvalue() == "\rcells |####|" + "\rFit |#|".ljust(13) + "\r" + " " * 7 + "\r"
+
+
+class TestClean:
+    def executed(self):
+        """A notebook as papermill leaves it."""
+        cells = [
+            new_markdown_cell("# 01"),
+            new_code_cell("SEED = 0", metadata={"tags": ["parameters"], "papermill": {"duration": 1}}, execution_count=4),
+            new_code_cell("SEED = 1", metadata={"tags": ["injected-parameters"]}, execution_count=5),
+            new_code_cell("table  \n", metadata={"execution": {"iopub.status.busy": "2026"}}, execution_count=9),
+        ]
+        cells[3].outputs = [
+            new_output("stream", name="stderr", text="50%|"),
+            new_output("stream", name="stdout", text="a\n"),
+            new_output("stream", name="stdout", text="b\n"),
+            new_output(
+                "display_data", data={"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "HBox(children=())"}
+            ),
+            new_output("execute_result", data={"text/plain": "7"}, execution_count=9, metadata={"took": 3}),
+        ]
+        metadata = {"papermill": {"duration": 3}, "widgets": {}, "language_info": {"name": "python", "version": "3.11.7"}}
+        return new_notebook(cells=cells, metadata={**metadata, "kernelspec": {"name": "mine", "display_name": "Mine"}})
+
+    def test_outputs_stay_and_what_differs_between_runs_goes(self):
+        made = cleaning.clean(self.executed())
+        assert made.metadata == {"kernelspec": cleaning.KERNELSPEC, "language_info": cleaning.LANGUAGE}
+        assert [cell.metadata for cell in made.cells] == [{}, {"tags": ["parameters"]}, {}]
+        assert [cell.execution_count for cell in made.cells[1:]] == [1, 2]
+        assert made.cells[2].source == "table"
+        stream, result = made.cells[2].outputs
+        assert (stream.name, stream.text) == ("stdout", "a\nb\n")
+        assert (result.data, result.execution_count, result.metadata) == ({"text/plain": "7"}, 2, {})
+
+    def test_cleaning_twice_changes_nothing_and_leaves_the_original_alone(self):
+        executed = self.executed()
+        before = nbformat.writes(executed)
+        once = cleaning.clean(executed)
+        assert nbformat.writes(executed) == before
+        assert cleaning.to_text(cleaning.clean(once)) == cleaning.to_text(once)
+        assert [cell.id for cell in once.cells] == [executed.cells[i].id for i in (0, 1, 3)]
+
+    def test_ids_that_are_missing_or_double_are_made_from_the_text(self):
+        notebook = self.executed()
+        notebook.cells[1].id = notebook.cells[0].id
+        del notebook.cells[3]["id"]
+        ids = [[cell.id for cell in cleaning.clean(notebook).cells] for _ in range(2)]
+        assert ids[0] == ids[1] and len(set(ids[0])) == 3
+
+    def test_the_text_ends_with_one_line_end_and_reads_back(self):
+        made = cleaning.clean(self.executed())
+        text = cleaning.to_text(made)
+        assert text.endswith("}\n") and not text.endswith("\n\n") and nbformat.reads(text, 4) == made
+
+    def test_a_notebook_with_an_error_is_refused(self):
+        notebook = self.executed()
+        notebook.cells[3].outputs = [new_output("error", ename="ValueError", evalue="no", traceback=[])]
+        with pytest.raises(InputError, match="ValueError: no"):
+            cleaning.clean(notebook)
