@@ -61,6 +61,6 @@ $(READY): .requirements.txt environment.yml pyproject.toml constraints.txt
 		echo "Python 3.11 was not found: install it, or say where it is with make PYTHON=/path/to/python3.11" >&2; exit 2; fi
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; $(PYTHON) -m venv .venv; } || \
 		{ rm -rf .venv; echo "Python could not make .venv: on Debian and Ubuntu, install python3.11-venv" >&2; exit 2; }
-	$(BIN)/python -m pip install --disable-pip-version-check -q --progress-bar on -r .requirements.txt
-	$(if $(EXTRAS),$(BIN)/python -m pip install --disable-pip-version-check -q --progress-bar on -c constraints.txt -e ".[$(EXTRAS)]")
+	$(BIN)/python -m pip install --disable-pip-version-check -r .requirements.txt
+	$(if $(EXTRAS),$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]")
 	@touch $@

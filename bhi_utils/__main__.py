@@ -136,24 +136,23 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _app(options: argparse.Namespace) -> None:
-    from bhi_utils.predictor import Predictor
-
     bundle = options.model or _newest_bundle()
     if not bundle.is_file():
         raise InputError(f"{shown(bundle)} does not exist: pass the .bundle.json of a run, or run `make run` first.")
-    predictor = Predictor.load(bundle)
     from bhi_utils import app
+    from bhi_utils.predictor import Predictor
 
-    print(f"Model {shown(bundle)}; stop with Ctrl+C.", flush=True)
+    predictor = Predictor.load(bundle)
+    print(f"Model: {shown(bundle)}", flush=True)
     app.launch(predictor, host=options.host, port=options.port, block=True)
 
 
 def _newest_bundle() -> Path:
     """The better model of the run that was trained last."""
-    from bhi_utils.predictor import find_bundle
-
     trained = project_root().glob("runs/*/artifacts/training.json")
     for training in sorted(trained, key=lambda path: path.stat().st_mtime, reverse=True):
+        from bhi_utils.predictor import find_bundle
+
         try:
             return find_bundle(Run(training.parent.parent))
         except InputError:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from bhi_utils import app_page, phantom, plots_app, quality
 from bhi_utils.paths import InputError
+from bhi_utils.plots import CLASSES
 from bhi_utils.predictor import Predictor
 
 PORT = 7860
@@ -45,7 +46,7 @@ def answer(predictor: Predictor, path: str | Path) -> tuple[dict[str, Any], np.n
     table, maps = predictor.predict_with_evidence(checked.patch[None])
     row = table.iloc[0]
     predicted = int(row["predicted_label"])
-    details |= {"label": plots_app.CLASSES[predicted], "predicted_label": predicted}
+    details |= {"label": CLASSES[predicted], "predicted_label": predicted}
     details |= {name: float(row[name]) for name in ("logit", "probability", "probability_calibrated")}
     details |= {"threshold": float(predictor.threshold), "threshold_calibrated": float(predictor.threshold_calibrated)}
     details["evidence_limit"] = plots_app.limit(maps[0])
@@ -162,6 +163,7 @@ def _upload_box() -> gr.Image:
         height=320,
         buttons=[],
         elem_id="patch",
+        alt_text="The file as given, if a browser can show it",
     )
 
 

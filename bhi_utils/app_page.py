@@ -7,7 +7,8 @@ fetched from another host.
 from html import escape
 from typing import Any
 
-from bhi_utils.plots_app import CLASSES, NEGATIVE, POSITIVE
+from bhi_utils.plots import CLASSES, COLOURS, NEGATIVE, POSITIVE
+from bhi_utils.plots_app import number
 
 TITLE = "Is there invasive ductal carcinoma in this patch?"
 WARNING = "Research use only, not a medical device."
@@ -20,7 +21,7 @@ CSS = f"""
 #warning {{ position: fixed; top: 0; left: 0; right: 0; z-index: 50; margin: 0; border-radius: 0; }}
 #warning p {{ margin: 0; padding: .5rem 1rem; background: #fff3cd; border-bottom: 1px solid #d9b44a; text-align: center; }}
 #warning p, #warning strong {{ color: #4d3800; font-size: .95rem; line-height: 1.35; }}
-#patch img {{ object-fit: contain; width: 100%; height: 100%; }}
+#patch img {{ object-fit: contain; width: 100%; height: 100%; text-align: center; line-height: 17rem; }}
 .square {{ aspect-ratio: 1; height: auto !important; }}
 #heading h1 {{ margin: 0 0 .3rem; font-size: 1.5rem; line-height: 1.25; }}
 #heading p, .answer.empty {{ margin: 0; color: var(--neutral-600); }}
@@ -71,7 +72,7 @@ def verdict(bundle: dict[str, Any], details: dict[str, Any] | None) -> str:
         return '<div class="answer empty">Give a patch, or click an example: class, probability and evidence map appear here.</div>'
     if details["problem"]:
         return f'<div class="answer problem" role="alert"><strong>No answer.</strong><p>{escape(details["problem"])}</p></div>'
-    label, colour = details["label"], (NEGATIVE, POSITIVE)[details["predicted_label"]]
+    label, colour = details["label"], COLOURS[details["predicted_label"]]
     probability, threshold = details["probability_calibrated"], details["threshold_calibrated"]
     side = "at or above" if details["predicted_label"] else "under"
     rule = bundle.get("threshold_rule")
@@ -97,11 +98,6 @@ def legend(details: dict[str, Any] | None) -> str:
 <span>{signed(ends)}<br>speaks for {CLASSES[1]}</span></div>
 <p>The map's mean over the patch is the model's logit, {logit}: the colours add up to the answer. The map is as coarse as the
 network's last layer and outlines no tumour.</p></div>"""
-
-
-def number(probability: float) -> str:
-    """A probability with two decimals, never rounded to 0 or 1."""
-    return "< 0.01" if probability < 0.005 else "> 0.99" if probability > 0.995 else f"{probability:.2f}"
 
 
 def signed(value: float) -> str:

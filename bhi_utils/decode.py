@@ -117,6 +117,17 @@ def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
     return Decoded(kept, block, sizes, rejected)
 
 
+def decode_to_file(target: str, source: str, zipped: bool, members: list[Member]) -> Decoded:
+    """Like ``decode_chunk``, but leave the pixels in the file ``target`` rather than return them.
+
+    Megabytes sent back through the pool's pipe would keep workers waiting in the middle of a message; one killed there,
+    for want of memory say, would leave the parent waiting for ever.
+    """
+    done = decode_chunk(source, zipped, members)
+    Path(target).write_bytes(done.patches)
+    return done._replace(patches=done.patches[:0])
+
+
 def pad(patch: np.ndarray) -> np.ndarray:
     """``patch`` (uint8 (h, w, 3), at most 50×50) at the upper left of a white 50×50 square: glass is white."""
     if patch.shape[:2] == (PATCH, PATCH):

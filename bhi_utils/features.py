@@ -61,7 +61,8 @@ def cached(
         free = shutil.disk_usage(path.parent).free
         if free < size + 200_000_000:
             raise InputError(
-                f"The feature cache needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: free some disk space, or lower VIEWS or IMAGE_SIZE."
+                f"The feature cache needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
+                "free some disk space, or lower VIEWS or IMAGE_SIZE."
             )
         with write_atomic(path) as temporary:
             _fill(front, fetch, shape, temporary, seed=seed, title=title)

@@ -20,10 +20,11 @@ from traitlets import default
 
 from bhi_utils.paths import InputError
 
-#: What TensorFlow's C++ side writes before its log level can be set, and what ipykernel logs when it starts.
+#: What TensorFlow's C++ side writes before its log level can be set, what ipykernel logs, and tqdm's wish for widgets.
 _NOISE = re.compile(
     r"WARNING: All log messages before absl::|[IWE]\d{4} \d\d:\d\d:|To enable the following instructions:"
     r"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] |\[IPKernelApp\]|.*(Debugger warning|frozen_modules|DISABLE_FILE_VALIDATION|debugger miss)"
+    r"|.*TqdmWarning: IProgress not found|  from \.autonotebook import tqdm"
 )
 #: A log that is no terminal gets the state of a progress bar at most this often, in seconds.
 _EVERY = 20.0

@@ -62,12 +62,16 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     fit = LogisticRegression(C=np.inf).fit(np.asarray(logits, dtype=np.float64)[:, None], labels)
     slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
     if slope <= 0:
-        raise InputError("The model ranks validation patches no better than chance, so it cannot be calibrated: train it longer or on more cases.")
+        raise InputError(
+            "The model ranks validation patches no better than chance, so it cannot be calibrated: train it longer or on more cases."
+        )
     return Calibration(slope, intercept)
 
 
 def threshold_for_recall(labels: np.ndarray, probability: np.ndarray, *, recall: float) -> float:
     """The highest threshold at which at least ``recall`` of the positive patches have ``probability >= threshold``.
+
+    It lies half-way down to the next lower probability, so that rounding on another processor does not change an answer.
 
     Args:
         labels: int array (n,), 0 or 1, of validation cases.
@@ -77,8 +81,11 @@ def threshold_for_recall(labels: np.ndarray, probability: np.ndarray, *, recall:
     if not 0 < recall <= 1:
         raise InputError(f"A target recall of {recall} is impossible: choose a value above 0 and at most 1, such as 0.93.")
     _check(labels, probability)
-    positive = np.sort(np.asarray(probability)[np.asarray(labels) == 1])[::-1]
-    return float(positive[int(np.ceil(recall * len(positive) - 1e-9)) - 1])
+    probability = np.asarray(probability, dtype=np.float64)
+    positive = np.sort(probability[np.asarray(labels) == 1])[::-1]
+    lowest_found = positive[int(np.ceil(recall * len(positive) - 1e-9)) - 1]
+    below = probability[probability < lowest_found]
+    return float((lowest_found + below.max()) / 2 if len(below) else lowest_found)
 
 
 def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = 1000, seed: int = 0) -> dict[str, dict[str, float | None]]:
@@ -105,7 +112,11 @@ def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = 1000, se
     for name in NAMES:
         values = table[name]
         low, high = np.nanpercentile(values[1:], [2.5, 97.5]) if resamples else (None, None)
-        result[name] = {"value": float(values[0]), "low": None if low is None else float(low), "high": None if high is None else float(high)}
+        result[name] = {
+            "value": float(values[0]),
+            "low": None if low is None else float(low),
+            "high": None if high is None else float(high),
+        }
     result["threshold"] = {"value": float(threshold), "low": None, "high": None}
     return result
 
@@ -123,7 +134,7 @@ def confusion(labels: np.ndarray, probability: np.ndarray, *, threshold: float) 
 
 
 def reliability(labels: np.ndarray, probability: np.ndarray, *, bins: int = ECE_BINS) -> pd.DataFrame:
-    """Mean probability and share of IDC+ in ``bins`` equal ranges: columns ``probability``, ``share``, ``patches``; empty ranges left out."""
+    """Mean probability and share of IDC+ in equal ranges: columns ``probability, share, patches``; empty ranges are left out."""
     index = _bin(probability, bins)
     groups = pd.DataFrame({"bin": index, "probability": probability, "share": labels}).groupby("bin")
     return groups.mean().assign(patches=groups.size()).reset_index(drop=True)
@@ -131,7 +142,9 @@ def reliability(labels: np.ndarray, probability: np.ndarray, *, bins: int = ECE_
 
 def _check(labels: np.ndarray, scores: np.ndarray) -> None:
     if not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
-        raise InputError("The model's output holds values that are not numbers: training diverged, so lower the learning rate and train again.")
+        raise InputError(
+            "The model's output holds values that are not numbers: training diverged, so lower the learning rate and train again."
+        )
     if len(np.unique(labels)) < 2:
         raise InputError("Only one class is left in this part, so metrics cannot be computed: add cases or change the split.")
 

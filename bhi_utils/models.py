@@ -45,8 +45,8 @@ def cnn(*, image_size: int, seed: int, filters: tuple[int, ...] = (24, 48, 96, 1
             initializer = keras.initializers.HeNormal(seed=seed + 100 * block + ord(part))
             name = f"block{block}{part}"
             x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=initializer, name=f"{name}_conv")(x)
-            # 0.9: a few hundred steps must be enough for the moving statistics that validation uses
-            x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+            # 0.95: a few hundred steps must be enough for the moving statistics that validation uses
+            x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
             x = layers.Activation("relu", name=f"{name}_relu")(x)
         if block < len(filters):
             x = layers.MaxPooling2D(name=f"block{block}_pool")(x)
@@ -73,8 +73,7 @@ def efficientnetb0(*, image_size: int, weights: str, seed: int, dropout: float =
     x = keras.layers.Rescaling(255.0, name="to_0_255")(x)
     base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_tensor=x)
     if source is None:
-        for layer in _batch_norms(base):
-            layer.momentum = 0.9  # as in cnn(): 0.99 needs more steps than a short run has
+        _ease(base)
     else:
         # pairs by order, since Keras numbers the names of a second Normalization in one process
         pairs = zip(_with_weights(base), _with_weights(source), strict=True)
@@ -112,7 +111,7 @@ def unfreeze(model: keras.Model, blocks: int | None) -> None:
 def cut_name(blocks: int) -> str:
     """Name of the layer after which the last ``blocks`` blocks begin: the deepest output that stays the same while they learn."""
     if not 1 <= blocks <= 6:
-        raise InputError(f"A cache needs 1 to 6 fine-tuned blocks, not {blocks}: change FINE_TUNE_BLOCKS, or set CACHE to False.")
+        raise InputError(f"A cache needs 1 to 6 fine-tuned blocks, not {blocks}: change FINE_TUNE_BLOCKS, or set VIEWS to 0.")
     return BLOCK_ENDS[7 - blocks]
 
 
@@ -133,8 +132,13 @@ def _classifier(x: keras.KerasTensor, dropout: float, seed: int) -> keras.KerasT
     return keras.layers.Dense(1, kernel_initializer=initializer, name="logit")(x)
 
 
-def _batch_norms(model: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+def _ease(base: keras.Model) -> None:
+    """Set a random start up for a short run: quick moving statistics, as in ``cnn``, and no block skipped at random."""
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.95
+        elif layer.name.endswith("_drop"):
+            layer.rate = 0.0
 
 
 def _with_weights(model: keras.Model) -> list[keras.layers.Layer]:

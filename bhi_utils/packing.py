@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from bhi_utils import paths
-from bhi_utils.decode import PATCH, Decoded, SourceChanged, decode_chunk, follow_parent
+from bhi_utils.decode import PATCH, Decoded, SourceChanged, decode_chunk, decode_to_file, follow_parent
 from bhi_utils.paths import InputError, shown
 from bhi_utils.sources import Listing, plain, require_classes, zip_state
 
@@ -114,10 +114,11 @@ def _write_patches(
     """
     chunks = [listing.members[start : start + _CHUNK] for start in range(0, len(listing.members), _CHUNK)]
     rows, digest = [], hashlib.sha256()
+    scratch = Path(stream.name).parent
     begin = _write_header(stream, len(listing.members))
     total = len(listing.members)
     with tqdm(total=total, desc="Packing", unit="patch", file=sys.stderr, disable=not progress) as bar:
-        for chunk, done in zip(chunks, _decoded(listing, chunks, workers), strict=True):
+        for chunk, done in zip(chunks, _decoded(listing, chunks, scratch, workers), strict=True):
             stream.write(done.patches)
             digest.update(done.patches)
             rejected.extend((plain(chunk[position].name), reason) for position, reason in done.rejected)
@@ -141,22 +142,29 @@ def _write_header(stream: BinaryIO, count: int) -> int:
     return stream.tell()
 
 
-def _decoded(listing: Listing, chunks: list[tuple], workers: int) -> Iterator[Decoded]:
+def _decoded(listing: Listing, chunks: list[tuple], scratch: Path, workers: int) -> Iterator[Decoded]:
     """The chunks' contents in order, from ``workers`` processes; from this one when it is one or when they fail."""
     source, zipped, done = str(listing.source.resolve()), listing.kind == "zip", 0
     if workers > 1:
         pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=follow_parent)
         try:
-            waiting, ahead = deque(), iter(chunks)
+            waiting, ahead = deque(), enumerate(chunks)
             while done < len(chunks):
-                while len(waiting) < 2 * workers and (chunk := next(ahead, None)) is not None:
-                    waiting.append(pool.submit(decode_chunk, source, zipped, chunk))
-                yield waiting.popleft().result()
+                while len(waiting) < 2 * workers and (following := next(ahead, None)):
+                    target = scratch / f"chunk-{following[0]}"
+                    waiting.append((target, pool.submit(decode_to_file, str(target), source, zipped, following[1])))
+                target, result = waiting.popleft()
+                found = result.result()
+                pixels = np.frombuffer(target.read_bytes(), np.uint8).reshape(-1, PATCH, PATCH, 3)
+                target.unlink()
+                yield found._replace(patches=pixels)
                 done += 1
         except BrokenProcessPool:  # a script without a main guard, or a worker killed for memory
             tqdm.write("The worker processes ended early; packing goes on in this one.", file=sys.stderr)
         finally:
             pool.shutdown(cancel_futures=True)
+        for left in scratch.glob("chunk-*"):
+            left.unlink()
     for chunk in chunks[done:]:
         yield decode_chunk(source, zipped, chunk)
 

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,9 +63,8 @@ def write_atomic(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    # a plain name rather than tempfile's: that makes files which only their owner may read
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -76,7 +75,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write ``text`` (UTF-8, ``\\n`` line ends) to ``path``, whole or not at all."""
+    """Write ``text`` (UTF-8, Unix line ends) to ``path``, whole or not at all."""
     with write_atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)

@@ -208,9 +208,7 @@ def _check(out: Path, cases: int, patches_per_case: int) -> None:
     if cases < 1:
         raise InputError(f"A phantom needs at least one case, not {cases}: raise the number of cases.")
     if patches_per_case < FEWEST_PATCHES:
-        raise InputError(
-            f"A phantom case needs at least {FEWEST_PATCHES} patches, not {patches_per_case}: raise the patches per case."
-        )
+        raise InputError(f"A phantom case needs at least {FEWEST_PATCHES} patches, not {patches_per_case}: raise the patches per case.")
     if out.suffix.lower() == ".zip":
         if out.is_dir():
             raise InputError(f"{shown(out)} is a folder, though its name ends in .zip: choose another name.")

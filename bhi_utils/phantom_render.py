@@ -97,9 +97,7 @@ class Anatomy:
     clefts: np.ndarray
 
 
-def _glands(
-    rng: np.random.Generator, room: np.ndarray, share: float, tissue: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _glands(rng: np.random.Generator, room: np.ndarray, share: float, tissue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ducts and lobules where ``room`` is positive: depth below their outer edge, and below their lumen's."""
     shape = room.shape
     count = int(share * tissue.sum() / 900)
@@ -120,9 +118,7 @@ def _glands(
     return outer, inner
 
 
-def compose(
-    rng: np.random.Generator, style: Style, fibres: Fibres, tissue: np.ndarray, invasive: np.ndarray
-) -> Anatomy:
+def compose(rng: np.random.Generator, style: Style, fibres: Fibres, tissue: np.ndarray, invasive: np.ndarray) -> Anatomy:
     """Lay out the tissue.
 
     Args:
@@ -213,7 +209,7 @@ def paint(rng: np.random.Generator, style: Style, tissue: np.ndarray, invasive: 
     thickness = np.exp(0.16 * field(rng, shape, 60))
     amount = (np.stack([haematoxylin, eosin * solid]).clip(0) * thickness).astype(np.float32)
     amount = ndimage.gaussian_filter(amount, (0, style.blur, style.blur), truncate=3)
-    vectors = np.stack([style.haematoxylin, style.eosin]).astype(np.float32)
-    light = np.float32(style.white) * np.exp(-DEPTH * (amount.reshape(2, -1).T @ vectors)).reshape(*shape, 3)
+    vectors = -DEPTH * np.stack([style.haematoxylin, style.eosin]).astype(np.float32)
+    light = np.float32(style.white) * np.exp(amount[0, ..., None] * vectors[0] + amount[1, ..., None] * vectors[1])
     light += np.float32(style.grain) * rng.standard_normal((*shape, 1), dtype=np.float32)
     return np.clip(np.rint(light), 0, 255).astype(np.uint8)

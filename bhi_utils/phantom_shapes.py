@@ -5,26 +5,27 @@ function that draws at random takes the generator.
 """
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 
 def field(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
     """Smooth random float64 field of mean 0 and standard deviation 1, with bumps about ``scale`` pixels wide."""
     rows, columns = (_spline(length, scale) for length in shape)
     coarse = rng.standard_normal((rows.shape[1], columns.shape[1]))
-    return rows @ coarse @ columns.T / 0.479
+    return rows @ (columns @ (coarse.T / 0.479)).T
 
 
-def _spline(length: int, scale: float) -> np.ndarray:
-    """Weights (length, knots) of a uniform cubic B-spline with a knot every ``scale`` pixels."""
+def _spline(length: int, scale: float) -> sparse.csr_array:
+    """Weights (length, knots) of a uniform cubic B-spline with a knot every ``scale`` pixels.
+
+    Sparse for its products: those of dense arrays start threads, which wait for each other on a busy machine.
+    """
     position = np.arange(length) / scale
     knot = position.astype(int)
     f = position - knot
-    weights = np.zeros((length, knot[-1] + 4))
-    basis = (1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3
-    for offset, value in enumerate(basis):
-        weights[np.arange(length), knot + offset] = value / 6
-    return weights
+    weights = np.stack([(1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], axis=1) / 6
+    columns = knot[:, None] + np.arange(4)
+    return sparse.csr_array((weights.ravel(), columns.ravel(), 4 * np.arange(length + 1)), (length, knot[-1] + 4))
 
 
 def step(value: np.ndarray, width: float) -> np.ndarray:
@@ -93,9 +94,7 @@ def dots(shape: tuple[int, int], y: np.ndarray, x: np.ndarray, amount: np.ndarra
     return ndimage.gaussian_filter(canvas.reshape(shape), sigma, truncate=3) * (2 * np.pi * (sigma**2 + 0.17))
 
 
-def discs(
-    rng: np.random.Generator, shape: tuple[int, int], y: np.ndarray, x: np.ndarray, radius: np.ndarray, wobble: float
-) -> np.ndarray:
+def discs(rng: np.random.Generator, shape: tuple[int, int], y: np.ndarray, x: np.ndarray, radius: np.ndarray, wobble: float) -> np.ndarray:
     """Depth below the edge of the nearest of many wobbly discs, in pixels; −9 far outside; float array ``shape``."""
     depth = np.full(shape, -9.0)
     if not len(y):

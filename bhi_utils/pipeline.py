@@ -165,6 +165,10 @@ def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
     for step in steps:
         own = ", ".join(f"{name}={value!r}" for name, value in step.given.items() if name != "OUT")
         print(f"  {step.name}" + (f": {own}" if own else ""))
+    for step in steps:
+        weights = step.values.get("WEIGHTS", "")
+        if weights not in parameters.WORDS and not Path(weights).is_file():
+            raise InputError(f"The weight file {weights} does not exist: pass imagenet, none or the path of a file.")
     cost = preflight.estimate(_patches(steps, root), {step.name: step.values for step in steps})
     print("\n".join(cost.lines()), flush=True)
     preflight.check_disk(cost.disk, preflight.places(root))

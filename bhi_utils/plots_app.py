@@ -1,7 +1,7 @@
 """Evidence maps as pictures: the overlay that the interface shows, and notebook 07's figure of its answers (the paper's Fig. 5).
 
-Used by the interface and by notebook 07. Figures are returned, never shown. Blue and orange are told apart with every common kind
-of colour blindness, and the patch below the colours is grey, so that no hue comes from the stain.
+Used by the interface and by notebooks 06 and 07. Orange speaks for IDC+ and blue against it, as in all figures; the patch below the
+colours is grey, so that no hue comes from the stain.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image
 
-NEGATIVE, POSITIVE = "#0072B2", "#D55E00"
-CLASSES = ("IDC−", "IDC+")
+from bhi_utils.plots import CLASSES, COLOURS, INK, NEGATIVE, POSITIVE, style
+
 #: Weakest full colour in units of the logit: a map that holds next to nothing must not look like one that holds much.
 SMALLEST_LIMIT = 2.0
 #: How much of the patch stays visible below the strongest colour.
@@ -34,19 +34,18 @@ def enlarged(patch: np.ndarray, *, side: int = 400) -> np.ndarray:
     return np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def overlay(patch: np.ndarray, evidence: np.ndarray, *, side: int = 400) -> np.ndarray:
+def overlay(patch: np.ndarray, evidence: np.ndarray, *, side: int = 400, full: float | None = None) -> np.ndarray:
     """The evidence in colour over the patch in grey: uint8 array (side, side, 3).
-
-    Orange speaks for IDC+, blue for IDC−; the stronger, the fuller the colour, up to ``limit(evidence)``.
 
     Args:
         patch: uint8 array (50, 50, 3).
         evidence: float array (h, w) whose mean is the logit.
         side: side of the picture in pixels.
+        full: evidence, in units of the logit, at which the colour is full; ``limit(evidence)`` by default.
     """
     grey = Image.fromarray(enlarged(patch, side=side)).convert("L")
     values = Image.fromarray(np.asarray(evidence, dtype=np.float32)).resize((side, side), Image.Resampling.BILINEAR)
-    share = np.clip(np.asarray(values) / limit(evidence), -1, 1)[..., None]
+    share = np.clip(np.asarray(values) / (full or limit(evidence)), -1, 1)[..., None]
     ends = np.array([colors.to_rgb(NEGATIVE), colors.to_rgb(POSITIVE)]) * 255
     colour = np.where(share < 0, ends[0], ends[1])
     weight = (1 - THROUGH) * np.abs(share)
@@ -58,6 +57,12 @@ def colour_map() -> colors.LinearSegmentedColormap:
     return colors.LinearSegmentedColormap.from_list("evidence", [NEGATIVE, "#E6E6E6", POSITIVE])
 
 
+def number(probability: float) -> str:
+    """A probability with two decimals, never rounded to 0 or 1."""
+    return "< 0.01" if probability < 0.005 else "> 0.99" if probability > 0.995 else f"{probability:.2f}"
+
+
+@style()
 def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[dict], labels: Sequence[int]) -> Figure:
     """What the interface answers for some patches, one a column: the patch, its evidence map, class and probability.
 
@@ -68,19 +73,20 @@ def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[dict], labels
         labels: the archive's labels, 0 or 1.
     """
     count = len(patches)
-    figure = Figure(figsize=(1.9 * count + 1.2, 5.2), layout="constrained")
+    figure = Figure(figsize=(1.9 * count + 1.2, 5.2))
     axes = figure.subplots(3, count, squeeze=False, height_ratios=(4, 4, 1))
     for column, (patch, evidence, answer, label) in enumerate(zip(patches, maps, found, labels, strict=True)):
         image, heat, bar = axes[:, column]
         image.imshow(patch, interpolation="bicubic")
-        image.set_title(f"labelled {CLASSES[label]}", fontsize=10)
+        image.set_title(f"labelled {CLASSES[label]}", loc="center")
         heat.imshow(overlay(patch, evidence))
-        heat.set_title(f"±{limit(evidence):.0f} at full colour", fontsize=8, color="0.35")
+        heat.set_title(f"±{limit(evidence):.0f} at full colour", loc="center", fontsize=8, color=INK)
         for axis in (image, heat):
             axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
         _probability_bar(bar, answer)
-    axes[0, 0].set_ylabel("patch", fontsize=10)
-    axes[1, 0].set_ylabel("evidence map", fontsize=10)
+    axes[0, 0].set_ylabel("patch")
+    axes[1, 0].set_ylabel("evidence map")
     scale = ScalarMappable(colors.Normalize(-1, 1), colour_map())
     legend = figure.colorbar(scale, ax=axes[1, :].tolist(), ticks=[-1, 0, 1], fraction=0.04, pad=0.02)
     legend.ax.set_yticklabels([f"speaks for\n{CLASSES[0]}", "neither", f"speaks for\n{CLASSES[1]}"], fontsize=8)
@@ -91,9 +97,10 @@ def _probability_bar(axis, answer: dict) -> None:
     """One bar from 0 to 1 in the answer's colour, with the threshold as a tick across it."""
     label, probability = answer["predicted_label"], answer["probability_calibrated"]
     axis.barh([0], [1], color="0.9")
-    axis.barh([0], [probability], color=(NEGATIVE, POSITIVE)[label])
+    axis.barh([0], [probability], color=COLOURS[label])
     axis.axvline(answer["threshold_calibrated"], color="black", linewidth=1.5)
     axis.set(xlim=(0, 1), yticks=[], xticks=[0, 1])
     axis.tick_params(labelsize=8)
-    axis.set_title(f"{CLASSES[label]}   p = {probability:.2f}", fontsize=10, color=(NEGATIVE, POSITIVE)[label])
+    said = number(probability)
+    axis.set_title(f"{CLASSES[label]}   p {said if said[0] in '<>' else f'= {said}'}", loc="center", color=COLOURS[label])
     axis.spines[:].set_visible(False)

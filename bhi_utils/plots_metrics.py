@@ -4,10 +4,12 @@ Every function takes data and returns a `Figure`; none of them shows or saves. M
 style, so that the figures read in grey.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -40,8 +42,13 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
             axis.grid(axis="y")
         for change in changes:
             column[1].annotate(
-                history["phase"][change], (history["epoch"][change] - 0.45, 0.02), xycoords=("data", "axes fraction"), fontsize=8, rotation=90,
-                va="bottom", color=INK,
+                history["phase"][change],
+                (history["epoch"][change] - 0.45, 0.02),
+                xycoords=("data", "axes fraction"),
+                fontsize=8,
+                rotation=90,
+                va="bottom",
+                color=INK,
             )
         column[0].set_title(MODEL_NAMES[name])
         column[1].set_xlabel("epoch")
@@ -67,7 +74,14 @@ def metrics_beside_paper(models: Mapping[str, Mapping[str, Mapping]], paper: Map
         x = positions + (number - (len(models) - 1) / 2) * width
         values = np.array([[parts[part][metric][key] for key in ("value", "low", "high")] for metric in TITLES], dtype=float).T
         axis.bar(
-            x, values[0], width * 0.92, color=MODEL_COLOURS[name], hatch=HATCHES[name], edgecolor="white", linewidth=0.6, label=MODEL_NAMES[name]
+            x,
+            values[0],
+            width * 0.92,
+            color=MODEL_COLOURS[name],
+            hatch=HATCHES[name],
+            edgecolor="white",
+            linewidth=0.6,
+            label=MODEL_NAMES[name],
         )
         axis.errorbar(x, values[0], np.abs(values[1:] - values[0]), fmt="none", ecolor=INK, elinewidth=1, capsize=3)
         for place, value, top in zip(x, values[0], np.nanmax(values, axis=0), strict=True):
@@ -135,14 +149,12 @@ def confusion_matrices(predictions: pd.DataFrame, thresholds: Mapping[str, float
         frame = predictions[predictions["model"] == name]
         matrix = metrics.confusion(frame["label"], frame["probability"], threshold=thresholds[name])
         share = matrix / matrix.sum(axis=1, keepdims=True)
-        axis.imshow(share, cmap="Greys", vmin=0, vmax=1.3)
-        for row in range(2):
-            for column in range(2):
-                ink = "white" if share[row, column] > 0.75 else "black"
-                text = f"{matrix[row, column]:,}\n{share[row, column]:.1%}"
-                axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=11)
-        axis.set_xticks((0, 1), [f"called {name}" for name in CLASSES])
-        axis.set_yticks((0, 1), [f"truly {name}" for name in CLASSES], rotation=90, va="center")
+        texts = np.array([[f"{count:,}\n{part:.1%}" for count, part in zip(*row, strict=True)] for row in zip(matrix, share, strict=True)])
+        sns.heatmap(
+            share, annot=texts, fmt="", cmap="Greys", vmin=0, vmax=1.3, cbar=False, square=True, ax=axis, annot_kws={"fontsize": 11}
+        )
+        axis.set_xticks((0.5, 1.5), [f"called {name}" for name in CLASSES])
+        axis.set_yticks((0.5, 1.5), [f"truly {name}" for name in CLASSES], rotation=90, va="center")
         axis.set_title(MODEL_NAMES[name])
         axis.spines[:].set_visible(False)
     return figure
@@ -188,25 +200,20 @@ def model_output(patches: np.ndarray, maps: np.ndarray, frame: pd.DataFrame) -> 
         axes[0, column].imshow(patch)
         axes[0, column].set_title(
             f"truth {CLASSES[int(row['label'])]}\nsays {CLASSES[int(row['predicted_label'])]} {'✓' if right else '✗'}\n"
-            f"p = {row['probability_calibrated']:.2f}", fontsize=8, loc="center",
+            f"p = {row['probability_calibrated']:.2f}",
+            fontsize=8,
+            loc="center",
         )
-        axes[1, column].imshow(overlay(patch, evidence, side=100))
+        axes[1, column].imshow(overlay(patch, evidence, side=100, full=shared))
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
-    _evidence_bar(figure, axes, shared)
+    _evidence_bar(figure, axes)
     return figure
 
 
-def _evidence_bar(figure: Figure, axes: np.ndarray, shared: float) -> None:
-    from matplotlib.cm import ScalarMappable
-
+def _evidence_bar(figure: Figure, axes: np.ndarray) -> None:
     bar = figure.colorbar(ScalarMappable(cmap=colour_map()), ax=axes[1, :], orientation="horizontal", aspect=60, pad=0.04, shrink=0.6)
     bar.set_ticks([0, 0.5, 1], labels=["speaks for IDC−", "neutral", "speaks for IDC+"])
     bar.outline.set_visible(False)
-
-
-def columns(models: Sequence[str]) -> dict[str, str]:
-    """Readable names of models, for tables."""
-    return {name: MODEL_NAMES.get(name, name) for name in models}

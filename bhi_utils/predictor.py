@@ -88,7 +88,9 @@ class Predictor:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{shown(path)} is not a readable bundle with its model beside it: give the .bundle.json of a run.") from error
         if digest != content.get("sha256") or model_path.suffix != ".keras":
-            raise InputError(f"{shown(model_path)} is not the file that {path.name} was written for (its hash differs): run notebook 05 again.")
+            raise InputError(
+                f"{shown(model_path)} is not the file that {path.name} was written for (its hash differs): run notebook 05 again."
+            )
         return cls(keras.saving.load_model(model_path, compile=False, safe_mode=True), content)
 
     def predict(self, patches: np.ndarray) -> pd.DataFrame:

@@ -12,16 +12,15 @@ from typing import Any
 
 from bhi_utils.paths import InputError, cache_dir, shown
 
-#: Patches a second on two cores, measured; those of a network at 160 × 160 pixels, from where they fall with the area.
-RATES = {
-    "pack": 2500.0,
-    "phantom": 400.0,
-    "cnn_training": 48.0,
-    "efficientnet_forward": 150.0,
-    "efficientnet_to_block5": 200.0,
-    "efficientnet_training_blocks_6_7": 240.0,
-    "efficientnet_training_all": 45.0,
-}
+#: Patches a second on two cores, measured; those of a network at the size named, from where they fall with the area.
+RATES = {"pack": 2500.0, "phantom": 400.0}
+CNN_RATE, CNN_SIZE = 300.0, 64
+#: EfficientNetB0 at 160 × 160: the whole network forward, the frozen part forward, training all of it or its last blocks on cached output.
+FORWARD, FROZEN, ALL, LAST_BLOCKS, SIZE = 150.0, 200.0, 45.0, {0: 2000.0, 1: 900.0, 2: 240.0}, 160
+#: Channels, and how many times smaller than the image a side is, after each of EfficientNetB0's blocks.
+BLOCKS = {1: (16, 2), 2: (24, 4), 3: (40, 8), 4: (80, 16), 5: (112, 16), 6: (192, 32), 7: (320, 32)}
+#: Bytes that training EfficientNetB0 keeps for one image of 224 × 224.
+ACTIVATIONS = 110e6
 #: Seconds of each notebook that do not depend on the patches: imports, graph building, figures.
 FIXED = {"01": 8, "02": 6, "03": 8, "04": 15, "05": 40, "06": 20, "07": 20}
 #: Bytes: a packed patch with its manifest row, a patch as PNG in the phantom (twice, it holds the nested copy), models and figures.
@@ -63,9 +62,9 @@ def estimate(patches: int, parameters: Mapping[str, Mapping[str, Any]]) -> Estim
     if any(name.startswith("01") for name in parameters):
         phantom = any(values.get("DATA") == "phantom" for values in parameters.values())
         disk += patches * (PATCH_BYTES + (PHANTOM_BYTES if phantom else 0))
-    if training and training.get("WEIGHTS", "none") != "none":
-        features = patches * _feature_bytes(int(training.get("IMAGE_SIZE", 160)))
-        memory, disk = memory + features, disk + features
+    if training:
+        memory += int(training.get("BATCH_SIZE", 32)) * ACTIVATIONS * (_size(training) / 224) ** 2
+        disk += _cached(patches, training) * _feature_bytes(training)
     return Estimate(patches, seconds, memory, disk)
 
 
@@ -104,19 +103,36 @@ def _seconds(number: str, patches: int, values: Mapping[str, Any]) -> float:
 
 def _training_seconds(patches: int, values: Mapping[str, Any]) -> float:
     """Seconds of both networks' training and predictions on two cores."""
-    slower = (int(values.get("IMAGE_SIZE", 160)) / 160) ** 2
-    epochs = int(values.get("EPOCHS", 15))
-    drawn = patches * TRAIN_SHARE * (SMOTE_GROWTH if values.get("BALANCE", "smote") == "smote" else 1)
-    total = epochs * drawn * slower / RATES["cnn_training"] + 2 * patches * slower / RATES["efficientnet_forward"]
+    epochs, drawn = int(values.get("EPOCHS", 15)), _drawn(patches, values)
+    slower = (_size(values) / SIZE) ** 2
+    total = epochs * drawn / CNN_RATE * (int(values.get("CNN_IMAGE_SIZE", CNN_SIZE)) / CNN_SIZE) ** 2
+    total += 2 * patches * slower / FORWARD
     if values.get("WEIGHTS", "none") == "none":
-        return total + epochs * drawn * slower / RATES["efficientnet_training_all"]
-    cached = patches / RATES["efficientnet_to_block5"]
-    return total + slower * (cached + epochs * drawn / RATES["efficientnet_training_blocks_6_7"])
+        return total + epochs * drawn * slower / ALL
+    last = LAST_BLOCKS.get(int(values.get("FINE_TUNE_BLOCKS", 2)), ALL)
+    frozen = _cached(patches, values) or epochs * drawn
+    return total + slower * (frozen / FROZEN + epochs * drawn / last)
 
 
-def _feature_bytes(image_size: int) -> int:
-    """Bytes of one patch's cached features: block 5's output has 112 channels at a sixteenth of the side, in float16."""
-    return (-(-image_size // 16)) ** 2 * 112 * 2
+def _drawn(patches: int, values: Mapping[str, Any]) -> float:
+    """Training patches an epoch."""
+    return patches * TRAIN_SHARE * (SMOTE_GROWTH if values.get("BALANCE", "smote") in ("smote", "oversample") else 1)
+
+
+def _cached(patches: int, values: Mapping[str, Any]) -> float:
+    """How many outputs of the frozen part are kept: every view of a training patch, the others once. From scratch, none."""
+    views = 0 if values.get("WEIGHTS", "none") == "none" else int(values.get("VIEWS", 0))
+    return views * _drawn(patches, values) + (1 - TRAIN_SHARE) * patches if views else 0.0
+
+
+def _feature_bytes(values: Mapping[str, Any]) -> int:
+    """Bytes of one patch's output of the last frozen block, in float16."""
+    channels, smaller = BLOCKS.get(7 - int(values.get("FINE_TUNE_BLOCKS", 2)), BLOCKS[1])
+    return (-(-_size(values) // smaller)) ** 2 * channels * 2
+
+
+def _size(values: Mapping[str, Any]) -> int:
+    return int(values.get("IMAGE_SIZE", SIZE))
 
 
 def _cores() -> int:

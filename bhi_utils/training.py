@@ -191,7 +191,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
     for one in trained:
         if one.probe:
             frames.append(_probe_frame(one, pack, table, recall, entries))
-    run.write_csv("predictions.csv.gz", pd.concat(frames, ignore_index=True).round(6))
+    run.write_csv("predictions.csv.gz", pd.concat(frames, ignore_index=True))
     better = max((one.model.name for one in trained), key=lambda name: entries[name]["validation_auc"])
     training = {"better": better, "target_recall": recall, "models": entries}
     run.write_json("training.json", training)
@@ -250,7 +250,9 @@ def _raw(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe) -> t
 class _Cut:
     """EfficientNetB0 cut in front of its last blocks, with the cached output of what lies before."""
 
-    def __init__(self, model: keras.Model, blocks: int, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe, views: int) -> None:
+    def __init__(
+        self, model: keras.Model, blocks: int, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe, views: int
+    ) -> None:
         models.unfreeze(model, 0)
         place = model.get_layer(models.cut_name(max(blocks, 1))).output
         pool = model.get_layer("pool").output

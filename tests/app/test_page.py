@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from bhi_utils import app_page
+from bhi_utils import app_page, plots_app
 
 pytestmark = pytest.mark.browser
 
@@ -41,8 +41,8 @@ def test_an_uploaded_patch_gets_class_probability_and_evidence_map(page, predict
     row = predictor.predict(patches[0][None]).iloc[0]
     upload(page, patch_file)
     expect(page.locator(".answer .class")).to_have_text(("IDC−", "IDC+")[int(row["predicted_label"])])
-    expect(page.locator(".answer .number")).to_have_text(app_page.number(row["probability_calibrated"]))
-    expect(page.locator(".answer")).to_contain_text(f"threshold {app_page.number(predictor.threshold_calibrated)}")
+    expect(page.locator(".answer .number")).to_have_text(plots_app.number(row["probability_calibrated"]))
+    expect(page.locator(".answer")).to_contain_text(f"threshold {plots_app.number(predictor.threshold_calibrated)}")
     expect(page.locator(".legend")).to_contain_text(f"logit, {app_page.signed(row['logit'])}")
     for name in ("evidence", "read"):
         picture = page.locator(f"#{name} img")

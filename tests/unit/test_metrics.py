@@ -82,7 +82,9 @@ def test_threshold_reaches_the_recall_and_no_higher_one_does(recall):
     threshold = metrics.threshold_for_recall(frame.label, frame.probability, recall=recall)
     positive = frame.probability[frame.label == 1]
     assert (positive >= threshold).mean() >= recall
-    assert (positive > threshold).mean() < recall
+    lowest_found = positive[positive >= threshold].min()
+    assert (positive > lowest_found).mean() < recall
+    assert not frame.probability.between(threshold, lowest_found, inclusive="left").any()
 
 
 def test_calibration_recovers_a_known_distortion_and_moves_the_threshold_with_it():

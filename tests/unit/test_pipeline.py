@@ -15,7 +15,11 @@ OUT = 'OUT: str = "runs/walk"  # the run\'s folder'
 FIRST = f"SEED: int = 0  # seed\nRATE: float = 0.5  # step\nNAMES: list = []  # names\n{OUT}"
 SECOND = f"SEED: int = 0  # seed\nFAIL: str = ''  # how to fail\n{OUT}"
 WRITE = "from bhi_utils.paths import Run\nRun.open(OUT).write_json('{}.json', {{'seed': SEED}})"
-FAILING = "from bhi_utils.paths import InputError\nif FAIL == 'input':\n    raise InputError('The file is empty: pass another.')\nif FAIL == 'bug':\n    1 / 0"
+FAILING = """from bhi_utils.paths import InputError
+if FAIL == 'input':
+    raise InputError('The file is empty: pass another.')
+if FAIL == 'bug':
+    1 / 0"""
 
 
 @pytest.fixture
@@ -202,6 +206,12 @@ class TestRun:
         path = write_notebook("01_data", f'DATA: str = "phantom"  # source\n{OUT}')
         with pytest.raises(InputError, match="does not exist"):
             pipeline.run({"DATA": str(tmp_path / "nowhere")}, out=str(tmp_path / "out"), folder=path.parent)
+        assert not (tmp_path / "out").exists()
+
+    def test_a_missing_weight_file_stops_the_run_before_it_starts(self, write_notebook, tmp_path):
+        path = write_notebook("01_weights", f'WEIGHTS: str = "none"  # weights\n{OUT}')
+        with pytest.raises(InputError, match="imagenett does not exist"):
+            pipeline.run({"WEIGHTS": "imagenett"}, out=str(tmp_path / "out"), folder=path.parent)
         assert not (tmp_path / "out").exists()
 
     def test_a_damaged_record_counts_as_none(self, two, tmp_path, capsys):

@@ -47,7 +47,7 @@ def test_the_figure_shows_each_patch_with_its_map_and_its_bar():
 
 @pytest.mark.parametrize(("value", "text"), [(0.0001, "< 0.01"), (0.4, "0.40"), (0.994, "0.99"), (0.9999, "> 0.99")])
 def test_a_probability_is_never_rounded_to_certainty(value, text):
-    assert app_page.number(value) == text
+    assert plots_app.number(value) == text
 
 
 def test_numbers_carry_a_true_minus():

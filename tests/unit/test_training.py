@@ -1,0 +1,173 @@
+"""Training: only training cases, balanced as asked, the same result for the same seed, and the best weights of all phases."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from bhi_utils import archive, metrics, models, phantom, samples, splits, training
+from bhi_utils.paths import InputError, Run
+from bhi_utils.predictor import Predictor, find_bundle
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("BHI_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def pack(cache) -> archive.Pack:
+    return archive.pack(phantom.write(cache / "small.zip", cases=10, patches_per_case=24, seed=1, nested=False), cache, progress=False)
+
+
+@pytest.fixture(scope="module")
+def table(pack) -> pd.DataFrame:
+    return splits.make(pack.manifest, seed=0)
+
+
+@pytest.fixture(scope="module")
+def weights(cache) -> str:
+    """A complete weight file: random weights that stand for pretrained ones."""
+    keras.utils.set_random_seed(3)
+    base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(32, 32, 3))
+    normalization = next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization))
+    normalization.set_weights([np.float32([0.485, 0.456, 0.406]), np.float32([0.0524, 0.0502, 0.0506]), np.array(0)])
+    base.save_weights(cache / "random.weights.h5")
+    return str(cache / "random.weights.h5")
+
+
+def recipe(folder: Path, **changes) -> training.Recipe:
+    return training.Recipe(**{"epochs": 3, "batch_size": 16, "seed": 0, "folder": folder, **changes})
+
+
+@pytest.mark.parametrize("mode", samples.BALANCES)
+def test_samples_come_from_training_cases_and_are_balanced_as_asked(pack, table, mode):
+    train = samples.training_samples(pack, table, mode=mode, seed=0)
+    allowed = set(table.loc[table["split"] == "train", "case"])
+    used = np.concatenate([train.rows, [] if train.plan is None else np.r_[train.plan.base, train.plan.neighbour]]).astype(int)
+    assert set(pack.manifest["case"].to_numpy()[used]) <= allowed
+    negative, positive = np.bincount(train.labels)
+    weight = [train.weights[train.labels == label].sum() for label in (0, 1)]
+    assert (negative == positive) == (mode in ("oversample", "smote"))
+    assert weight[0] == pytest.approx(weight[1]) or mode == "none"
+    batch = train.fetch(np.arange(len(train)))
+    assert batch.dtype == np.float32 and batch.shape == (len(train), 50, 50, 3)
+    np.testing.assert_array_equal(batch[: len(train.rows)], pack.patches[train.rows])
+
+
+def test_a_case_in_two_parts_stops_training(pack, table):
+    doubled = pd.concat([table, table[table["split"] == "test"].assign(split="train")])
+    with pytest.raises(ValueError, match="is listed twice in the split"):
+        samples.training_samples(pack, doubled, mode="none", seed=0)
+
+
+def test_an_unknown_balance_is_one_sentence(pack, table):
+    with pytest.raises(InputError, match="BALANCE 'smoot' does not exist"):
+        samples.training_samples(pack, table, mode="smoot", seed=0)
+
+
+def test_each_epoch_has_an_order_of_its_own_that_covers_every_sample_once():
+    def orders():
+        batches = samples.Batches(lambda index, _: index, np.arange(25) % 2, batch_size=10, seed=4)
+        found = []
+        for _ in range(2):
+            batches.on_epoch_begin()
+            found.append(np.concatenate([batches[number][0] for number in range(len(batches))]))
+        return found
+
+    first, second = orders()
+    assert sorted(first) == sorted(second) == list(range(25))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(orders(), [first, second])
+
+
+@pytest.fixture(scope="module")
+def cached(pack, table, weights, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cached")
+    train = samples.training_samples(pack, table, mode="smote", seed=0)
+    options = {"image_size": 32, "weights": weights, "blocks": 2, "rate": 1e-4, "views": 2}
+    return [training.train_efficientnetb0(pack, table, train, recipe(folder), **options) for _ in range(2)]
+
+
+def test_training_from_the_cache_repeats_itself(cached):
+    first, second = cached
+    pd.testing.assert_frame_equal(first.history, second.history)
+    for a, b in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert list(first.history["phase"]) == ["frozen base", "last 1 block(s)", "last 2 block(s)"]
+
+
+def test_only_the_last_blocks_learn_and_batchnorm_keeps_its_statistics(cached, weights):
+    start = models.efficientnetb0(image_size=32, weights=weights, seed=0)
+    for before, after in zip(start.layers, cached[0].model.layers, strict=True):
+        same = all(np.array_equal(a, b) for a, b in zip(before.get_weights(), after.get_weights(), strict=True))
+        name = after.name
+        frozen = isinstance(after, keras.layers.BatchNormalization) or name.startswith(
+            ("stem", "block1", "block2", "block3", "block4", "block5")
+        )
+        assert same or not frozen, name
+    assert not np.array_equal(start.get_layer("logit").get_weights()[0], cached[0].model.get_layer("logit").get_weights()[0])
+
+
+def test_the_whole_network_answers_as_the_part_that_was_trained_from_the_cache(cached, pack, table, weights):
+    trained = cached[0]
+    rows = splits.indices(pack.manifest, table, "val")
+    cut = training._Cut(trained.model, 2, pack, table, samples.training_samples(pack, table, mode="smote", seed=0), recipe(Path()), 2)
+    from_cache = cut.tail.predict(cut.evaluated["val"].astype(np.float32), verbose=0)
+    from_patches = trained.model.predict(pack.patches[rows].astype(np.float32), verbose=0)
+    np.testing.assert_allclose(from_cache, from_patches, atol=5e-3)
+
+
+def test_the_cache_on_disk_is_used_again_and_is_whole(cached, cache):
+    files = list((cache / "features").iterdir())
+    assert len(files) == 3 and {file.suffix for file in files} == {".npy"}
+    assert all(np.isfinite(np.load(file, mmap_mode="r")).all() for file in files)
+
+
+def test_the_weights_kept_are_those_of_the_best_validation_epoch_of_all_phases(pack, table, tmp_path):
+    train = samples.training_samples(pack, table, mode="none", seed=0)
+    trained = training.train_cnn(pack, table, train, recipe(tmp_path, epochs=4), image_size=32)
+    rows = splits.indices(pack.manifest, table, "val")
+    logits = trained.model.predict(pack.patches[rows].astype(np.float32), verbose=0)[:, 0]
+    auc = keras.metrics.AUC(from_logits=True)
+    auc.update_state(pack.manifest["label"].to_numpy()[rows, None], logits[:, None])
+    assert float(auc.result()) == pytest.approx(trained.history["val_auc"].max(), abs=1e-3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_finish_leaves_models_bundles_and_predictions_that_agree(cached, pack, table, tmp_path):
+    run = Run.open(tmp_path / "run")
+    result = training.finish(run, pack, table, [cached[0]], recall=0.8, card={"data": {"synthetic": True}})
+    predictions = run.read_csv("predictions.csv.gz")
+    assert list(predictions.columns) == "model split fold case x y label logit probability probability_calibrated".split()
+    assert set(predictions["model"]) == {"efficientnetb0", "logistic_regression"}
+    assert set(predictions["split"]) == {"val", "test"}
+    by_part = predictions.groupby("split")["case"].agg(set)
+    for part, cases in by_part.items():
+        assert cases == set(table.loc[table["split"] == part, "case"])
+    one = Predictor.load(find_bundle(run))
+    rows = predictions[(predictions["model"] == "efficientnetb0") & (predictions["split"] == "val")]
+    again = one.predict(pack.patches[splits.indices(pack.manifest, table, "val")])
+    np.testing.assert_allclose(again["logit"], rows["logit"], atol=1e-4)
+    assert metrics.evaluate(rows, threshold=one.threshold, resamples=0)["recall"]["value"] >= 0.8
+    assert one.bundle["train_cases"] == sorted(table.loc[table["split"] == "train", "case"])
+    assert result["better"] == "efficientnetb0"
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [({"epochs": 0}, "EPOCHS 0"), ({"batch_size": 0}, "BATCH_SIZE 0")])
+def test_impossible_settings_are_one_sentence(pack, table, tmp_path, changes, sentence):
+    train = samples.training_samples(pack, table, mode="none", seed=0)
+    with pytest.raises(InputError, match=sentence):
+        training.train_cnn(pack, table, train, recipe(tmp_path, **changes), image_size=32)
+
+
+def test_a_cache_for_no_block_or_for_all_of_them_is_one_sentence(pack, table, weights, tmp_path):
+    train = samples.training_samples(pack, table, mode="none", seed=0)
+    options = {"image_size": 32, "weights": weights, "rate": 1e-4}
+    with pytest.raises(InputError, match="1 to 6 fine-tuned blocks"):
+        training.train_efficientnetb0(pack, table, train, recipe(tmp_path), blocks=7, views=1, **options)
