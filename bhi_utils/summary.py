@@ -119,9 +119,9 @@ def results_table(result: Mapping[str, Any]) -> str:
     rows.append(["*the paper*", *(f"*{value:.4f}*" for value in paper().values())])
     data, split = result["data"], result["split"]
     note = (
-        f"{data['patches']:,} real patches of {data['cases']} cases, about 5 % of each case; tested on {split['test']['patches']:,} patches of "
-        f"{split['test']['cases']} cases that no model saw in training. In brackets: 95 % intervals from {result['resamples']:,} resamples of "
-        f"cases. The threshold was fixed beforehand on {split['val']['cases']} validation cases, for a recall of at least "
-        f"{result['parameters']['TARGET_RECALL']}."
+        f"{data['patches']:,} real patches of {data['cases']} cases, about 5 % of each case; tested on {split['test']['patches']:,} "
+        f"patches of {split['test']['cases']} cases that no model saw in training. In brackets: 95 % intervals from "
+        f"{result['resamples']:,} resamples of cases. The threshold was fixed beforehand on {split['val']['cases']} validation cases, "
+        f"for a recall of at least {result['parameters']['TARGET_RECALL']}."
     )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + note

@@ -1,0 +1,105 @@
+"""What notebook 06 writes and shows: metrics in their agreed form, patches of every kind of answer, and figures that hold the data."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+from bhi_utils import evidence, metrics, plots_metrics, summary
+from bhi_utils.paths import Run
+
+PAPER = summary.paper()
+
+
+@pytest.fixture
+def predictions() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    frames = []
+    for model, skill in (("cnn", 1.0), ("efficientnetb0", 2.0), ("logistic_regression", 1.5)):
+        for split in ("val", "test"):
+            case = np.repeat(np.arange(10), 30)
+            label = (generator.random(300) < 0.3).astype(int)
+            logit = skill * (2 * label - 1) + generator.normal(0, 1, 300)
+            columns = {"model": model, "split": split, "fold": 0, "case": case, "x": np.arange(300), "y": 1, "label": label, "logit": logit}
+            frames.append(pd.DataFrame({**columns, "probability": expit(logit), "probability_calibrated": expit(logit / 2)}))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture
+def thresholds() -> dict[str, float]:
+    return {"cnn": 0.4, "efficientnetb0": 0.3, "logistic_regression": 0.5}
+
+
+def test_metrics_are_written_in_the_agreed_form_and_into_the_bundles(tmp_path, predictions, thresholds):
+    run = Run.open(tmp_path)
+    run.write_json("dataset.json", {"kind": "phantom", "synthetic": True})
+    (run.models / "cnn.bundle.json").write_text('{"threshold": 0.4}', encoding="utf-8")
+    result = evidence.measure(run, predictions, thresholds, resamples=50, seed=0)
+    assert run.read_json("metrics.json") == result
+    assert set(result["models"]) == set(thresholds) and set(result["models"]["cnn"]) == {"val", "test"}
+    for name, value in result["models"]["cnn"]["test"].items():
+        assert set(value) == {"value", "low", "high"}, name
+    assert set(metrics.NAMES) | {"threshold"} == set(result["models"]["cnn"]["test"])
+    assert run.read_json("models/cnn.bundle.json") == {"threshold": 0.4, "metrics": result["models"]["cnn"]}
+    trained = {"models": {name: {"initialisation": "scratch"} for name in thresholds}}
+    table = evidence.table(result, trained, PAPER, part="test")
+    assert table.loc["the paper", "AUC"] == f"{PAPER['auc']:.4f}"
+    assert table.loc["custom CNN", "AUC"].startswith(f"{result['models']['cnn']['test']['auc']['value']:.3f} (")
+
+
+def test_patches_shown_cover_every_kind_of_answer_and_are_drawn_by_seed(predictions, thresholds):
+    rows = predictions[(predictions["model"] == "cnn") & (predictions["split"] == "test")]
+    shown = evidence.choose(rows, threshold=thresholds["cnn"], each=2, seed=5)
+    kinds = list(zip(shown["label"], shown["probability"] >= thresholds["cnn"], strict=True))
+    assert kinds == [(1, True)] * 2 + [(1, False)] * 2 + [(0, True)] * 2 + [(0, False)] * 2
+    pd.testing.assert_frame_equal(shown, evidence.choose(rows, threshold=thresholds["cnn"], each=2, seed=5))
+    few = evidence.choose(rows, threshold=0.0, each=2, seed=5)
+    assert len(few) == 4, "a kind of answer that does not occur is left out"
+
+
+def test_metric_figure_shows_each_value_its_interval_and_the_papers(predictions, thresholds, tmp_path):
+    run = Run.open(tmp_path)
+    run.write_json("dataset.json", {})
+    models = evidence.measure(run, predictions, thresholds, resamples=30, seed=0)["models"]
+    axis = plots_metrics.metrics_beside_paper({"cnn": models["cnn"], "efficientnetb0": models["efficientnetb0"]}, PAPER).axes[0]
+    drawn = [bar.get_height() for container in axis.containers if hasattr(container, "patches") for bar in container.patches]
+    expected = [models[name]["test"][metric]["value"] for name in ("cnn", "efficientnetb0") for metric in PAPER]
+    assert drawn == pytest.approx(expected)
+    diamonds = next(line for line in axis.lines if line.get_marker() == "D")
+    assert list(diamonds.get_ydata()) == list(PAPER.values())
+
+
+def test_the_confusion_figure_counts_like_the_confusion_matrix(predictions, thresholds):
+    test = predictions[(predictions["split"] == "test") & (predictions["model"] == "cnn")]
+    axis = plots_metrics.confusion_matrices(test, thresholds).axes[0]
+    matrix = metrics.confusion(test["label"], test["probability"], threshold=0.4)
+    assert [int(text.get_text().split("\n")[0].replace(",", "")) for text in axis.texts] == matrix.ravel().tolist()
+
+
+@pytest.mark.parametrize("draw", ["roc_and_precision_recall", "threshold_curves", "calibration_curves"])
+def test_every_model_has_its_curve(predictions, thresholds, draw):
+    test = predictions[predictions["split"] == "test"]
+    extra = {"roc_and_precision_recall": (thresholds,), "threshold_curves": (thresholds, PAPER), "calibration_curves": ()}[draw]
+    figure = getattr(plots_metrics, draw)(test, *extra)
+    named = {text.get_text() for axis in figure.axes for text in [axis.title, *(axis.get_legend().texts if axis.get_legend() else [])]}
+    named |= {axis.get_title(loc="left") for axis in figure.axes}
+    assert set(plots_metrics.MODEL_NAMES.values()) <= named
+
+
+def test_kept_results_make_the_readme_table_and_hold_no_path(tmp_path, predictions, thresholds):
+    run = Run.open(tmp_path / "run")
+    data = {"kind": "zip", "synthetic": False, "patches": 300, "cases": 10, "positive": 90, "fingerprint": "f", "source": "/secret/x.zip"}
+    run.write_json("dataset.json", data)
+    evidence.measure(run, predictions, thresholds, resamples=20, seed=0)
+    run.write_json("training.json", {"better": "cnn", "models": {}})
+    run.write_json("models/cnn.bundle.json", {"parameters": {"OUT": "/secret/run", "WEIGHTS": "/secret/w.h5", "TARGET_RECALL": 0.9}})
+    run.write_json("splits.json", {"counts": {part: {"cases": 3, "patches": 90} for part in ("train", "val", "test")}})
+    record = {"git": "abc", "peak_memory_mb": 1, "notebooks": {"05": {"seconds": 2.4}}}
+    (run.root / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    kept = summary.keep(run, tmp_path / "kept.json", command="bhi run")
+    assert "secret" not in kept.read_text(encoding="utf-8")
+    result = json.loads(kept.read_text(encoding="utf-8"))
+    table = summary.results_table(result)
+    assert f"{result['models']['cnn']['test']['auc']['value']:.3f} (" in table and "recall of at least 0.9." in table
