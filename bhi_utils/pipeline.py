@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from PIL import Image
 
 from bhi_utils import archive, cleaning, parameters, preflight, records, sources
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
-from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown, write_text
+from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
 from bhi_utils.summary import summary
 
 __all__ = ["NotebookFailed", "Step", "find_notebooks", "plan", "publish", "run", "select"]
@@ -136,7 +137,10 @@ def run(
 
 
 def publish(*, folder: Path | None = None) -> None:
-    """Run every notebook with its defaults, and replace each by its executed, clean copy once all have ended well."""
+    """Run every notebook with its defaults; once all have ended well, replace each by its clean copy and keep the figures.
+
+    The figures go to ``figures`` beside ``notebooks``, with 256 colours each, which nobody sees and git is glad of.
+    """
     notebooks = find_notebooks(folder)
     steps = plan(notebooks, {})
     roots = {step.values.get("OUT") for step in steps}
@@ -148,7 +152,11 @@ def publish(*, folder: Path | None = None) -> None:
     texts = {step.path: cleaning.to_text(cleaning.clean(nbformat.read(opened.notebooks / step.path.name, 4))) for step in steps}
     for path, text in texts.items():
         write_text(path, text)
-    print(f"Wrote {len(texts)} clean notebooks to {shown(notebooks[0].parent)}.")
+    kept = notebooks[0].parent.parent / "figures"
+    for path in sorted(opened.figures.glob("*.png")):
+        with write_atomic(kept / path.name) as temporary:
+            Image.open(path).convert("RGB").quantize(256).save(temporary, optimize=True)
+    print(f"Wrote {len(texts)} clean notebooks to {shown(notebooks[0].parent)}, their figures to {shown(kept)}.")
 
 
 def _into(steps: Sequence[Step], out: str) -> list[Step]:

@@ -41,16 +41,11 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
             axis.set_ylabel(title)
             axis.grid(axis="y")
         for change in changes:
-            column[1].annotate(
-                history["phase"][change],
-                (history["epoch"][change] - 0.45, 0.02),
-                xycoords=("data", "axes fraction"),
-                fontsize=8,
-                rotation=90,
-                va="bottom",
-                color=INK,
-            )
-        column[0].set_title(MODEL_NAMES[name])
+            place = (history["epoch"][change] - (0.45 if change else 0.0), 0.03)
+            look = {"xycoords": ("data", "axes fraction"), "fontsize": 8, "rotation": 90, "va": "bottom", "color": INK}
+            if len(changes) > 1:
+                column[1].annotate(history["phase"][change], place, **look)
+        column[0].set_title(f"{MODEL_NAMES[name]}, {'in phases' if len(changes) > 1 else history['phase'].iloc[0]}")
         column[1].set_xlabel("epoch")
         column[1].xaxis.get_major_locator().set_params(integer=True)
     axes[0, 0].legend(loc="best")
@@ -84,7 +79,9 @@ def metrics_beside_paper(models: Mapping[str, Mapping[str, Mapping]], paper: Map
             label=MODEL_NAMES[name],
         )
         axis.errorbar(x, values[0], np.abs(values[1:] - values[0]), fmt="none", ecolor=INK, elinewidth=1, capsize=3)
-        for place, value, top in zip(x, values[0], np.nanmax(values, axis=0), strict=True):
+        # with one model the diamond stands on the bar itself, and the number above both
+        tops = np.maximum(np.nanmax(values, axis=0), [paper[metric] + 0.02 if len(models) == 1 else 0 for metric in TITLES])
+        for place, value, top in zip(x, values[0], tops, strict=True):
             axis.annotate(f"{value:.3f}", (place, top), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
     axis.plot(positions, [paper[metric] for metric in TITLES], **PAPER)
     axis.set_xticks(positions, TITLES.values())
@@ -110,8 +107,8 @@ def roc_and_precision_recall(predictions: pd.DataFrame, thresholds: Mapping[str,
         dot = {"color": MODEL_COLOURS[name], "marker": "o", "markersize": 8, "markeredgecolor": "white", "zorder": 5}
         left.plot(fp / (fp + tn), tp / (tp + fn), **dot)
         right.plot(tp / (tp + fn), tp / max(tp + fp, 1), **dot)
-    left.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle=(0, (1, 2)), label="chance")
-    right.axhline(predictions["label"].mean(), color="0.7", linewidth=1, linestyle=(0, (1, 2)))
+    left.plot([0, 1], [0, 1], color="0.45", linewidth=1.2, linestyle=(0, (1, 2)), label="chance")
+    right.axhline(predictions["label"].mean(), color="0.45", linewidth=1.2, linestyle=(0, (1, 2)))
     left.set(title="ROC curve", xlabel="1 − specificity (IDC− patches called IDC+)", ylabel="recall (IDC+ patches found)")
     right.set(title="Precision–recall curve", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     left.legend(loc="lower right")
@@ -178,7 +175,7 @@ def calibration_curves(predictions: pd.DataFrame) -> Figure:
             axis.scatter(table["probability"], table["share"], s=area, color=colour)
         axis.set(title=MODEL_NAMES[name], xlabel="mean probability in a tenth", xlim=(0, 1), ylim=(0, 1))
         axis.grid()
-        axis.legend(loc="upper left", fontsize=8)
+        axis.legend(loc="lower right", fontsize=8)
     figure.axes[0].set_ylabel("share of IDC+ patches")
     return figure
 

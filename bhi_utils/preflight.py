@@ -14,9 +14,9 @@ from bhi_utils.paths import InputError, cache_dir, shown
 
 #: Patches a second on two cores, measured; those of a network at the size named, from where they fall with the area.
 RATES = {"pack": 2500.0, "phantom": 400.0}
-CNN_RATE, CNN_SIZE = 300.0, 64
+CNN_RATE, CNN_SIZE = 150.0, 64
 #: EfficientNetB0 at 160 × 160: the whole network forward, the frozen part forward, training all of it or its last blocks on cached output.
-FORWARD, FROZEN, ALL, LAST_BLOCKS, SIZE = 150.0, 200.0, 45.0, {0: 2000.0, 1: 900.0, 2: 240.0}, 160
+FORWARD, FROZEN, ALL, LAST_BLOCKS, SIZE = 150.0, 200.0, 12.0, {0: 2000.0, 1: 900.0, 2: 240.0}, 160
 #: Channels, and how many times smaller than the image a side is, after each of EfficientNetB0's blocks.
 BLOCKS = {1: (16, 2), 2: (24, 4), 3: (40, 8), 4: (80, 16), 5: (112, 16), 6: (192, 32), 7: (320, 32)}
 #: Bytes that training EfficientNetB0 keeps for one image of 224 × 224.

@@ -7,6 +7,7 @@ import sys
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from bhi_utils import cleaning, kernels, parameters, pipeline, preflight
 from bhi_utils.paths import InputError
@@ -320,3 +321,18 @@ class TestClean:
         notebook.cells[3].outputs = [new_output("error", ename="ValueError", evalue="no", traceback=[])]
         with pytest.raises(InputError, match="ValueError: no"):
             cleaning.clean(notebook)
+
+
+def test_publishing_replaces_notebooks_by_clean_copies_and_keeps_the_figures(write_notebook, tmp_path):
+    out = (tmp_path / "run").as_posix()
+    path = write_notebook(
+        "01_first",
+        f'OUT: str = "{out}"  # folder of the run',
+        "from matplotlib.figure import Figure\nfrom bhi_utils.paths import Run",
+        'run = Run.open(OUT)\nFigure(figsize=(1, 1)).savefig(run.figures / "01_square.png")\nprint("done")',
+    )
+    pipeline.publish(folder=path.parent)
+    notebook = nbformat.read(path, 4)
+    assert notebook.cells[-1].outputs[0]["text"] == "done\n" and "papermill" not in notebook.metadata
+    with Image.open(tmp_path / "figures/01_square.png") as image:
+        assert image.mode == "P" and image.size == (100, 100)

@@ -1,6 +1,7 @@
 """What the project's files say of each other: dependencies, Makefile, README, modules and their order."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from bhi_utils.summary import results_table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted((ROOT / "bhi_utils").glob("*.py"))
@@ -130,6 +133,12 @@ class TestReadme:
     def test_its_links_lead_somewhere(self):
         for link in re.findall(r"\]\(([^)#\s]+)", self.text()):
             assert re.match(r"https?://", link) or (ROOT / link).exists(), link
+
+    def test_its_results_are_those_that_were_kept(self):
+        kept = json.loads((ROOT / "bhi_utils/results/real_230_cases.json").read_text(encoding="utf-8"))
+        shown = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", self.text(), flags=re.DOTALL)
+        assert shown.group(1) == results_table(kept)
+        assert kept["data"]["synthetic"] is False
 
     def test_it_says_that_it_is_no_medical_device(self):
         assert re.search(r"research use only", self.text(), flags=re.IGNORECASE) and "medical device" in self.text()
