@@ -39,7 +39,7 @@ def save_bundle(model: keras.Model, folder: Path, *, threshold: float, calibrati
     path = Path(folder) / f"{model.name}.keras"
     with paths.write_atomic(path) as temporary:
         # a fresh model around the same layers carries no optimizer state
-        keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
+        keras.Model(model.input, model.output, name=model.name).save(temporary)
     bundle = {
         "name": model.name,
         "model": path.name,
@@ -69,7 +69,7 @@ class Predictor:
         self.threshold = float(bundle["threshold"])
         self.calibration = Calibration(bundle["calibration"]["slope"], bundle["calibration"]["intercept"])
         self.threshold_calibrated = self.calibration.move(self.threshold)
-        self._model = keras.Model(model.inputs, [logit.output, model.get_layer("pool").input])
+        self._model = keras.Model(model.input, [logit.output, model.get_layer("pool").input])
         self._kernel, self._bias = (np.asarray(value) for value in logit.get_weights())
         self._lock = threading.Lock()
 

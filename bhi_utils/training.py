@@ -258,7 +258,7 @@ class _Cut:
         pool = model.get_layer("pool").output
         self.samples, self.recipe, self.views = samples, recipe, views
         self.tail, self.head = keras.Model(place, model.output), keras.Model(pool, model.output)
-        front = keras.Model(model.inputs, place, name=models.cut_name(max(blocks, 1)))
+        front = keras.Model(model.input, place, name=models.cut_name(max(blocks, 1)))
         rest = keras.Model(place, pool)
         self.labels = pack.manifest["label"].to_numpy()
         self.rows = {part: indices(pack.manifest, table, part) for part in ("val", "test")}

@@ -45,7 +45,7 @@ def bundle(tmp_path_factory, patches) -> Path:
         # NumPy 2 warns of the way in which Keras 3.15 copies TensorFlow's variables
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         return save_bundle(
-            keras.Model(model.inputs, model.outputs, name="cnn"),
+            keras.Model(model.input, model.output, name="cnn"),
             tmp_path_factory.mktemp("models"),
             threshold=float(expit(np.median(logits))),
             calibration=Calibration(0.7, -0.4),

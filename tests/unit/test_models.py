@@ -34,7 +34,7 @@ def random_weights(tmp_path_factory) -> Path:
 
 
 def pooled(model: keras.Model, patches: np.ndarray) -> np.ndarray:
-    return keras.Model(model.inputs, model.get_layer("pool").output).predict(patches, verbose=0)
+    return keras.Model(model.input, model.get_layer("pool").output).predict(patches, verbose=0)
 
 
 def resized(patches: np.ndarray, size: int) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_imagenet_without_a_network_names_the_alternatives(monkeypatch, tmp_path
 def test_patches_pass_unaugmented_outside_training_and_differently_within(build, patches):
     model = build()
     assert model.predict(patches, verbose=0) == pytest.approx(model.predict(patches.astype(np.float32), verbose=0))
-    seen = keras.Model(model.inputs, model.get_layer("contrast").output)
+    seen = keras.Model(model.input, model.get_layer("contrast").output)
     patches = patches.astype(np.float32)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(seen(patches, training=False)), patches)
     augmented = keras.ops.convert_to_numpy(seen(patches, training=True))
