@@ -41,11 +41,12 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
             axis.set_ylabel(title)
             axis.grid(axis="y")
         for change in changes:
-            place = (history["epoch"][change] - (0.45 if change else 0.0), 0.03)
-            look = {"xycoords": ("data", "axes fraction"), "fontsize": 8, "rotation": 90, "va": "bottom", "color": INK}
+            place = (history["epoch"][change] - 0.42, 0.99)
+            look = {"xycoords": ("data", "axes fraction"), "fontsize": 8, "va": "top", "color": INK}
             if len(changes) > 1:
                 column[1].annotate(history["phase"][change], place, **look)
         column[0].set_title(f"{MODEL_NAMES[name]}, {'in phases' if len(changes) > 1 else history['phase'].iloc[0]}")
+        column[1].margins(x=0.07, y=0.16)
         column[1].set_xlabel("epoch")
         column[1].xaxis.get_major_locator().set_params(integer=True)
     axes[0, 0].legend(loc="best")
@@ -79,10 +80,10 @@ def metrics_beside_paper(models: Mapping[str, Mapping[str, Mapping]], paper: Map
             label=MODEL_NAMES[name],
         )
         axis.errorbar(x, values[0], np.abs(values[1:] - values[0]), fmt="none", ecolor=INK, elinewidth=1, capsize=3)
-        # with one model the diamond stands on the bar itself, and the number above both
-        tops = np.maximum(np.nanmax(values, axis=0), [paper[metric] + 0.02 if len(models) == 1 else 0 for metric in TITLES])
-        for place, value, top in zip(x, values[0], tops, strict=True):
-            axis.annotate(f"{value:.3f}", (place, top), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
+        for place, value in zip(x, values[0], strict=True):
+            # inside the bar, where no whisker and no diamond of the paper's is
+            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+            axis.text(place, 0.03, f"{value:.3f}", ha="center", va="bottom", fontsize=8, bbox=box)
     axis.plot(positions, [paper[metric] for metric in TITLES], **PAPER)
     axis.set_xticks(positions, TITLES.values())
     axis.set(ylim=(0, 1.24), yticks=np.arange(0, 1.01, 0.2), ylabel="value (loss: lower is better)")

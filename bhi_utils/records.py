@@ -49,10 +49,11 @@ class Record:
     def open(cls, run: Run, notebooks: Sequence[Path], *, profile: str, values: Mapping[str, Any]) -> "Record":
         """The record of ``run``, with what earlier commands wrote about its notebooks; nothing is written yet."""
         try:
-            earlier = json.loads((run.root / NAME).read_text(encoding="utf-8"))["notebooks"]
-            earlier = {name: entry for name, entry in earlier.items() if entry["status"] in STATUSES}
+            content = json.loads((run.root / NAME).read_text(encoding="utf-8"))
+            earlier = {name: entry for name, entry in content["notebooks"].items() if entry["status"] in STATUSES}
+            peak = int(content["peak_memory_mb"] or 0)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            earlier = {}
+            earlier, peak = {}, 0
         content = {
             "profile": profile,
             "parameters": dict(values),
@@ -61,7 +62,8 @@ class Record:
             "git": git_commit(),
             "versions": versions(),
             "data": None,
-            "peak_memory_mb": None,
+            # that of the notebooks which a resumed run skips counts as well
+            "peak_memory_mb": peak or None,
             "notebooks": earlier,
         }
         return cls(run, tuple(path.stem for path in notebooks), content)
@@ -82,6 +84,8 @@ class Record:
 
     def begin(self, names: Sequence[str]) -> None:
         """Mark the notebooks that this command is going to run as pending, and write the record."""
+        if set(names) >= set(self.order):
+            self.content["peak_memory_mb"] = None
         for name in names:
             self.content["notebooks"][name] = {"status": "pending", "seconds": None}
         self._write()
@@ -128,7 +132,7 @@ class Record:
             self.content["data"] = {name: data[name] for name in ("kind", "synthetic", "fingerprint", "cases", "patches")}
         except (InputError, ValueError, KeyError, TypeError):
             self.content["data"] = None
-        self.content["peak_memory_mb"] = peak_memory()
+        self.content["peak_memory_mb"] = max(self.content["peak_memory_mb"] or 0, peak_memory() or 0) or None
         found = self.content["notebooks"]
         self.content["notebooks"] = {name: found[name] for name in (*self.order, *found) if name in found}
         write_json(self.run.root / NAME, self.content)
