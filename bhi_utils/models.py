@@ -84,6 +84,16 @@ def efficientnetb0(*, image_size: int, weights: str, seed: int, dropout: float =
     return model
 
 
+def require_weights(weights: str) -> None:
+    """Stop at once, before any training, when EfficientNetB0's weights cannot be had; ``weights`` as in ``efficientnetb0``.
+
+    Raises:
+        InputError: the weights cannot be downloaded or are not EfficientNetB0's.
+    """
+    if weights != "none":
+        _pretrained(weights)
+
+
 def unfreeze(model: keras.Model, blocks: int | None) -> None:
     """Choose what of an EfficientNetB0 learns. The classifier always does.
 

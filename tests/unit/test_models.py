@@ -78,6 +78,8 @@ def test_weights_trained_on_another_input_scale_are_refused(random_weights, tmp_
 @pytest.mark.parametrize(("weights", "sentence"), [("nowhere.h5", "neither a file nor one of"), (__file__, "does not hold the weights")])
 def test_weights_that_cannot_be_used_are_one_sentence(weights, sentence):
     with pytest.raises(InputError, match=sentence):
+        models.require_weights(weights)
+    with pytest.raises(InputError, match=sentence):
         models.efficientnetb0(image_size=64, weights=weights, seed=0)
 
 
@@ -90,7 +92,7 @@ def test_imagenet_without_a_network_names_the_alternatives(monkeypatch, tmp_path
     if (Path.home() / ".keras" / "models" / "efficientnetb0_notop.h5").exists():
         pytest.skip("the weights have been downloaded on this computer before")
     with pytest.raises(InputError, match="--weights FILE.h5, or train from scratch with --weights none"):
-        models.efficientnetb0(image_size=64, weights="imagenet", seed=0)
+        models.require_weights("imagenet")
 
 
 @pytest.mark.parametrize(
