@@ -94,7 +94,6 @@ def keep(run: Run, path: Path, *, command: str) -> Path:
             "command": command,
             "commit": record["git"],
             "seconds": {name: round(facts["seconds"]) for name, facts in record["notebooks"].items()},
-            "peak_memory_mb": record["peak_memory_mb"],
             "parameters": parameters,
             "data": data,
             "split": run.read_json("splits.json")["counts"],
