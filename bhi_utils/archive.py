@@ -17,7 +17,8 @@ import pandas as pd
 
 from bhi_utils import packing, sources
 from bhi_utils.decode import PATCH
-from bhi_utils.paths import InputError, Run, project_root, shown, write_atomic
+from bhi_utils.paths import InputError, Run, project_root, shown, write_atomic, write_json
+from bhi_utils.published import ARCHIVE_URL
 
 __all__ = ["PATCH", "Pack", "describe", "duplicates", "find_source", "open_dataset", "open_pack", "pack", "per_case"]
 __all__ += ["summary"]
@@ -25,8 +26,6 @@ __all__ += ["summary"]
 #: What ``dataset.json`` holds beside the pack's own path.
 _FACTS = ("source", "kind", "synthetic", "fingerprint", "patches", "cases", "positive")
 _FACTS += ("rejected", "nested_copy", "padded")
-_DTYPES = {name: "int64" for name in ("case", "x", "y", "width", "height")} | {"label": "int8", "path": "str"}
-_ARCHIVE_URL = "https://www.kaggle.com/datasets/paultimothymooney/breast-histopathology-images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +57,7 @@ def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None =
     if text == "phantom":
         return _phantom(cache, **{"cases": 48, "patches_per_case": 60, "seed": 0, **(phantom or {})})
     if text == "kaggle":
-        raise InputError(f"The download is not automated yet: fetch the zip from {_ARCHIVE_URL} and pass its path.")
+        raise InputError(f"The download is not automated yet: fetch the zip from {ARCHIVE_URL} and pass its path.")
     if not text:
         raise InputError("DATA is empty: pass phantom, or a folder or zip in the archive's layout.")
     path = Path(text).expanduser()
@@ -78,15 +77,45 @@ def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) 
     """
     from bhi_utils import phantom
 
-    listing = sources.index(Path(source))
-    synthetic = bool(phantom.is_phantom(listing.source))
-    folder = Path(cache) / "packs" / listing.key(synthetic)
-    if folder.exists():
-        with suppress(InputError):
-            return _shown_as(open_pack(folder), listing.source)
-        packing.set_aside(folder)  # damaged later on: a build is renamed into place only when whole
-    packing.build(listing, folder, synthetic=synthetic, workers=workers, progress=progress)
-    return _shown_as(open_pack(folder), listing.source)
+    source, packs = Path(source), Path(cache) / "packs"
+    with suppress(InputError):
+        if known := _known(source, packs):
+            return _shown_as(open_pack(known), source)
+    listing = sources.index(source)
+    synthetic = bool(phantom.is_phantom(source))
+    folder = packs / listing.key(synthetic)
+    if not _is_whole(folder):
+        packing.build(listing, folder, synthetic=synthetic, workers=workers, progress=progress)
+    found = open_pack(folder)
+    if listing.state:
+        write_json(_note(source, packs), {"state": listing.state, "pack": folder.name})
+    return _shown_as(found, source)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether ``folder`` holds a pack; one that was damaged after it was made is put out of the way."""
+    if not folder.exists():
+        return False
+    try:
+        open_pack(folder)
+    except InputError:
+        packing.set_aside(folder)
+        return False
+    return True
+
+
+def _note(source: Path, packs: Path) -> Path:
+    """Where it is noted which pack a zip has, so that an unchanged zip's half million names are not read again."""
+    return packs.parent / "known" / f"{blake2b(str(source.resolve()).encode(), digest_size=16).hexdigest()}.json"
+
+
+def _known(source: Path, packs: Path) -> Path | None:
+    """The pack of a zip that has not been touched since it was packed; None for folders, whose every file could have changed."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        noted = json.loads(_note(source, packs).read_text(encoding="utf-8"))
+        if source.is_file() and tuple(noted["state"]) == sources.zip_state(source):
+            return packs / noted["pack"]
+    return None
 
 
 def _shown_as(found: Pack, source: Path) -> Pack:
@@ -104,7 +133,7 @@ def open_pack(folder: Path) -> Pack:
     try:
         info = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
         patches = np.load(folder / "patches.npy", mmap_mode="r", allow_pickle=False)
-        manifest = pd.read_csv(folder / "manifest.csv.gz", dtype=_DTYPES, keep_default_na=False)
+        manifest = packing.load_manifest(folder)
         rejected = pd.read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
         whole = patches.shape == (info["patches"], PATCH, PATCH, 3) and patches.dtype == np.uint8
         whole = whole and len(manifest) == info["patches"] and set(_FACTS) <= set(info)

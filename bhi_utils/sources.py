@@ -21,7 +21,7 @@ LAYOUT = "<case>/<0 or 1>/<case>_idx5_x<X>_y<Y>_class<C>.png"
 _NAME = re.compile(r"(.+)_idx5_x([0-9]{1,9})_y([0-9]{1,9})_class([01])\.png", re.IGNORECASE | re.DOTALL)
 _CASE = re.compile(r"[0-9]{1,15}")
 #: Part of every key: raise it when the packed form changes, so that old packs are left alone and new ones are made.
-_FORMAT = "bhi-pack 1"
+_FORMAT = "bhi-pack 2"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Listing:
     """The index of a source.
 
     ``kind`` is ``folder`` or ``zip``; ``rejected`` holds (path, reason) rows; ``nested_copy`` counts the files that
-    repeat another one's position and class; ``state`` is the zip's length and time.
+    repeat another one's position and class; ``state`` is the zip's, see `zip_state`.
     """
 
     source: Path
@@ -70,9 +70,9 @@ def index(source: Path) -> Listing:
 
 
 def zip_state(path: Path) -> tuple[int, ...]:
-    """Length and time of a file, to notice that it was replaced while it was read."""
+    """What of a file's status changes when it is replaced or written to; the last two cannot be set back by a copying tool."""
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def parse(parts: tuple[str, ...]) -> tuple[int, int, int, int] | str:
@@ -166,7 +166,10 @@ def _zip_members(path: Path, rejected: list) -> Iterator[tuple[str, tuple[str, .
         raise InputError(f"Cannot read {shown(path)}: {why}; check the file and its permissions.") from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, struct.error) as error:
         raise InputError(f"{shown(path)} is a damaged zip without a readable directory: download it again.") from error
-    for info in infos:
+    archive.NameToInfo.clear()
+    infos.reverse()
+    while infos:  # an entry takes 700 bytes, and there are half a million: each is let go once its patch is noted
+        info = infos.pop()
         name = info.filename.replace("\\", "/")
         parts = tuple(part for part in name.split("/") if part not in ("", "."))
         if name.startswith("/") or re.match(r"[A-Za-z]:", name):

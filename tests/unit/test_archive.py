@@ -18,7 +18,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -26,6 +25,7 @@ from bhi_utils import archive, decode, packing, paths, sources
 from bhi_utils.paths import InputError, Run
 
 Files = dict[str, bytes]
+PACK_FILES = {"manifest.npy", "pack.json", "patches.npy", "paths.txt", "rejected.csv"}
 
 
 def name(case: object, label: int, x: int = 1, y: int = 1, prefix: str = "") -> str:
@@ -152,7 +152,7 @@ def test_folder_zip_and_worker_processes_give_equal_bytes(tmp_path):
     for other in (two, folder):
         assert other.info["fingerprint"] == one.info["fingerprint"]
         assert np.array_equal(other.patches, one.patches) and other.rejected.equals(one.rejected)
-    for table in ("patches.npy", "manifest.csv.gz", "rejected.csv", "pack.json"):
+    for table in PACK_FILES:
         assert (one.folder / table).read_bytes() == (two.folder / table).read_bytes()
     assert len(one.patches) == 1200 and len(one.rejected) == 1
 
@@ -173,6 +173,32 @@ def test_a_pack_is_built_once_and_shows_the_source_that_was_asked_for(tmp_path):
     second = packed(tmp_path / "moved.zip", tmp_path)
     assert second.folder == first.folder and (second.folder / "pack.json").stat().st_mtime_ns == built
     assert second.info["source"].endswith("moved.zip")
+
+
+def test_an_untouched_zip_is_not_read_again_and_a_touched_one_is(tmp_path, monkeypatch):
+    source = as_zip(tmp_path / "a.zip", good())
+    first, time_of = packed(source, tmp_path), source.stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "index", lambda _: pytest.fail("the zip's directory was read again"))
+        assert packed(source, tmp_path).folder == first.folder
+    changed = bytearray(source.read_bytes())
+    place, other = name(8863, 0, 1, 51), name(8863, 0, 901, 51)
+    with zipfile.ZipFile(source) as target:
+        assert place in target.namelist()
+    as_zip(source, {other if member == place else member: data for member, data in good().items()})
+    os.utime(source, ns=(time_of.st_atime_ns, time_of.st_mtime_ns))
+    assert packed(source, tmp_path).info["fingerprint"] != first.info["fingerprint"]
+    source.write_bytes(changed)
+    os.utime(source, ns=(time_of.st_atime_ns, time_of.st_mtime_ns))
+    assert source.stat().st_size == time_of.st_size and packed(source, tmp_path).folder == first.folder
+    source.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        packed(source, tmp_path)
+
+
+def test_case_ids_of_fifteen_digits_survive(tmp_path):
+    pack = packed(as_zip(tmp_path / "a.zip", {name(10**14 + k, k % 2): png(k) for k in range(4)}), tmp_path)
+    assert list(pack.manifest["case"]) == [10**14 + k for k in range(4)]
 
 
 def test_packed_patches_cannot_be_written_to(tmp_path):
@@ -265,7 +291,7 @@ def test_unsafe_zip_members_are_listed_and_nothing_is_written_from_a_name(tmp_pa
     pack = packed(source, tmp_path)
     assert pack.info["patches"] == 8 and set(reasons(pack)) == {*unsafe, name(5, 0)}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "in"]
-    assert {p.name for p in pack.folder.iterdir()} == {"manifest.csv.gz", "pack.json", "patches.npy", "rejected.csv"}
+    assert {p.name for p in pack.folder.iterdir()} == PACK_FILES
 
 
 def test_a_damaged_member_of_a_zip_is_rejected_and_the_others_are_kept(tmp_path):
@@ -487,6 +513,45 @@ def test_a_killed_build_is_never_trusted_and_is_cleared_away(tmp_path):
     assert list(packs.iterdir()) == [folder]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("moment", [*range(9), "workers"])
+def test_a_job_killed_at_any_moment_leaves_no_pack_and_a_rerun_gives_the_bytes_of_an_undisturbed_one(tmp_path, moment):
+    """Moments: while patches are decoded, between any two files that are written, and before and after the final rename."""
+    files = {name(case, k % 2, 1 + 50 * k): png(k % 50) for case in (7, 8) for k in range(600)} | {name(7, 0, 90001): b"broken"}
+    source = as_zip(tmp_path / "s.zip", files)
+    body = """
+        import os, signal, sys
+        from pathlib import Path
+        from bhi_utils import archive, packing, paths
+        moment, left = sys.argv[3], [int(sys.argv[3]) if sys.argv[3].isdigit() else -1]
+        def counted(function):
+            def call(*arguments, **options):
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                return function(*arguments, **options)
+            return call
+        if moment.isdigit():
+            packing._write_header = counted(packing._write_header)  # twice
+            os.fsync, os.rename = counted(os.fsync), counted(os.rename)
+            packing.save_manifest = counted(packing.save_manifest)
+            os.replace = counted(os.replace)  # paths.txt, rejected.csv, pack.json, the note on the source
+        else:
+            left[0] = 2
+            packing.ProcessPoolExecutor.submit = counted(packing.ProcessPoolExecutor.submit)
+        if __name__ == "__main__":
+            archive.pack(Path(sys.argv[1]), Path(sys.argv[2]), workers=1 if moment.isdigit() else 2, progress=False)
+    """
+    cache = tmp_path / "cache"
+    killed = subprocess.run(script(tmp_path, body, source, cache, moment), env=environment(), capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    whole = [folder for folder in (cache / "packs").glob("[!.]*")]
+    assert len(whole) == (moment == 8)
+    pack, undisturbed = packed(source, tmp_path), archive.pack(source, tmp_path / "other", progress=False)
+    assert {path.name for path in pack.folder.iterdir()} == PACK_FILES and list((cache / "packs").iterdir()) == [pack.folder]
+    assert all((pack.folder / file).read_bytes() == (undisturbed.folder / file).read_bytes() for file in PACK_FILES)
+
+
 def test_packing_goes_on_where_killed_worker_processes_left_off(tmp_path, capsys):
     listing = sources.index(as_zip(tmp_path / "s.zip", {name(8, k % 2, 1 + k): png(k % 9) for k in range(90)}))
     chunks = [listing.members[start : start + 10] for start in range(0, 90, 10)]
@@ -509,9 +574,9 @@ def test_a_damaged_pack_is_refused_when_opened_and_made_again_when_packed(tmp_pa
     if damage == "cut pixels":
         (folder / "patches.npy").write_bytes((folder / "patches.npy").read_bytes()[:-100])
     elif damage == "no manifest":
-        (folder / "manifest.csv.gz").unlink()
+        (folder / "manifest.npy").unlink()
     elif damage == "short manifest":
-        paths.write_csv(folder / "manifest.csv.gz", pd.read_csv(folder / "manifest.csv.gz").iloc[1:])
+        packing.save_manifest(folder, packing.load_manifest(folder).iloc[1:])
     else:
         (folder / "pack.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="01_dataset_exploration"):

@@ -22,7 +22,8 @@ FLOORS = {
     4: "app pipeline",
     3: "notebook training predictor kernels parameters preflight records summary app_page evidence",
     2: "models splits dealing plots plots_app plots_metrics plots_steps features samples",
-    1: "__init__ paths published archive sources decode packing phantom phantom_render phantom_shapes quality balance augment metrics cleaning",
+    1: "__init__ paths published archive sources decode packing phantom phantom_render phantom_shapes quality balance augment metrics "
+    "cleaning",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 #: Distribution of an imported name where the two differ.
