@@ -86,6 +86,21 @@ def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int) -
     return Samples(pack.patches, sampled, all_labels.astype(np.int8), weights, plan, rows)
 
 
+def guard(pack: Pack, table: pd.DataFrame, samples: Samples) -> None:
+    """Stop before training unless no case is in two parts and every sample, the parents of synthetic ones too, is a training case's.
+
+    Raises:
+        InputError, ValueError: see `splits.assert_disjoint`; or the samples were drawn for another split.
+    """
+    splits.assert_disjoint(table)
+    parents = [] if samples.plan is None else [samples.plan.base, samples.plan.neighbour]
+    used = np.unique(np.concatenate([samples.rows, samples.real, *parents]))
+    strange = np.setdiff1d(used, splits.indices(pack.manifest, table, "train"))
+    if len(strange):
+        case = pack.manifest["case"].iloc[strange[0]]
+        raise ValueError(f"Case {case} is among the training samples but not in the split's training part: draw them anew from this split.")
+
+
 class Batches(keras.utils.PyDataset):
     """Batches for ``fit`` on any backend; the order of epoch ``e`` depends on the seed and ``e`` alone.
 

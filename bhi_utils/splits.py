@@ -1,7 +1,8 @@
 """Who is in train, validation and test; proof that no case is in two parts; what a split by image would have leaked.
 
 Used by notebook 02, which writes ``splits.csv``, and by every later notebook, which only reads it.
-The unit is the **case**: a folder of the archive. `dealing` makes the draw, the same whatever the order of the manifest's rows.
+The unit is the **case**: a folder of the archive. `dealing` makes the draw, the same whatever the order of the manifest's rows and
+whatever the versions of the libraries; the draw of the whole archive into five folds is shipped as ``folds_279.csv``.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
-from bhi_utils import paths
+from bhi_utils import paths, published
 from bhi_utils.archive import per_case
 from bhi_utils.dealing import deal
 from bhi_utils.paths import InputError, Run
@@ -20,7 +21,7 @@ from bhi_utils.paths import InputError, Run
 #: The parts of a split, in the order in which tables show them.
 PARTS = ("train", "val", "test")
 #: Accepted values of the SPLIT parameter.
-SCHEMES = ("grouped", "kfold", "official")
+SCHEMES = ("grouped", "kfold", "official", "runs", "loco", "image")
 #: Distance in pixels of one patch to the next on a slide's grid.
 STRIDE = 50
 
@@ -30,14 +31,17 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
 
     Args:
         manifest: one row a patch with at least ``case`` and ``label`` (0 or 1), in any order.
-        scheme: ``kfold`` tests on fold ``fold`` and validates on the next one; ``grouped`` is the same with fold 0;
-            ``official`` takes the published lists, and a case in none of them is ``unused``.
+        scheme: ``kfold`` tests on fold ``fold`` and validates on the next one; ``grouped`` is the same with fold 0; ``runs`` is
+            ``kfold`` with whole runs of consecutive case ids, see `runs_of`; ``loco`` leaves one case out: the one at place ``fold``
+            among the sorted ids tests, and one of ``folds`` folds of the others validates; ``official`` takes the published lists,
+            and a case in none of them is ``unused``; ``image`` shuffles patches, to measure what that leaks and for nothing else.
         seed: another seed gives another draw, equally balanced. The official lists ignore it.
         folds: number of folds; one is the test part, one the validation part, the others are training.
-        fold: which fold is the test part (``kfold`` only).
+        fold: which fold, or with ``loco`` which case, is the test part.
 
     Returns:
-        ``case, split, fold``, one row a case by id; ``fold`` is -1 for the official lists.
+        ``case, split, fold``, one row a case by id; ``fold`` is -1 for the official lists and for the case that ``loco`` leaves out.
+        With ``image``, ``case, x, y, split, fold``, one row a patch in the manifest's order.
 
     Raises:
         InputError: unknown scheme, too few cases, or a part that is empty or holds one class only.
@@ -55,15 +59,85 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
             raise InputError(f"FOLDS is {folds}: use at least 3, one each for training, validation and test.")
         if scheme == "grouped" and fold != 0:
             raise InputError(f"FOLD is {fold}, but SPLIT='grouped' always tests on fold 0: use SPLIT='kfold' for another fold.")
-        if not 0 <= fold < folds:
-            raise InputError(f"FOLD is {fold}: with FOLDS={folds} it runs from 0 to {folds - 1}.")
-        if len(table) < folds:
-            raise InputError(f"The data hold {len(table)} cases, fewer than the {folds} folds: add cases or lower FOLDS.")
-        number = deal(table, folds=folds, seed=seed)
-        split = np.select([number == fold, number == (fold + 1) % folds], ["test", "val"], "train")
-        splits = pd.DataFrame({"case": table["case"], "split": split, "fold": number})
+        last = (len(table) if scheme == "loco" else folds) - 1
+        if not 0 <= fold <= last:
+            raise InputError(
+                f"FOLD is {fold}: with {f'{last + 1} cases' if scheme == 'loco' else f'FOLDS={folds}'} it runs from 0 to {last}."
+            )
+        if len(table) < folds + (scheme == "loco"):
+            raise InputError(f"The data hold {len(table)} cases, too few for {folds} folds: add cases or lower FOLDS.")
+        if scheme == "image":
+            return _by_image(manifest, seed=seed, folds=folds, fold=fold)
+        if scheme == "loco":
+            splits = _leave_one_out(table, seed=seed, folds=folds, place=fold)
+        else:
+            number = _runs(table, folds=folds, seed=seed) if scheme == "runs" else _grouped(table, folds=folds, seed=seed)
+            splits = pd.DataFrame({"case": table["case"], "split": _roles(number, folds, fold), "fold": number})
     _require_both_classes(manifest, splits, scheme)
     return splits
+
+
+def _roles(number: np.ndarray, folds: int, fold: int) -> np.ndarray:
+    """Part of each entry: fold ``fold`` tests, the next one validates, the others train."""
+    return np.select([number == fold, number == (fold + 1) % folds], ["test", "val"], "train")
+
+
+def published_folds() -> pd.DataFrame:
+    """The shipped assignment of the archive's 279 cases to five folds with seed 0: ``case, grouped, runs``."""
+    with (resources.files("bhi_utils") / "folds_279.csv").open(encoding="utf-8") as stream:
+        return pd.read_csv(stream)
+
+
+def _shipped(table: pd.DataFrame, name: str, folds: int, seed: int) -> np.ndarray | None:
+    """The shipped folds, where ``table`` is the whole archive and the draw is the one that was recorded."""
+    whole = published.cases()
+    same = len(table) == len(whole) and (table[["case", "patches", "positive"]].to_numpy() == whole[["case", "patches", "positive"]]).all(
+        axis=None
+    )
+    return published_folds()[name].to_numpy() if same and (folds, seed) == (5, 0) else None
+
+
+def _grouped(table: pd.DataFrame, *, folds: int, seed: int) -> np.ndarray:
+    shipped = _shipped(table, "grouped", folds, seed)
+    return deal(table, folds=folds, seed=seed) if shipped is None else shipped
+
+
+def runs_of(cases: np.ndarray) -> np.ndarray:
+    """Number of the run of consecutive ids that each case belongs to, int array like ``cases``.
+
+    Ids of the archive that are absent here join their neighbours all the same: a sample has the runs of the whole. Neighbouring
+    numbers may be sections of one person's tumour; nobody outside the archive's makers knows.
+    """
+    known = np.union1d(cases, published.cases()["case"])
+    return np.cumsum(np.r_[True, np.diff(known) != 1])[np.searchsorted(known, cases)]
+
+
+def _runs(table: pd.DataFrame, *, folds: int, seed: int) -> np.ndarray:
+    """Fold of each case, whole runs of consecutive ids together."""
+    shipped = _shipped(table, "runs", folds, seed)
+    if shipped is not None:
+        return shipped
+    run = runs_of(table["case"].to_numpy())
+    groups = table.assign(run=run).groupby("run")[["patches", "positive"]].sum().reset_index()
+    if len(groups) < folds:
+        raise InputError(
+            f"The data's cases form {len(groups)} runs of consecutive ids, fewer than the {folds} folds: use SPLIT='kfold', or lower FOLDS."
+        )
+    number = deal(groups.assign(share=groups["positive"] / groups["patches"]), folds=folds, seed=seed)
+    return number[np.searchsorted(groups["run"], run)]
+
+
+def _leave_one_out(table: pd.DataFrame, *, seed: int, folds: int, place: int) -> pd.DataFrame:
+    others = table.drop(index=table.index[place])
+    number = pd.Series(deal(others.reset_index(drop=True), folds=folds, seed=seed), index=others.index).reindex(table.index, fill_value=-1)
+    split = np.select([number == -1, number == 0], ["test", "val"], "train")
+    return pd.DataFrame({"case": table["case"], "split": split, "fold": number})
+
+
+def _by_image(manifest: pd.DataFrame, *, seed: int, folds: int, fold: int) -> pd.DataFrame:
+    number = image_folds(len(manifest), seed=seed, folds=folds)
+    places = manifest[["case", "x", "y"]].reset_index(drop=True)
+    return places.assign(split=_roles(number, folds, fold), fold=number)
 
 
 def official_lists() -> dict[str, list[int]]:
@@ -98,6 +172,12 @@ def parts(manifest: pd.DataFrame, splits: pd.DataFrame) -> np.ndarray:
     Raises:
         InputError: the manifest has a case that the split does not know, so the split was made from other data.
     """
+    if _is_by_image(splits):
+        place = ["case", "x", "y"]
+        found = manifest[place].merge(splits, on=place, how="left")["split"]
+        if found.isna().any():
+            raise InputError("A patch is not in splits.csv: the data changed, so run notebook 02_case_split again.")
+        return found.to_numpy(dtype=str)
     known = splits.set_index("case")["split"]
     strange = sorted(set(manifest["case"]) - set(known.index))
     if strange:
@@ -133,8 +213,14 @@ def assert_disjoint(splits: pd.DataFrame) -> None:
     """Stop unless every case stands in exactly one part.
 
     Raises:
+        InputError: the split is one by image.
         ValueError: a case is listed twice, or a part has an unknown name.
     """
+    if _is_by_image(splits):
+        raise InputError(
+            "SPLIT='image' puts patches of one case into several parts, so nothing may be trained on it: notebooks/studies/leakage.ipynb "
+            "measures what it leaks; for results use grouped, kfold, runs, loco or official."
+        )
     twice = splits.loc[splits["case"].duplicated(), "case"]
     if len(twice):
         raise ValueError(f"Case {twice.iloc[0]} is listed twice in the split: a case belongs to one part only.")
@@ -143,10 +229,18 @@ def assert_disjoint(splits: pd.DataFrame) -> None:
         raise ValueError(f"The split names an unknown part {sorted(unknown)[0]!r}.")
 
 
+def _is_by_image(splits: pd.DataFrame) -> bool:
+    return "x" in splits.columns
+
+
+def image_folds(count: int, *, seed: int = 0, folds: int = 5) -> np.ndarray:
+    """Folds of shuffled patches, int array (count,), as many projects draw them. To measure leakage only."""
+    return np.random.default_rng(seed).permutation(count) * folds // max(count, 1)
+
+
 def image_level(count: int, *, seed: int = 0, folds: int = 5) -> np.ndarray:
-    """A split by image, as many projects draw it: patches are shuffled and cut at the same shares. To measure leakage only."""
-    place = np.random.default_rng(seed).permutation(count) * folds // max(count, 1)
-    return np.select([place == 0, place == 1], ["test", "val"], "train")
+    """A split by image at the shares of a grouped one: the part of each patch. To measure leakage only."""
+    return _roles(image_folds(count, seed=seed, folds=folds), folds, 0)
 
 
 def leakage(manifest: pd.DataFrame, *, part_of: np.ndarray | None = None, seed: int = 0) -> pd.DataFrame:
@@ -182,9 +276,11 @@ def leakage(manifest: pd.DataFrame, *, part_of: np.ndarray | None = None, seed: 
 
 def save(run: Run, splits: pd.DataFrame, *, manifest: pd.DataFrame, scheme: str, seed: int, folds: int, fold: int) -> dict:
     """Write ``splits.csv``, and ``splits.json`` with the SHA-256 of its bytes; returns the content of the latter."""
-    assert_disjoint(splits)
+    if scheme != "image":
+        assert_disjoint(splits)
     counts = summary(manifest, splits)[["cases", "patches", "IDC+"]].rename(columns={"IDC+": "positive"})
-    path = run.write_csv("splits.csv", splits[["case", "split", "fold"]].sort_values("case"))
+    place = ["case", "y", "x"] if _is_by_image(splits) else ["case"]
+    path = run.write_csv("splits.csv", splits.sort_values(place))
     about = {
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "scheme": scheme,

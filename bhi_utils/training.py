@@ -25,7 +25,7 @@ from tqdm.keras import TqdmCallback
 from bhi_utils import features, metrics, models, paths, predictor
 from bhi_utils.archive import Pack
 from bhi_utils.paths import InputError, Run
-from bhi_utils.samples import Batches, Samples
+from bhi_utils.samples import Batches, Samples, guard
 from bhi_utils.splits import indices
 
 #: Adam's rate for new layers: the paper's.
@@ -239,6 +239,7 @@ def _score(pack: Pack, table: pd.DataFrame, name: str, logits: dict[str, np.ndar
 
 def _raw(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe) -> tuple[Batches, Batches]:
     """Batches of patches for training and validation."""
+    guard(pack, table, samples)
     train = Batches(
         lambda index, _: samples.fetch(index), samples.labels, batch_size=recipe.batch_size, weights=samples.weights, seed=recipe.seed
     )
@@ -253,6 +254,7 @@ class _Cut:
     def __init__(
         self, model: keras.Model, blocks: int, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe, views: int
     ) -> None:
+        guard(pack, table, samples)
         models.unfreeze(model, 0)
         place = model.get_layer(models.cut_name(max(blocks, 1))).output
         pool = model.get_layer("pool").output

@@ -49,7 +49,12 @@ def write(root: Path, files: dict[str, bytes], zipped: bool) -> Path:
 
 @quick
 @given(layout=LAYOUTS, prefix=PREFIXES, nested=st.booleans(), zipped=st.booleans())
-@example(layout={(1, 1, 1, 0): (50, 50), (1, 1, 1, 1): (50, 50), (2, 1, 1, 0): (50, 7), (2, 2, 1, 1): (1, 1)}, prefix="", nested=True, zipped=True)
+@example(
+    layout={(1, 1, 1, 0): (50, 50), (1, 1, 1, 1): (50, 50), (2, 1, 1, 0): (50, 7), (2, 2, 1, 1): (1, 1)},
+    prefix="",
+    nested=True,
+    zipped=True,
+)
 def test_what_is_packed_is_what_is_there(layout, prefix, nested, zipped):
     files = {name(*place, prefix=prefix): png(*size, seed) for seed, (place, size) in enumerate(layout.items())}
     copies = {f"{prefix}IDC_regular_ps50_idx5/{member[len(prefix) :]}": data for member, data in files.items()} if nested else {}
