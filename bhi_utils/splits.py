@@ -65,7 +65,7 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
                 f"FOLD is {fold}: with {f'{last + 1} cases' if scheme == 'loco' else f'FOLDS={folds}'} it runs from 0 to {last}."
             )
         if len(table) < folds + (scheme == "loco"):
-            raise InputError(f"The data hold {len(table)} cases, too few for {folds} folds: add cases or lower FOLDS.")
+            raise InputError(f"The data hold {len(table)} cases, fewer than the {folds} folds: add cases or lower FOLDS.")
         if scheme == "image":
             return _by_image(manifest, seed=seed, folds=folds, fold=fold)
         if scheme == "loco":
