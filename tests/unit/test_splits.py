@@ -5,8 +5,10 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bhi_utils import dealing, splits
+from bhi_utils import dealing, published, splits
 from bhi_utils.archive import per_case
 from bhi_utils.paths import InputError, Run
 
@@ -212,3 +214,96 @@ def test_a_changed_split_is_refused(tmp_path):
 def test_a_missing_split_names_the_notebook(tmp_path):
     with pytest.raises(InputError, match="02_case_split"):
         splits.load(Run.open(tmp_path))
+
+
+# ---- runs of ids, one case out, and by image
+
+
+def whole_archive() -> pd.DataFrame:
+    """Cases and labels of all 277,524 patches, in rows of forty."""
+    counts = published.cases()
+    case, number = np.repeat(counts["case"], counts["patches"]).to_numpy(), np.concatenate([np.arange(n) for n in counts["patches"]])
+    label = number >= np.repeat(counts["negative"], counts["patches"]).to_numpy()
+    return pd.DataFrame({"case": case, "x": 1 + 50 * (number % 40), "y": 1 + 50 * (number // 40), "label": label.astype("int8")})
+
+
+@pytest.mark.parametrize("scheme", ["grouped", "runs"])
+def test_the_shipped_folds_of_the_archive_are_what_the_code_deals(monkeypatch, scheme):
+    manifest = whole_archive()
+    shipped = splits.published_folds()
+    assert len(shipped) == 279 and shipped["case"].tolist() == published.cases()["case"].tolist()
+    made = splits.make(manifest, scheme=scheme)
+    assert made["fold"].tolist() == shipped[scheme].tolist()
+    monkeypatch.setattr(splits, "_shipped", lambda *_: None)
+    assert splits.make(manifest, scheme=scheme).equals(made)
+    counts = splits.summary(manifest, made)
+    assert counts["patches"].div(len(manifest)).sub([0.6, 0.2, 0.2]).abs().max() < 0.002
+    assert counts["IDC share"].max() - counts["IDC share"].min() < 0.002
+
+
+def test_another_seed_or_other_counts_do_not_get_the_shipped_folds():
+    manifest = whole_archive()
+    shipped = splits.published_folds()["grouped"].tolist()
+    assert splits.make(manifest, seed=1)["fold"].tolist() != shipped
+    assert splits._shipped(per_case(manifest.iloc[1:]), "grouped", 5, 0) is None
+    assert splits._shipped(per_case(manifest), "grouped", 4, 0) is None
+
+
+def test_the_archive_has_88_runs_and_a_missing_id_does_not_break_one():
+    ids = published.cases()["case"].to_numpy()
+    assert len(np.unique(splits.runs_of(ids))) == 88
+    assert ids[:3].tolist() == [8863, 8864, 8865]
+    first, second = splits.runs_of(np.array([8863, 8865]))
+    assert first == second and len(np.unique(splits.runs_of(np.array([1, 3])))) == 2
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.data())
+def test_every_scheme_gives_each_case_one_part_and_runs_stay_whole(data):
+    ids = data.draw(st.lists(st.integers(1, 400), min_size=40, max_size=60, unique=True))
+    seed, fold = data.draw(st.integers(0, 99)), data.draw(st.integers(0, 4))
+    manifest = every_case(ids)
+    for scheme in ("kfold", "runs", "loco"):
+        try:
+            table = splits.make(manifest, scheme=scheme, seed=seed, fold=fold)
+        except InputError as error:
+            assert scheme == "runs" and "runs of consecutive ids" in str(error)
+            continue
+        splits.assert_disjoint(table)
+        assert table["case"].tolist() == sorted(ids) and set(table["split"]) == {"train", "val", "test"}
+        shuffled = manifest.sample(frac=1, random_state=seed)
+        assert splits.make(shuffled, scheme=scheme, seed=seed, fold=fold).equals(table)
+        if scheme == "runs":
+            part = dict(zip(table["case"], table["split"], strict=True))
+            assert all(part[case] == part[case + 1] for case in ids if case + 1 in part)
+        if scheme == "loco":
+            assert table.loc[table["split"] == "test", "case"].tolist() == [sorted(ids)[fold]]
+
+
+def test_leaving_one_out_tests_every_case_once():
+    manifest = cohort(8)
+    tested = [splits.make(manifest, scheme="loco", folds=3, fold=fold).query("split == 'test'")["case"].item() for fold in range(8)]
+    assert tested == sorted(manifest["case"].unique())
+    with pytest.raises(InputError, match="with 8 cases it runs from 0 to 7"):
+        splits.make(manifest, scheme="loco", folds=3, fold=8)
+
+
+def test_cases_in_one_run_cannot_be_split_by_runs():
+    with pytest.raises(InputError, match="1 runs of consecutive ids, fewer than the 5 folds"):
+        splits.make(cohort(20, first=90001), scheme="runs")
+
+
+def test_a_split_by_image_can_be_drawn_and_saved_but_not_be_loaded_for_training(tmp_path):
+    run, manifest = Run.open(tmp_path), cohort(12)
+    table = splits.make(manifest, scheme="image", seed=4, fold=2)
+    assert (table["fold"] == splits.image_folds(len(manifest), seed=4)).all() and (table["split"] == "test").equals(table["fold"] == 2)
+    shuffled = manifest.sample(frac=1, random_state=0)
+    assert (pd.Series(splits.parts(shuffled, table), index=shuffled.index).sort_index() == table["split"]).all()
+    about = splits.save(run, table, manifest=manifest, scheme="image", seed=4, folds=5, fold=2)
+    assert about["sha256"] == hashlib.sha256((run.artifacts / "splits.csv").read_bytes()).hexdigest()
+    assert about["counts"]["test"]["cases"] == 12
+    for refused in (lambda: splits.load(run), lambda: splits.assert_disjoint(table)):
+        with pytest.raises(InputError, match="leakage.ipynb"):
+            refused()
+    with pytest.raises(InputError, match="not in splits.csv"):
+        splits.parts(cohort(13), table)

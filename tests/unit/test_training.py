@@ -1,5 +1,6 @@
 """Training: only training cases, balanced as asked, the same result for the same seed, and the best weights of all phases."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -64,6 +65,29 @@ def test_a_case_in_two_parts_stops_training(pack, table):
     doubled = pd.concat([table, table[table["split"] == "test"].assign(split="train")])
     with pytest.raises(ValueError, match="is listed twice in the split"):
         samples.training_samples(pack, doubled, mode="none", seed=0)
+
+
+@pytest.mark.parametrize("path", ["cnn", "efficientnetb0", "cached"])
+@pytest.mark.parametrize("tampered", ["a case twice", "by image", "samples of another split", "a parent of another part"])
+def test_no_way_of_training_begins_on_a_split_that_shares_a_case(pack, table, weights, tmp_path, monkeypatch, path, tampered):
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("training began"))
+    monkeypatch.setattr(keras.Model, "predict_on_batch", lambda *_, **__: pytest.fail("features were computed"))
+    train, given = samples.training_samples(pack, table, mode="smote", seed=0), table
+    if tampered == "a case twice":
+        given = pd.concat([table, table[table["split"] == "test"].assign(split="train")])
+    elif tampered == "by image":
+        given = splits.make(pack.manifest, scheme="image")
+    elif tampered == "samples of another split":
+        given = splits.make(pack.manifest, scheme="kfold", fold=2)
+    else:
+        outside = np.full_like(train.plan.neighbour, splits.indices(pack.manifest, table, "test")[0])
+        train = replace(train, plan=replace(train.plan, neighbour=outside))
+    with pytest.raises(ValueError, match="listed twice|leakage.ipynb|draw them anew"):
+        if path == "cnn":
+            training.train_cnn(pack, given, train, recipe(tmp_path), image_size=32)
+        else:
+            cached = {"views": 1 if path == "cached" else 0, "blocks": 1, "rate": 1e-4, "image_size": 32}
+            training.train_efficientnetb0(pack, given, train, recipe(tmp_path), weights=weights, **cached)
 
 
 def test_an_unknown_balance_is_one_sentence(pack, table):
