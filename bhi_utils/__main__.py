@@ -41,8 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="run the notebooks with papermill"))
     command = _command(commands, "index", _index, "what is in a data source, and what is wrong with it")
-    command.add_argument("source", metavar="SOURCE", help="phantom, or a folder or zip of patches")
+    command.add_argument("source", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
     command.add_argument("--out", type=Path, help="also write manifest.csv.gz and rejected.csv to this folder")
+    command = _command(commands, "download", _download, "fetch the real archive from Kaggle as one zip")
+    command.add_argument("--out", type=Path, help="the folder for the zip (data/kaggle, where --data kaggle looks)")
     command = _command(commands, "phantom", _phantom, "write a synthetic cohort in the archive's layout")
     command.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a file ending in .zip")
     command.add_argument("--cases", type=int, default=48, help="number of cases (%(default)s)")
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.set_defaults(command=_run)
     command.add_argument("--profile", choices=PROFILES, default="quick", help="a set of parameter values (%(default)s)")
-    command.add_argument("--data", metavar="SOURCE", help="phantom, or a folder or zip of patches")
+    command.add_argument("--data", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
     command.add_argument("--weights", metavar="WEIGHTS", help="imagenet, none, or a file for EfficientNetB0")
     command.add_argument("--out", default="", metavar="DIR", help="the run's folder (runs/<profile>)")
     command.add_argument(
@@ -126,6 +128,13 @@ def _index(options: argparse.Namespace) -> None:
         write_csv(options.out / "manifest.csv.gz", pack.manifest)
         write_csv(options.out / "rejected.csv", pack.rejected)
         print(f"Wrote manifest.csv.gz and rejected.csv to {shown(options.out)}.")
+
+
+def _download(options: argparse.Namespace) -> None:
+    from bhi_utils import download
+
+    found = download.fetch(options.out or cache_dir() / "kaggle")
+    print(f"The archive is {shown(found)}; use it with --data {shown(found) if options.out else 'kaggle'}.")
 
 
 def _phantom(options: argparse.Namespace) -> None:

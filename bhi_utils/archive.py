@@ -18,7 +18,6 @@ import pandas as pd
 from bhi_utils import packing, sources
 from bhi_utils.decode import PATCH
 from bhi_utils.paths import InputError, Run, project_root, shown, write_atomic, write_json
-from bhi_utils.published import ARCHIVE_URL
 
 __all__ = ["PATCH", "Pack", "describe", "duplicates", "find_source", "open_dataset", "open_pack", "pack", "per_case"]
 __all__ += ["summary"]
@@ -45,26 +44,29 @@ class Pack:
 
 
 def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None = None) -> Path:
-    """Where the patches are: ``phantom`` writes a synthetic cohort below ``cache`` once, else a folder or a zip.
+    """Where the patches are: ``phantom`` writes a synthetic cohort below ``cache`` once, ``kaggle`` downloads the archive there once, else
+    a folder or a zip.
 
     The argument ``phantom`` may set ``cases``, ``patches_per_case`` and ``seed``. A relative path is looked for in the
     current folder and then in the project's, so that a notebook and papermill mean the same one.
 
     Raises:
-        InputError: there is no such folder or zip.
+        InputError: there is no such folder or zip, or it cannot be downloaded.
     """
     text = str(source).strip()
     if text == "phantom":
         return _phantom(cache, **{"cases": 48, "patches_per_case": 60, "seed": 0, **(phantom or {})})
     if text == "kaggle":
-        raise InputError(f"The download is not automated yet: fetch the zip from {ARCHIVE_URL} and pass its path.")
+        from bhi_utils import download
+
+        return download.fetch(Path(cache) / "kaggle")
     if not text:
-        raise InputError("DATA is empty: pass phantom, or a folder or zip in the archive's layout.")
+        raise InputError("DATA is empty: pass phantom, kaggle, or a folder or zip in the archive's layout.")
     path = Path(text).expanduser()
     for candidate in (path, project_root() / path):
         if candidate.exists():
             return candidate
-    raise InputError(f"{shown(path)} does not exist: pass phantom, or a folder or zip with {sources.LAYOUT}.")
+    raise InputError(f"{shown(path)} does not exist: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
 
 
 def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) -> Pack:

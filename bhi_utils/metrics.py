@@ -100,25 +100,49 @@ def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = 1000, se
     Returns:
         name to ``{"value", "low", "high"}``; ``low`` and ``high`` are None without resamples and for ``threshold``.
     """
-    labels = frame["label"].to_numpy()
-    _check(labels, frame["logit"].to_numpy())
-    case = pd.factorize(frame["case"])[0]
-    counts = np.ones((1, case.max() + 1))
+    table = _resampled(frame, threshold, resamples, seed)
+    result = {name: _interval(table[name]) for name in NAMES}
+    result["threshold"] = {"value": float(threshold), "low": None, "high": None}
+    return result
+
+
+def difference(
+    first: pd.DataFrame, second: pd.DataFrame, *, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
+    """Every metric of ``first`` minus that of ``second``, paired: the same cases are drawn for both.
+
+    Args:
+        first: columns as for `evaluate`.
+        second: the same of another model or another split, with patches of the same cases; the patches may differ.
+        threshold: a patch counts as IDC+ at ``probability >= threshold``, in both.
+        resamples: how often the cases are drawn with replacement.
+        seed: seed of the draws.
+
+    Raises:
+        InputError: the two do not have the same cases, or a class is missing.
+    """
+    if set(first["case"]) != set(second["case"]):
+        raise InputError("The two sets of predictions are not of the same cases, so they cannot be compared case by case.")
+    one, two = (_resampled(frame, threshold, resamples, seed) for frame in (first, second))
+    return {name: _interval(one[name] - two[name]) for name in NAMES}
+
+
+def _resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Each metric of the frame as it is (entry 0) and of each draw of its cases: float arrays (1 + resamples,)."""
+    _check(frame["label"].to_numpy(), frame["logit"].to_numpy())
+    # cases by id, so that a draw is the same one for two frames of the same cases
+    cases, case = np.unique(frame["case"].to_numpy(), return_inverse=True)
+    counts = np.ones((1, len(cases)))
     if resamples:
         draws = np.random.default_rng(seed).integers(0, counts.size, (resamples, counts.size))
         counts = np.vstack([counts, [np.bincount(row, minlength=counts.size) for row in draws]])
-    table = _weighted(frame, case, counts, threshold)
-    result = {}
-    for name in NAMES:
-        values = table[name]
-        low, high = np.nanpercentile(values[1:], [2.5, 97.5]) if resamples else (None, None)
-        result[name] = {
-            "value": float(values[0]),
-            "low": None if low is None else float(low),
-            "high": None if high is None else float(high),
-        }
-    result["threshold"] = {"value": float(threshold), "low": None, "high": None}
-    return result
+    return _weighted(frame, case, counts, threshold)
+
+
+def _interval(values: np.ndarray) -> dict[str, float | None]:
+    """Entry 0, and the 2.5th and 97.5th percentile of the others, if there are any."""
+    low, high = np.nanpercentile(values[1:], [2.5, 97.5]) if len(values) > 1 else (None, None)
+    return {"value": float(values[0]), "low": None if low is None else float(low), "high": None if high is None else float(high)}
 
 
 def curve_at(labels: np.ndarray, probability: np.ndarray) -> pd.DataFrame:

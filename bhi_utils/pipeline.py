@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from bhi_utils import archive, cleaning, parameters, preflight, records, sources
+from bhi_utils import archive, cleaning, download, parameters, preflight, published, records, sources
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
 from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
 from bhi_utils.summary import summary
@@ -189,6 +189,9 @@ def _patches(steps: Sequence[Step], root: Path) -> int:
             source = step.values["DATA"]
             if source == "phantom":
                 return int(step.values.get("PHANTOM_CASES", 48)) * int(step.values.get("PHANTOM_PATCHES", 60))
+            if source == "kaggle" and not download.kept(cache_dir() / "kaggle"):
+                print("Data: the archive is not here yet, so notebook 01 will download it first (3.3 GB).")
+                return published.totals()["patches"]
             return len(sources.index(archive.find_source(source, cache=cache_dir())).members)
     try:
         return int(Run(root).read_json("dataset.json")["patches"])

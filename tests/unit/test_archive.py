@@ -630,7 +630,7 @@ def test_sources_by_name_path_and_neither(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert archive.find_source("s.zip", cache=tmp_path).resolve() == (tmp_path / "s.zip").resolve()
     assert archive.find_source("notebooks", cache=tmp_path) == paths.project_root() / "notebooks"
-    for source, message in {"": "empty", "kaggle": "fetch the zip", "no/such": "does not exist"}.items():
+    for source, message in {"": "empty", "no/such": "does not exist"}.items():
         with pytest.raises(InputError, match=message):
             archive.find_source(source, cache=tmp_path)
 

@@ -20,16 +20,16 @@ NAMES = [path.stem for path in MODULES]
 FLOORS = {
     5: "__main__",
     4: "app pipeline",
-    3: "notebook training predictor kernels parameters preflight records summary app_page evidence",
+    3: "notebook leakage training predictor kernels parameters preflight records summary app_page evidence",
     2: "models splits dealing plots plots_app plots_metrics plots_steps features samples",
     1: "__init__ paths published archive sources decode packing phantom phantom_render phantom_shapes quality balance augment metrics "
-    "cleaning",
+    "cleaning download",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 #: Distribution of an imported name where the two differ.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "yaml": "pyyaml", "gradio_client": "gradio"}
 #: What a listed library brings along for certain.
-DISTRIBUTIONS |= {"IPython": "ipykernel", "h5py": "keras"}
+DISTRIBUTIONS |= {"IPython": "ipykernel", "h5py": "keras", "requests": "kagglehub", "kagglesdk": "kagglehub"}
 #: Imported only where another Keras backend is chosen.
 OPTIONAL = {"jax", "torch"}
 
