@@ -5,14 +5,15 @@ SMOTE over all cases; its results carry the name of what they leak and never bec
 """
 
 import hashlib
+import json
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 from scipy.special import logit
@@ -22,31 +23,76 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bhi_utils import balance, features, metrics, models, splits
+from bhi_utils import archive, balance, metrics, splits
 from bhi_utils.archive import Pack
+from bhi_utils.paths import InputError, Run, cache_dir
+from bhi_utils.records import git_commit
 
 #: What is compared: how patches get to folds, and where SMOTE stands. ``leaks`` says what test and training share.
 ARMS = {
     "case": {"split": "grouped by case", "smote": "none", "leaks": "nothing known"},
     "runs": {"split": "grouped by runs of ids", "smote": "none", "leaks": "nothing known"},
     "image": {"split": "by image", "smote": "none", "leaks": "cases"},
-    "smote after, case": {"split": "grouped by case", "smote": "in the training part", "leaks": "nothing known"},
-    "smote before, case": {"split": "grouped by case", "smote": "before the split", "leaks": "parents of synthetic patches"},
-    "smote before, image": {"split": "by image", "smote": "before the split", "leaks": "cases and parents"},
-    "smote before, image, mixture": {"split": "by image", "smote": "before the split, tested on real and synthetic", "leaks": "all"},
+    "SMOTE after, case": {"split": "grouped by case", "smote": "in the training part", "leaks": "nothing known"},
+    "SMOTE before, case": {"split": "grouped by case", "smote": "before the split", "leaks": "parents of synthetic patches"},
+    "SMOTE before, image": {"split": "by image", "smote": "before the split", "leaks": "cases and parents"},
+    "SMOTE before, image, mixture": {"split": "by image", "smote": "before the split, tested on real and synthetic", "leaks": "all"},
 }
 #: Pairs whose difference is reported, first minus second.
 PAIRS = (
     ("image", "case"),
     ("runs", "case"),
-    ("smote after, case", "case"),
-    ("smote before, case", "smote after, case"),
-    ("smote before, image", "smote after, case"),
-    ("smote before, image, mixture", "smote after, case"),
+    ("SMOTE after, case", "case"),
+    ("SMOTE before, case", "SMOTE after, case"),
+    ("SMOTE before, image", "SMOTE after, case"),
+    ("SMOTE before, image, mixture", "SMOTE after, case"),
 )
 METRICS = ("auc", "auprc", "brier")
 HEADS = ("logistic regression", "one hidden layer")
-NAMES = {"logistic regression": "logistic regression", "one hidden layer": "network with one hidden layer"}
+RESULTS = "leakage.json"
+
+
+def recorded() -> dict[str, Any]:
+    """The result that the repository keeps, of the real sample; its form is that of `study`."""
+    return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
+
+
+def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, seed: int, resamples: int) -> dict[str, Any]:
+    """Compute everything and write ``leakage.json`` into the run's artefacts.
+
+    Args:
+        run: the study's folder.
+        source: a data source, see `archive.find_source`.
+        weights: EfficientNetB0's weights; ``none`` is refused, since a random base has no features.
+        image_size: side in pixels that patches are resized to.
+        folds: number of folds.
+        seed: seed of folds, SMOTE and models.
+        resamples: how often the cases are drawn for intervals.
+
+    Returns:
+        what `measure` gives, with ``data``, ``command``, ``commit`` and ``parameters``.
+
+    Raises:
+        InputError: the source, its cases or the weights do not allow it.
+    """
+    if weights == "none":
+        raise InputError("WEIGHTS is none, but the study looks at the features of a trained network: pass imagenet or a weight file.")
+    pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    material = prepare(pack, weights=weights, image_size=image_size, folds=folds, seed=seed, cache=cache_dir())
+    command = (
+        f"papermill notebooks/studies/leakage.ipynb OUT.ipynb -p RECOMPUTE True -p DATA {Path(source).name} -p WEIGHTS {Path(weights).name}"
+    )
+    data = {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")}
+    parameters = {"image_size": image_size, "folds": folds, "seed": seed}
+    facts = {
+        "command": f"papermill notebooks/studies/leakage.ipynb OUT.ipynb {given}",
+        "commit": git_commit(),
+        "data": data,
+        "parameters": parameters,
+    }
+    result = facts | measure(material, seed=seed, resamples=resamples)
+    run.write_json(RESULTS, result)
+    return result
 
 
 @dataclass(frozen=True)
@@ -93,6 +139,10 @@ def prepare(pack: Pack, *, weights: str, image_size: int, folds: int, seed: int,
     Raises:
         InputError: too few cases, or runs of case ids, for the folds; or the weights cannot be had.
     """
+    import keras
+
+    from bhi_utils import features, models
+
     manifest, labels = pack.manifest, pack.manifest["label"].to_numpy()
     numbers = {"image": splits.image_folds(len(manifest), seed=seed, folds=folds)}
     for arm, scheme in (("case", "grouped"), ("runs", "runs")):
@@ -228,3 +278,32 @@ def _by_neighbour(material: Material, image: pd.DataFrame, case: pd.DataFrame) -
             if part["label"].nunique() == 2:
                 found[group][name] = metrics.evaluate(part, threshold=0.5, resamples=0)["auc"]["value"]
     return found
+
+
+def table(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
+    """One row an arm: how it splits, where SMOTE stands, and for each head ``value (low–high)``."""
+    rows = {}
+    for arm, facts in result["arms"].items():
+        cells = {name: "{value:.3f} ({low:.3f}–{high:.3f})".format(**result["models"][name][arm][metric]) for name in HEADS}
+        rows[arm] = {"split": facts["split"], "SMOTE": facts["smote"], **cells}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def differences(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
+    """One row a pair of arms: the paired difference of each head as ``value (low to high)``."""
+    rows = {}
+    for pair in result["differences"][HEADS[0]]:
+        rows[pair] = {
+            name: "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**result["differences"][name][pair][metric]) for name in HEADS
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("difference")
+
+
+def by_neighbour(result: dict[str, Any]) -> pd.DataFrame:
+    """AUC under both splits of patches with and without a touching training patch: one row a head and group."""
+    rows = []
+    for name in HEADS:
+        for group, facts in result["neighbours"][name].items():
+            rows.append({"model": name, "patches that are": group, **facts})
+    found = pd.DataFrame(rows)
+    return found.assign(leak=found["image"] - found["case"])

@@ -31,13 +31,14 @@ SHOWN_LIMIT = 60_000
 LIBRARIES = {"numpy": "numpy", "pandas": "pandas", "sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "gradio": "gradio"}
 
 
-def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = None) -> Run:
+def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = None, data: str = "") -> Run:
     """Print what this notebook runs with, and open its run's folder.
 
     Args:
         number: the notebook's number, such as ``"05"``.
         variables: the notebook's ``globals()``; its upper-case names with plain values are the parameters, ``OUT`` among them.
         device: whether to name the device that computes; by default, when the notebook has loaded Keras.
+        data: where the data came from, in the words of a study; a notebook of the walk reads it from its run.
 
     Returns:
         the run at ``OUT``.
@@ -47,7 +48,7 @@ def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = N
     device = "keras" in sys.modules if device is None else device
     print(f"Notebook {number} · bhi_utils {__version__} · " + " · ".join(_versions()))
     print("Device: " + (device_line() if device else "not used in this notebook"))
-    print("Data: " + (f"{parameters.get('DATA', '')} (indexed below)" if number == "01" else source_note(run, long=True)))
+    print("Data: " + (data or f"{parameters.get('DATA', '')} (indexed below)" if data or number == "01" else source_note(run, long=True)))
     print("Parameters: " + ", ".join(f"{name}={value!r}" for name, value in parameters.items()))
     return run
 
@@ -75,16 +76,23 @@ def source_note(run: Run, *, long: bool = False) -> str:
     return f"{note}, fingerprint {data['fingerprint'][:12]}" if long else note
 
 
-def save_figure(run: Run, figure: Figure, name: str) -> None:
+def study_note(facts: Mapping[str, Any]) -> str:
+    """A study's data in the form of `source_note`, from its recorded result's ``data``."""
+    kind = "SYNTHETIC phantom" if facts["synthetic"] else facts["kind"]
+    return f"{kind}, {facts['cases']:,} cases, {facts['patches']:,} patches"
+
+
+def save_figure(run: Run, figure: Figure, name: str, *, data: str = "") -> None:
     """Save ``figure`` as ``<run>/figures/<name>.png`` with the data's origin at its foot, and show it once in the notebook.
 
     Args:
         run: the run.
         figure: a figure that has not been shown; ``plots`` returns such figures.
         name: file name without suffix, ``<notebook number>_<content>``.
+        data: where the data came from, in the words of a study; a notebook of the walk reads it from its run.
     """
     # below the figure proper: the tight bounding box makes room, so the note never covers an axis label
-    figure.text(1.0, -0.01, f"Data: {source_note(run)}", ha="right", va="top", fontsize=8, color="0.35")
+    figure.text(1.0, -0.01, f"Data: {data or source_note(run)}", ha="right", va="top", fontsize=8, color="0.35")
     with write_atomic(run.figures / f"{name}.png") as temporary:
         temporary.write_bytes(_png(figure, dpi=FILE_DPI))
     small, kind = _compact(_png(figure, dpi=SHOWN_DPI))

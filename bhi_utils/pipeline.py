@@ -47,6 +47,12 @@ def find_notebooks(folder: Path | None = None) -> list[Path]:
     return found
 
 
+def find_studies(folder: Path | None = None) -> list[Path]:
+    """The notebooks of ``notebooks/studies``, by name; each answers one question of its own, and there may be none."""
+    folder = project_root() / "notebooks" if folder is None else folder
+    return sorted((folder / "studies").glob("*.ipynb"))
+
+
 def select(notebooks: Sequence[Path], only: Iterable[str] = ()) -> list[Path]:
     """The notebooks that ``only`` names by number (``05`` or ``5``) or by name; all of them when it is empty.
 
@@ -137,26 +143,31 @@ def run(
 
 
 def publish(*, folder: Path | None = None) -> None:
-    """Run every notebook with its defaults; once all have ended well, replace each by its clean copy and keep the figures.
+    """Run every notebook and study with its defaults; once all have ended well, replace each by its clean copy and keep the figures.
 
     The figures go to ``figures`` beside ``notebooks``, with 256 colours each, which nobody sees and git is glad of.
     """
     notebooks = find_notebooks(folder)
+    opened = [_with_defaults(group) for group in (notebooks, find_studies(folder)) if group]
+    texts = {path: cleaning.to_text(cleaning.clean(nbformat.read(run.notebooks / path.name, 4))) for run, paths in opened for path in paths}
+    for path, text in texts.items():
+        write_text(path, text)
+    kept = notebooks[0].parent.parent / "figures"
+    for path in sorted(path for run, _ in opened for path in run.figures.glob("*.png")):
+        with write_atomic(kept / path.name) as temporary:
+            Image.open(path).convert("RGB").quantize(256).save(temporary, optimize=True)
+    print(f"Wrote {len(texts)} clean notebooks to {shown(notebooks[0].parent)}, their figures to {shown(kept)}.")
+
+
+def _with_defaults(notebooks: Sequence[Path]) -> tuple[Run, Sequence[Path]]:
+    """Run notebooks that share a folder, with their defaults; the run and the notebooks."""
     steps = plan(notebooks, {})
     roots = {step.values.get("OUT") for step in steps}
     if len(roots) != 1:
         raise InputError(f"The notebooks' OUT differ ({', '.join(map(str, sorted(roots, key=str)))}): give all of them the same default.")
     opened = Run.open(str(roots.pop()))
-    record = records.Record.open(opened, notebooks, profile="", values={})
-    _execute(opened, record, steps, set())
-    texts = {step.path: cleaning.to_text(cleaning.clean(nbformat.read(opened.notebooks / step.path.name, 4))) for step in steps}
-    for path, text in texts.items():
-        write_text(path, text)
-    kept = notebooks[0].parent.parent / "figures"
-    for path in sorted(opened.figures.glob("*.png")):
-        with write_atomic(kept / path.name) as temporary:
-            Image.open(path).convert("RGB").quantize(256).save(temporary, optimize=True)
-    print(f"Wrote {len(texts)} clean notebooks to {shown(notebooks[0].parent)}, their figures to {shown(kept)}.")
+    _execute(opened, records.Record.open(opened, notebooks, profile="", values={}), steps, set())
+    return opened, notebooks
 
 
 def _into(steps: Sequence[Step], out: str) -> list[Step]:

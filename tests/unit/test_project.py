@@ -21,7 +21,7 @@ FLOORS = {
     5: "__main__",
     4: "app pipeline",
     3: "notebook leakage training predictor kernels parameters preflight records summary app_page evidence",
-    2: "models splits dealing plots plots_app plots_metrics plots_steps features samples",
+    2: "models splits dealing plots plots_app plots_metrics plots_steps plots_studies features samples",
     1: "__init__ paths published archive sources decode packing phantom phantom_render phantom_shapes quality balance augment metrics "
     "cleaning download",
 }
