@@ -79,17 +79,11 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
         raise InputError("WEIGHTS is none, but the study looks at the features of a trained network: pass imagenet or a weight file.")
     pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
     material = prepare(pack, weights=weights, image_size=image_size, folds=folds, seed=seed, cache=cache_dir())
-    command = (
-        f"papermill notebooks/studies/leakage.ipynb OUT.ipynb -p RECOMPUTE True -p DATA {Path(source).name} -p WEIGHTS {Path(weights).name}"
-    )
+    given = f"-p RECOMPUTE True -p DATA {Path(source).name} -p WEIGHTS {Path(weights).name}"
+    command = f"papermill notebooks/studies/leakage.ipynb OUT.ipynb {given}"
     data = {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")}
     parameters = {"image_size": image_size, "folds": folds, "seed": seed}
-    facts = {
-        "command": f"papermill notebooks/studies/leakage.ipynb OUT.ipynb {given}",
-        "commit": git_commit(),
-        "data": data,
-        "parameters": parameters,
-    }
+    facts = {"command": command, "commit": git_commit(), "data": data, "parameters": parameters}
     result = facts | measure(material, seed=seed, resamples=resamples)
     run.write_json(RESULTS, result)
     return result
