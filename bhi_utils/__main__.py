@@ -47,8 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="the folder for the zip (data/kaggle, where --data kaggle looks)")
     command = _command(commands, "phantom", _phantom, "write a synthetic cohort in the archive's layout")
     command.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a file ending in .zip")
-    command.add_argument("--cases", type=int, default=48, help="number of cases (%(default)s)")
-    command.add_argument("--patches", type=int, default=60, help="mean number of patches a case (%(default)s)")
+    command.add_argument("--cases", type=int, help="number of cases (48)")
+    command.add_argument("--patches", type=int, help="mean number of patches a case (60)")
+    command.add_argument(
+        "--like-archive", action="store_true", help="the archive's 279 cases with their true counts, 277,524 patches, twice"
+    )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
     _command(commands, "notebooks", _notebooks, "run the notebooks with their defaults and keep their clean outputs in notebooks/")
     command = _command(commands, "app", _app, "classify patches in the browser")
@@ -138,10 +141,17 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _phantom(options: argparse.Namespace) -> None:
-    from bhi_utils import phantom
+    from bhi_utils import phantom, phantom_archive
 
-    made = phantom.write(options.out, cases=options.cases, patches_per_case=options.patches, seed=options.seed)
-    print(f"Wrote a synthetic cohort of {options.cases} cases to {shown(made)}.")
+    sizes = {name: value for name, value in (("cases", options.cases), ("patches_per_case", options.patches)) if value is not None}
+    if options.like_archive:
+        if sizes:
+            raise InputError("--like-archive has the archive's cases and counts: leave out --cases and --patches.")
+        made = phantom_archive.write(options.out, seed=options.seed)
+        print(f"Wrote synthetic patches, as many as the archive has in each case, and their nested copy to {shown(made)}.")
+    else:
+        made = phantom.write(options.out, seed=options.seed, **sizes)
+        print(f"Wrote a synthetic cohort to {shown(made)}.")
 
 
 def _app(options: argparse.Namespace) -> None:

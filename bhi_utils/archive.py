@@ -77,17 +77,14 @@ def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) 
     Raises:
         InputError: the source is missing, damaged or without usable patches, or the disk is full.
     """
-    from bhi_utils import phantom
-
     source, packs = Path(source), Path(cache) / "packs"
     with suppress(InputError):
         if known := _known(source, packs):
             return _shown_as(open_pack(known), source)
     listing = sources.index(source)
-    synthetic = bool(phantom.is_phantom(source))
-    folder = packs / listing.key(synthetic)
+    folder = packs / listing.key()
     if not _is_whole(folder):
-        packing.build(listing, folder, synthetic=synthetic, workers=workers, progress=progress)
+        packing.build(listing, folder, workers=workers, progress=progress)
     found = open_pack(folder)
     if listing.state:
         write_json(_note(source, packs), {"state": listing.state, "pack": folder.name})

@@ -43,7 +43,7 @@ _WORTH_WORKERS = 4000
 _SPARE_BYTES = 64 << 20
 
 
-def build(listing: Listing, folder: Path, *, synthetic: bool, workers: int = 0, progress: bool = True) -> None:
+def build(listing: Listing, folder: Path, *, workers: int = 0, progress: bool = True) -> None:
     """Write the pack of ``listing`` to ``folder``, whole or not at all.
 
     Memory stays bounded by a few chunks of patches for each worker.
@@ -58,7 +58,7 @@ def build(listing: Listing, folder: Path, *, synthetic: bool, workers: int = 0, 
         _sweep(packs)
         check_space(packs, count * (PATCH_BYTES + ROW_BYTES) + _SPARE_BYTES)
         with _building(folder) as temporary:
-            _write(listing, temporary, synthetic=synthetic, workers=processes, progress=progress)
+            _write(listing, temporary, workers=processes, progress=progress)
             _commit(temporary, folder)
     except SourceChanged as error:
         source = shown(listing.source)
@@ -68,17 +68,16 @@ def build(listing: Listing, folder: Path, *, synthetic: bool, workers: int = 0, 
         raise InputError(f"Cannot write to {where}: {why}; free some disk space or set BHI_CACHE elsewhere.") from error
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Refuse to start what the disk of ``folder`` cannot hold."""
+def check_space(folder: Path, needed: int, *, advice: str = "free some or set BHI_CACHE to another folder") -> None:
+    """Refuse to start what the disk of ``folder`` cannot hold; ``advice`` ends the sentence."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"Not enough disk space in {shown(folder)}: {needed / 1e9:,.2f} GB are needed and {free / 1e9:,.2f} GB are "
-            "free; free some or set BHI_CACHE to another folder."
+            f"Not enough disk space in {shown(folder)}: {needed / 1e9:,.2f} GB are needed and {free / 1e9:,.2f} GB are free; {advice}."
         )
 
 
-def _write(listing: Listing, folder: Path, *, synthetic: bool, workers: int, progress: bool) -> None:
+def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> None:
     """Fill ``folder``: the array, the tables, and last of all ``pack.json``."""
     rejected = list(listing.rejected)
     with open(folder / "patches.npy", "wb") as stream:
@@ -94,8 +93,8 @@ def _write(listing: Listing, folder: Path, *, synthetic: bool, workers: int, pro
     digest.update(manifest.drop(columns="path").to_csv(index=False, lineterminator="\n").encode())
     info = {
         "source": shown(listing.source),
-        "kind": "phantom" if synthetic else listing.kind,
-        "synthetic": synthetic,
+        "kind": "phantom" if listing.synthetic else listing.kind,
+        "synthetic": listing.synthetic,
         "fingerprint": digest.hexdigest(),
         "patches": len(manifest),
         "cases": int(manifest["case"].nunique()),

@@ -11,11 +11,11 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -23,15 +23,13 @@ from PIL import Image
 from bhi_utils import phantom_render
 from bhi_utils.paths import InputError, shown, write_atomic
 from bhi_utils.phantom_shapes import field
+from bhi_utils.sources import PHANTOM_FORMAT, PHANTOM_MARKER
 
 PATCH = 50
 #: The name of the second copy's folder, which the real archive has too.
 NESTED = "IDC_regular_ps50_idx5"
 #: The first case's number; those of the real archive lie between 8863 and 16896.
 FIRST_CASE = 90001
-#: The file, at the top of a cohort, that says what it is. A zip also says so in its comment.
-MARKER = "PHANTOM.json"
-FORMAT = "bhi-phantom"
 VERSION = 1
 #: A case with fewer patches has no room for a tumour and its border.
 FEWEST_PATCHES = 12
@@ -105,16 +103,28 @@ def _border(labels: np.ndarray, taken: np.ndarray) -> np.ndarray:
     return border
 
 
-def _labels(rng: np.random.Generator, truth: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """``truth`` with some labels wrong along the tumour's border, as where a pathologist's outline crosses a patch."""
+def noisy_labels(rng: np.random.Generator, truth: np.ndarray, taken: np.ndarray, *, balanced: bool = False) -> np.ndarray:
+    """``truth`` with some labels wrong along the tumour's border, as where a pathologist's outline crosses a patch.
+
+    With ``balanced``, as many become negative as positive, so that their number stays.
+    """
     flipped = _border(truth, taken) & (rng.random(truth.shape) < BORDER_NOISE)
+    if balanced:
+        sides = [rng.permutation(np.flatnonzero(flipped & side)) for side in (truth, ~truth)]
+        fewer = min(map(len, sides))
+        flipped = np.isin(np.arange(truth.size), np.concatenate([side[:fewer] for side in sides])).reshape(truth.shape)
+        return truth ^ flipped
     labels = truth ^ flipped
     return labels if len(np.unique(labels[taken])) == 2 else truth
 
 
-def _tissue(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tissue of ``count`` patches in its bounding box: bool array of cells; float canvas, positive on tissue."""
-    side = PATCH * int(np.ceil(1.7 * np.sqrt(count)))
+def draw_tissue(rng: np.random.Generator, count: int, *, room: float = 1.7) -> tuple[np.ndarray, np.ndarray]:
+    """Tissue of ``count`` patches in its bounding box: bool array of cells; float canvas, positive on tissue.
+
+    It grows on a canvas ``room`` times as wide as a square of as many patches: with little room, pieces are blocks with round corners,
+    and less glass is painted.
+    """
+    side = PATCH * int(np.ceil(room * np.sqrt(count)))
     y, x = np.ogrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     squeeze = rng.uniform(0.8, 1.25)
     canvas = field(rng, (side, side), side / 5) + 0.3 * field(rng, (side, side), 45)
@@ -128,6 +138,27 @@ def _tissue(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarra
     return taken[top:bottom, left:right], canvas[PATCH * top : PATCH * bottom, PATCH * left : PATCH * right]
 
 
+def draw_tumour(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """A float canvas that is highest where the tumour is, see `outline`."""
+    return field(rng, shape, max(shape) / 3) + 0.12 * field(rng, shape, 40)
+
+
+def outline(invasive: np.ndarray, taken: np.ndarray, positive: int) -> tuple[np.ndarray, float]:
+    """Which cells are tumour when ``positive`` of the taken ones are, and the canvas' level at the tumour's edge."""
+    mean = _block_mean(invasive)
+    # beyond either end when none or all of them are
+    ordered = np.sort(mean[taken])
+    ordered = np.r_[ordered[0] - 2, ordered, ordered[-1] + 2]
+    level = (ordered[-positive - 1] + ordered[-positive - 2]) / 2
+    return mean > level, level
+
+
+def cut_edge(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """The image without part of its last row or column of patches, where the slide ends."""
+    lost = PATCH - int(rng.integers(7, 46))
+    return image[:-lost] if rng.random() < 0.5 else image[:, :-lost]
+
+
 def draw_slide(index: int, *, patches: int, seed: int) -> Slide:
     """The cohort's slide number ``index``, counted from 0.
 
@@ -138,33 +169,30 @@ def draw_slide(index: int, *, patches: int, seed: int) -> Slide:
     """
     rng = np.random.default_rng([seed, index])
     count = int(rng.integers(np.ceil(0.7 * patches), np.floor(1.3 * patches) + 1))
-    taken, tissue = _tissue(rng, count)
-    invasive = field(rng, tissue.shape, max(tissue.shape) / 3) + 0.12 * field(rng, tissue.shape, 40)
-    mean = _block_mean(invasive)
+    taken, tissue = draw_tissue(rng, count)
+    invasive = draw_tumour(rng, tissue.shape)
     # the archive's cases: 27 % in the median, here between 5 and 70 %
     positive = int(np.clip(round(count * (0.05 + 0.65 * rng.beta(1.3, 2.4))), 1, count - 1))
-    ordered = np.sort(mean[taken])
-    level = (ordered[-positive] + ordered[-positive - 1]) / 2
-    labels = _labels(rng, mean > level, taken)
+    truth, level = outline(invasive, taken, positive)
+    labels = noisy_labels(rng, truth, taken)
     image = phantom_render.paint(rng, phantom_render.draw_style(rng), tissue, invasive - level)
     if index % CUT_EVERY == CUT_EVERY // 2 - 1:
-        lost = PATCH - int(rng.integers(7, 46))
-        image = image[:-lost] if rng.random() < 0.5 else image[:, :-lost]
+        image = cut_edge(rng, image)
     x, y = (PATCH * int(step) for step in rng.integers(0, 20, 2))
     return Slide(FIRST_CASE + index, image, (x, y), np.argwhere(taken), labels[taken].astype(np.int8))
 
 
-class _Sink(Protocol):
+class Sink(Protocol):
     """Takes the cohort's files one by one."""
 
     def __call__(self, name: str, content: bytes) -> None: ...
 
 
 @contextmanager
-def _zip_sink(out: Path) -> Iterator[_Sink]:
+def _zip_sink(out: Path) -> Iterator[Sink]:
     """Files go into a zip with fixed dates; the zip appears whole or not at all."""
     with write_atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        archive.comment = f"{FORMAT} {VERSION}: synthetic patches, not tissue".encode()
+        archive.comment = f"{PHANTOM_FORMAT} {VERSION}: synthetic patches, not tissue".encode()
 
         def put(name: str, content: bytes) -> None:
             # PNGs are compressed already; 1980 is the earliest date that a zip can hold
@@ -176,7 +204,7 @@ def _zip_sink(out: Path) -> Iterator[_Sink]:
 
 
 @contextmanager
-def _folder_sink(out: Path) -> Iterator[_Sink]:
+def _folder_sink(out: Path) -> Iterator[Sink]:
     """Files go into a folder that gets its name when it is complete."""
     out = out.absolute()
     temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -197,25 +225,41 @@ def _folder_sink(out: Path) -> Iterator[_Sink]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def to_png(pixels: np.ndarray) -> bytes:
+    """A patch as the bytes of a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def _check(out: Path, cases: int, patches_per_case: int) -> None:
-    """Refuse what cannot be written, before anything is."""
-    if cases < 1:
-        raise InputError(f"A phantom needs at least one case, not {cases}: raise the number of cases.")
-    if patches_per_case < FEWEST_PATCHES:
-        raise InputError(f"A phantom case needs at least {FEWEST_PATCHES} patches, not {patches_per_case}: raise the patches per case.")
+def sink(out: Path) -> AbstractContextManager[Sink]:
+    """Takes files for ``out``, which appears whole or not at all: a zip when its name ends so, else a folder.
+
+    Raises:
+        InputError: the place is taken.
+    """
     if out.suffix.lower() == ".zip":
         if out.is_dir():
             raise InputError(f"{shown(out)} is a folder, though its name ends in .zip: choose another name.")
-    elif out.exists() and not out.is_dir():
+        return _zip_sink(out)
+    if out.exists() and not out.is_dir():
         raise InputError(f"{shown(out)} is a file: choose a folder, or a name that ends in .zip.")
-    elif out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(out.iterdir()):
         raise InputError(f"{shown(out)} is not empty: choose a new folder for the phantom, or empty this one.")
+    return _folder_sink(out)
+
+
+def put_copies(put: Sink, files: Sequence[tuple[str, bytes]], *, nested: bool) -> None:
+    """Hand over the files, and again as the nested copy."""
+    for prefix in ("", f"{NESTED}/") if nested else ("",):
+        for name, content in files:
+            put(prefix + name, content)
+
+
+def put_marker(put: Sink, facts: dict[str, Any]) -> None:
+    """Hand over the file that says what the cohort is."""
+    facts = {"format": PHANTOM_FORMAT, "version": VERSION, **facts}
+    put(PHANTOM_MARKER, (json.dumps(facts, indent=1) + "\n").encode())
 
 
 def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int = 0, nested: bool = True) -> Path:
@@ -237,32 +281,19 @@ def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int =
     out = Path(out)
     patches = positive = 0
     try:
-        _check(out, cases, patches_per_case)
-        with (_zip_sink if out.suffix.lower() == ".zip" else _folder_sink)(out) as put:
+        if cases < 1:
+            raise InputError(f"A phantom needs at least one case, not {cases}: raise the number of cases.")
+        if patches_per_case < FEWEST_PATCHES:
+            raise InputError(f"A phantom case needs at least {FEWEST_PATCHES} patches, not {patches_per_case}: raise the patches per case.")
+        with sink(out) as put:
             for index in range(cases):
                 slide = draw_slide(index, patches=patches_per_case, seed=seed)
-                files = [(name, _png(pixels)) for name, pixels in slide.patches()]
-                for prefix in ("", f"{NESTED}/") if nested else ("",):
-                    for name, content in files:
-                        put(prefix + name, content)
+                files = [(name, to_png(pixels)) for name, pixels in slide.patches()]
+                put_copies(put, files, nested=nested)
                 patches, positive = patches + len(files), positive + int(slide.labels.sum())
             parameters = {"cases": cases, "patches_per_case": patches_per_case, "seed": seed, "nested": nested}
-            facts = {"format": FORMAT, "version": VERSION, "parameters": parameters}
-            facts |= {"patches": patches, "positive": positive}
-            put(MARKER, (json.dumps(facts, indent=1) + "\n").encode())
+            put_marker(put, {"parameters": parameters, "patches": patches, "positive": positive})
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"Cannot write {shown(out)}: {reason}; choose another place or free some space.") from error
     return out
-
-
-def is_phantom(path: Path) -> bool:
-    """Whether the folder or zip at ``path`` is a synthetic cohort, also once unpacked; False for anything unreadable."""
-    path = Path(path)
-    try:
-        if path.is_dir():
-            return json.loads((path / MARKER).read_text(encoding="utf-8")).get("format") == FORMAT
-        with zipfile.ZipFile(path) as archive:
-            return archive.comment.startswith(FORMAT.encode()) or MARKER in archive.namelist()
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):
-        return False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from bhi_utils.phantom_shapes import Fibres, above, discs, dots, fat_cells, field, scatter, step
+from bhi_utils.phantom_shapes import Fibres, above, blocks, discs, dots, fat_cells, field, scatter, step
 
 #: Optical density per unit of stain in red, green and blue: Ruifrok & Johnston (2001), and a second measurement of the same
 #: stains that is in wide use with the method of Macenko et al. (2009). A case's own stain lies between the two.
@@ -210,6 +210,10 @@ def paint(rng: np.random.Generator, style: Style, tissue: np.ndarray, invasive: 
     amount = (np.stack([haematoxylin, eosin * solid]).clip(0) * thickness).astype(np.float32)
     amount = ndimage.gaussian_filter(amount, (0, style.blur, style.blur), truncate=3)
     vectors = -DEPTH * np.stack([style.haematoxylin, style.eosin]).astype(np.float32)
-    light = np.float32(style.white) * np.exp(amount[0, ..., None] * vectors[0] + amount[1, ..., None] * vectors[1])
-    light += np.float32(style.grain) * rng.standard_normal((*shape, 1), dtype=np.float32)
-    return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    grain = np.float32(style.grain) * rng.standard_normal((*shape, 1), dtype=np.float32)
+    image = np.empty((*shape, 3), np.uint8)
+    for rows in blocks(len(image), 32):
+        light = np.float32(style.white) * np.exp(amount[0, rows, :, None] * vectors[0] + amount[1, rows, :, None] * vectors[1])
+        light += grain[rows]
+        image[rows] = np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    return image

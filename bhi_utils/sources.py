@@ -4,6 +4,7 @@ The layout is ``<case>/<0 or 1>/<case>_idx5_x<X>_y<Y>_class<C>.png`` at any dept
 """
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -22,6 +23,8 @@ _NAME = re.compile(r"(.+)_idx5_x([0-9]{1,9})_y([0-9]{1,9})_class([01])\.png", re
 _CASE = re.compile(r"[0-9]{1,15}")
 #: Part of every key: raise it when the packed form changes, so that old packs are left alone and new ones are made.
 _FORMAT = "bhi-pack 2"
+#: How a synthetic cohort says what it is: a file of this name at its top, and a zip's comment that begins so.
+PHANTOM_MARKER, PHANTOM_FORMAT = "PHANTOM.json", "bhi-phantom"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Listing:
     """The index of a source.
 
     ``kind`` is ``folder`` or ``zip``; ``rejected`` holds (path, reason) rows; ``nested_copy`` counts the files that
-    repeat another one's position and class; ``state`` is the zip's, see `zip_state`.
+    repeat another one's position and class; ``state`` is the zip's, see `zip_state`; ``synthetic`` marks a phantom.
     """
 
     source: Path
@@ -38,10 +41,11 @@ class Listing:
     rejected: tuple[tuple[str, str], ...]
     nested_copy: int
     state: tuple[int, ...] = ()
+    synthetic: bool = False
 
-    def key(self, synthetic: bool) -> str:
+    def key(self) -> str:
         """A cheap fingerprint of names, lengths and checksums or times: a changed source gets a pack of its own."""
-        digest = hashlib.sha256(f"{_FORMAT}\n{self.kind}\n{synthetic}\n{self.nested_copy}\n".encode())
+        digest = hashlib.sha256(f"{_FORMAT}\n{self.kind}\n{self.synthetic}\n{self.nested_copy}\n".encode())
         for member in self.members:
             digest.update(f"{plain(member.name)}\t{member.size}\t{member.stamp}\n".encode())
         for path, reason in self.rejected:
@@ -58,11 +62,12 @@ def index(source: Path) -> Listing:
     rejected: list[tuple[str, str]] = []
     zipped = _is_zip(source)
     state = zip_state(source) if zipped else ()
-    found = _zip_members(source, rejected) if zipped else _files(source, rejected)
+    infos, synthetic = _directory(source) if zipped else ([], _marked(source))
+    found = _zip_members(infos, rejected) if zipped else _files(source, rejected)
     chosen, nested_copy = _choose(found, rejected)
     members = [m for place, name, handle in chosen if (m := _member(place, name, handle, rejected))]
     kind, rows = "zip" if zipped else "folder", tuple(sorted(rejected))
-    listing = Listing(source, kind, tuple(sorted(members)), rows, nested_copy, state)
+    listing = Listing(source, kind, tuple(sorted(members)), rows, nested_copy, state, synthetic)
     if not members:
         raise InputError(_nothing(listing))
     require_classes(source, {member.label for member in members})
@@ -156,17 +161,31 @@ def _files(root: Path, rejected: list[tuple[str, str]]) -> Iterator[tuple[str, t
                     rejected.append((plain("/".join(parts)), "not a regular file"))
 
 
-def _zip_members(path: Path, rejected: list) -> Iterator[tuple[str, tuple[str, ...], zipfile.ZipInfo]]:
-    """Name, path parts and directory entry of each PNG in a zip. Unsafe names are listed; nothing is unpacked."""
+def _marked(folder: Path) -> bool:
+    """Whether a folder says that it is a synthetic cohort."""
+    try:
+        return json.loads((folder / PHANTOM_MARKER).read_text(encoding="utf-8")).get("format") == PHANTOM_FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _directory(path: Path) -> tuple[list[zipfile.ZipInfo], bool]:
+    """A zip's directory, and whether it says that it is a synthetic cohort."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
+            synthetic = archive.comment.startswith(PHANTOM_FORMAT.encode()) or PHANTOM_MARKER in archive.NameToInfo
     except OSError as error:
         why = error.strerror or error
         raise InputError(f"Cannot read {shown(path)}: {why}; check the file and its permissions.") from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, struct.error) as error:
         raise InputError(f"{shown(path)} is a damaged zip without a readable directory: download it again.") from error
     archive.NameToInfo.clear()
+    return infos, synthetic
+
+
+def _zip_members(infos: list[zipfile.ZipInfo], rejected: list) -> Iterator[tuple[str, tuple[str, ...], zipfile.ZipInfo]]:
+    """Name, path parts and directory entry of each PNG in a zip. Unsafe names are listed; nothing is unpacked; ``infos`` ends up empty."""
     infos.reverse()
     while infos:  # an entry takes 700 bytes, and there are half a million: each is let go once its patch is noted
         info = infos.pop()

@@ -439,11 +439,11 @@ def test_a_source_that_changes_while_it_is_read_gives_no_pack(tmp_path):
     listing = sources.index(folder)
     (folder / name(8863, 0, 1, 51)).write_bytes(png(77) + b"longer")
     with pytest.raises(InputError, match="changed or failed"):
-        packing.build(listing, tmp_path / "packs" / "key", synthetic=False, progress=False)
+        packing.build(listing, tmp_path / "packs" / "key", progress=False)
     listing = sources.index(as_zip(tmp_path / "s.zip", good()))
     as_zip(tmp_path / "s.zip", good() | {name(1, 0): png()})
     with pytest.raises(InputError, match="changed or failed"):
-        packing.build(listing, tmp_path / "packs" / "key", synthetic=False, progress=False)
+        packing.build(listing, tmp_path / "packs" / "key", progress=False)
     assert not list((tmp_path / "packs").iterdir())
 
 
@@ -498,10 +498,10 @@ def test_a_killed_build_is_never_trusted_and_is_cleared_away(tmp_path):
         from pathlib import Path
         from bhi_utils import packing, sources
         packing._write = lambda listing, folder, **_: ((folder / "patches.npy").write_bytes(b"half"), time.sleep(60))
-        packing.build(sources.index(Path(sys.argv[1])), Path(sys.argv[2]), synthetic=False)
+        packing.build(sources.index(Path(sys.argv[1])), Path(sys.argv[2]))
     """
     packs = tmp_path / "cache" / "packs"
-    folder = packs / sources.index(tmp_path / "s.zip").key(False)
+    folder = packs / sources.index(tmp_path / "s.zip").key()
     with subprocess.Popen(script(tmp_path, body, tmp_path / "s.zip", folder), env=environment()) as process:
         deadline = time.monotonic() + 30
         while not list(packs.glob("*/patches.npy")) and time.monotonic() < deadline:
@@ -614,9 +614,9 @@ def test_a_mapped_array_is_never_replaced_as_windows_would_refuse(tmp_path, monk
 def test_two_builds_of_one_source_agree_on_the_first(tmp_path):
     listing = sources.index(as_zip(tmp_path / "s.zip", good()))
     folder = tmp_path / "packs" / "key"
-    packing.build(listing, folder, synthetic=False, progress=False)
+    packing.build(listing, folder, progress=False)
     opened = archive.open_pack(folder)
-    packing.build(listing, folder, synthetic=False, progress=False)
+    packing.build(listing, folder, progress=False)
     assert np.array_equal(opened.patches, archive.open_pack(folder).patches)
     assert list(folder.parent.iterdir()) == [folder]
 
