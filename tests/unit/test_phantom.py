@@ -19,7 +19,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bhi_utils import phantom
+from bhi_utils import phantom, sources
 from bhi_utils.paths import InputError
 
 NAME = re.compile(r"(?P<case>\d+)/(?P<folder>[01])/(?P=case)_idx5_x(?P<x>\d+)_y(?P<y>\d+)_class(?P<label>[01])\.png")
@@ -75,7 +75,7 @@ def texture(patches: np.ndarray) -> np.ndarray:
 
 def test_every_name_has_the_archive_s_layout_and_every_patch_stands_twice(small):
     with zipfile.ZipFile(small) as archive:
-        names = [name for name in archive.namelist() if name != phantom.MARKER]
+        names = [name for name in archive.namelist() if name != sources.PHANTOM_MARKER]
         first = [name for name in names if not name.startswith(phantom.NESTED)]
         assert {f"{phantom.NESTED}/{name}" for name in first} == set(names) - set(first)
         assert all(archive.read(name) == archive.read(f"{phantom.NESTED}/{name}") for name in first[:5])
@@ -85,7 +85,7 @@ def test_every_name_has_the_archive_s_layout_and_every_patch_stands_twice(small)
         assert len({(match["case"], match["x"], match["y"]) for match in found}) == len(first)
         assert {int(match["case"]) for match in found} == {90001, 90002, 90003, 90004}
         assert all(info.date_time == (1980, 1, 1, 0, 0, 0) for info in archive.infolist())
-        facts = json.loads(archive.read(phantom.MARKER))
+        facts = json.loads(archive.read(sources.PHANTOM_MARKER))
     assert facts["parameters"] == {"cases": 4, "patches_per_case": 30, "seed": 0, "nested": True}
     assert facts["patches"] == len(first) and facts["positive"] == sum(int(match["label"]) for match in found)
     assert 4 * 21 <= len(first) <= 4 * 39
@@ -103,7 +103,7 @@ def test_equal_arguments_give_equal_bytes_and_another_seed_gives_others(small, t
 def test_a_case_does_not_depend_on_how_many_others_there_are(small, tmp_path):
     fewer = phantom.write(tmp_path / "fewer.zip", cases=2, patches_per_case=30, nested=False)
     with zipfile.ZipFile(small) as many, zipfile.ZipFile(fewer) as few:
-        names = [name for name in few.namelist() if name != phantom.MARKER]
+        names = [name for name in few.namelist() if name != sources.PHANTOM_MARKER]
         assert {name for name in many.namelist() if name.startswith(("90001/", "90002/"))} == set(names)
         assert all(many.read(name) == few.read(name) for name in names)
 
@@ -119,17 +119,20 @@ def test_a_folder_holds_the_same_files_as_the_zip(small, tmp_path):
 
 def test_a_phantom_is_recognised_and_nothing_else_is(small, tmp_path):
     folder = phantom.write(tmp_path / "cohort", cases=1, patches_per_case=12, nested=False)
-    assert phantom.is_phantom(small) and phantom.is_phantom(folder)
     with zipfile.ZipFile(small) as archive:
         archive.extractall(tmp_path / "unpacked")
-    assert phantom.is_phantom(tmp_path / "unpacked")
-    with zipfile.ZipFile(tmp_path / "real.zip", "w") as archive:
-        archive.writestr("8863/0/8863_idx5_x1_y1_class0.png", b"")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.zip").write_text("not a zip", encoding="utf-8")
-    (tmp_path / "list").mkdir()
-    (tmp_path / "list" / phantom.MARKER).write_text("[]", encoding="utf-8")
-    assert not any(phantom.is_phantom(tmp_path / name) for name in ("real.zip", "empty", "text.zip", "list", "none"))
+        files = {name: archive.read(name) for name in archive.namelist() if name.startswith("90001/")}
+    for name in ("real.zip", "marked.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for path, content in files.items():
+                archive.writestr(path, content)
+            if name == "marked.zip":
+                archive.writestr(sources.PHANTOM_MARKER, "{}")
+    for path, content in {**files, sources.PHANTOM_MARKER: b"[]"}.items():
+        (tmp_path / "list" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "list" / path).write_bytes(content)
+    assert all(sources.index(path).synthetic for path in (small, folder, tmp_path / "unpacked", tmp_path / "marked.zip"))
+    assert not any(sources.index(tmp_path / name).synthetic for name in ("real.zip", "list"))
 
 
 def test_the_patches_of_a_case_are_one_piece_of_tissue_with_both_classes(slides):
