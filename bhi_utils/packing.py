@@ -4,6 +4,7 @@ A pack is built under a temporary name, its ``pack.json`` comes last and its fol
 killed build is never taken for a pack, and an array that someone has mapped is never replaced, which Windows refuses.
 """
 
+import glob
 import hashlib
 import os
 import shutil
@@ -55,9 +56,9 @@ def build(listing: Listing, folder: Path, *, workers: int = 0, progress: bool = 
     processes = _workers(workers, count)
     try:
         packs.mkdir(parents=True, exist_ok=True)
-        _sweep(packs)
+        sweep(packs)
         check_space(packs, count * (PATCH_BYTES + ROW_BYTES) + _SPARE_BYTES)
-        with _building(folder) as temporary:
+        with building(folder) as temporary:
             _write(listing, temporary, workers=processes, progress=progress)
             _commit(temporary, folder)
     except SourceChanged as error:
@@ -202,9 +203,9 @@ def _workers(asked: int, patches: int) -> int:
 
 
 @contextmanager
-def _building(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` under a lock that a killed process loses; both are gone afterwards."""
-    handle, name = tempfile.mkstemp(prefix=f".{folder.name}-", suffix=".lock", dir=folder.parent)
+def building(target: Path) -> Iterator[Path]:
+    """A temporary folder beside ``target`` under a lock that a killed process loses; both are gone afterwards. Also used by ``phantom``."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}-", suffix=".lock", dir=target.parent)
     lock, temporary = Path(name), Path(name).with_suffix(".part")
     try:
         if fcntl:
@@ -218,9 +219,9 @@ def _building(folder: Path) -> Iterator[Path]:
         lock.unlink(missing_ok=True)
 
 
-def _sweep(packs: Path) -> None:
-    """Delete what killed builds left: a lock that can be taken (or on Windows deleted) has no living owner."""
-    for lock in packs.glob(".*.lock"):
+def sweep(folder: Path, name: str = "") -> None:
+    """Delete what killed builds of ``name``, or all, left in ``folder``: a lock that can be taken (or on Windows deleted) is nobody's."""
+    for lock in folder.glob(f".{glob.escape(name)}-*.lock" if name else ".*.lock"):
         with suppress(OSError):
             with open(lock, "rb") as stream:
                 if fcntl:

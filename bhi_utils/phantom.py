@@ -6,33 +6,24 @@ Pillow on one machine, and a case does not depend on how many others there are.
 """
 
 import heapq
-import io
-import json
-import os
-import shutil
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from bhi_utils import phantom_render
-from bhi_utils.paths import InputError, shown, write_atomic
+from bhi_utils.paths import InputError
+from bhi_utils.phantom_files import NESTED, VERSION, put_copies, put_marker, sink, to_png, writing
 from bhi_utils.phantom_shapes import field
-from bhi_utils.sources import PHANTOM_FORMAT, PHANTOM_MARKER
+
+__all__ = ["FEWEST_PATCHES", "FIRST_CASE", "NESTED", "PATCH", "VERSION", "Slide", "draw_slide", "write"]
 
 PATCH = 50
-#: The name of the second copy's folder, which the real archive has too.
-NESTED = "IDC_regular_ps50_idx5"
 #: The first case's number; those of the real archive lie between 8863 and 16896.
 FIRST_CASE = 90001
-VERSION = 1
-#: A case with fewer patches has no room for a tumour and its border.
-FEWEST_PATCHES = 12
+#: A case with fewer patches has no room for a tumour and its border; the archive's largest has 2,395, and one is painted whole in memory.
+FEWEST_PATCHES, MOST_PATCHES = 12, 2400
 #: Of the patches that touch the other class, how many carry the wrong label.
 BORDER_NOISE = 0.12
 #: Every so many cases, the slide's edge cuts through tissue and leaves patches smaller than 50×50.
@@ -182,86 +173,6 @@ def draw_slide(index: int, *, patches: int, seed: int) -> Slide:
     return Slide(FIRST_CASE + index, image, (x, y), np.argwhere(taken), labels[taken].astype(np.int8))
 
 
-class Sink(Protocol):
-    """Takes the cohort's files one by one."""
-
-    def __call__(self, name: str, content: bytes) -> None: ...
-
-
-@contextmanager
-def _zip_sink(out: Path) -> Iterator[Sink]:
-    """Files go into a zip with fixed dates; the zip appears whole or not at all."""
-    with write_atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        archive.comment = f"{PHANTOM_FORMAT} {VERSION}: synthetic patches, not tissue".encode()
-
-        def put(name: str, content: bytes) -> None:
-            # PNGs are compressed already; 1980 is the earliest date that a zip can hold
-            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            entry.create_system, entry.external_attr = 3, 0o100644 << 16
-            archive.writestr(entry, content)
-
-        yield put
-
-
-@contextmanager
-def _folder_sink(out: Path) -> Iterator[Sink]:
-    """Files go into a folder that gets its name when it is complete."""
-    out = out.absolute()
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-
-    def put(name: str, content: bytes) -> None:
-        path = temporary / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-    try:
-        yield put
-        if out.is_dir():
-            out.rmdir()
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def to_png(pixels: np.ndarray) -> bytes:
-    """A patch as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def sink(out: Path) -> AbstractContextManager[Sink]:
-    """Takes files for ``out``, which appears whole or not at all: a zip when its name ends so, else a folder.
-
-    Raises:
-        InputError: the place is taken.
-    """
-    if out.suffix.lower() == ".zip":
-        if out.is_dir():
-            raise InputError(f"{shown(out)} is a folder, though its name ends in .zip: choose another name.")
-        return _zip_sink(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{shown(out)} is a file: choose a folder, or a name that ends in .zip.")
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{shown(out)} is not empty: choose a new folder for the phantom, or empty this one.")
-    return _folder_sink(out)
-
-
-def put_copies(put: Sink, files: Sequence[tuple[str, bytes]], *, nested: bool) -> None:
-    """Hand over the files, and again as the nested copy."""
-    for prefix in ("", f"{NESTED}/") if nested else ("",):
-        for name, content in files:
-            put(prefix + name, content)
-
-
-def put_marker(put: Sink, facts: dict[str, Any]) -> None:
-    """Hand over the file that says what the cohort is."""
-    facts = {"format": PHANTOM_FORMAT, "version": VERSION, **facts}
-    put(PHANTOM_MARKER, (json.dumps(facts, indent=1) + "\n").encode())
-
-
 def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int = 0, nested: bool = True) -> Path:
     """Write a synthetic cohort, whole or not at all.
 
@@ -280,12 +191,14 @@ def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int =
     """
     out = Path(out)
     patches = positive = 0
-    try:
+    with writing(out, seed):
         if cases < 1:
             raise InputError(f"A phantom needs at least one case, not {cases}: raise the number of cases.")
         if patches_per_case < FEWEST_PATCHES:
             raise InputError(f"A phantom case needs at least {FEWEST_PATCHES} patches, not {patches_per_case}: raise the patches per case.")
-        with sink(out) as put:
+        if patches_per_case > MOST_PATCHES:
+            raise InputError(f"A phantom case has at most {MOST_PATCHES:,} patches, not {patches_per_case:,}: take more cases instead.")
+        with sink(out, cases * patches_per_case, nested=nested) as put:
             for index in range(cases):
                 slide = draw_slide(index, patches=patches_per_case, seed=seed)
                 files = [(name, to_png(pixels)) for name, pixels in slide.patches()]
@@ -293,7 +206,4 @@ def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int =
                 patches, positive = patches + len(files), positive + int(slide.labels.sum())
             parameters = {"cases": cases, "patches_per_case": patches_per_case, "seed": seed, "nested": nested}
             put_marker(put, {"parameters": parameters, "patches": patches, "positive": positive})
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"Cannot write {shown(out)}: {reason}; choose another place or free some space.") from error
     return out

@@ -5,45 +5,29 @@ so like every phantom. A case of many patches lies on its slide as several piece
 """
 
 import os
-import shutil
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 from tqdm import tqdm
 
-from bhi_utils import phantom_render, published
+from bhi_utils import packing, phantom, phantom_files, phantom_render, published
 from bhi_utils.decode import follow_parent
-from bhi_utils.packing import check_space
 from bhi_utils.paths import InputError, shown
-from bhi_utils.phantom import (
-    CUT_EVERY,
-    PATCH,
-    Slide,
-    cut_edge,
-    draw_tissue,
-    draw_tumour,
-    noisy_labels,
-    outline,
-    put_copies,
-    put_marker,
-    sink,
-    to_png,
-)
+from bhi_utils.phantom import PATCH, Slide
 
-#: A piece of tissue has at most so many patches: painting one takes about 500 MB.
-LARGEST_PIECE = 600
+#: A piece of tissue has at most so many patches, and a process that paints one takes so many bytes, measured and rounded up.
+LARGEST_PIECE, PAINTING_BYTES = 600, 600_000_000
 #: Glass between two pieces, in patches, and the room that a piece grows in, see `draw_tissue`.
 _GAP, _ROOM = 2, 1.12
-#: Bytes of a patch's PNG in the zip with its two entries' names, generously.
-_FILE_BYTES = 6_500
 
 
 def draw_case(case: int, *, negative: int, positive: int, seed: int) -> list[Slide]:
@@ -56,7 +40,7 @@ def draw_case(case: int, *, negative: int, positive: int, seed: int) -> list[Sli
         seed: the cohort's seed.
 
     Returns:
-        one `phantom.Slide` a piece; the pieces share the case's stain and do not overlap on its slide.
+        one `Slide` a piece; the pieces share the case's stain and do not overlap on its slide.
     """
     rng = np.random.default_rng([seed, case])
     style = phantom_render.draw_style(rng)
@@ -67,13 +51,13 @@ def draw_case(case: int, *, negative: int, positive: int, seed: int) -> list[Sli
         # a tumour may fill one piece and spare the next
         inside = int(rng.integers(max(0, positive - rest), min(size, positive) + 1))
         positive -= inside
-        taken, tissue = draw_tissue(rng, size, room=_ROOM)
-        invasive = draw_tumour(rng, tissue.shape)
-        truth, level = outline(invasive, taken, inside)
-        labels = noisy_labels(rng, truth, taken, balanced=True)
+        taken, tissue = phantom.draw_tissue(rng, size, room=_ROOM)
+        invasive = phantom.draw_tumour(rng, tissue.shape)
+        truth, level = phantom.outline(invasive, taken, inside)
+        labels = phantom.noisy_labels(rng, truth, taken, balanced=True)
         image = phantom_render.paint(rng, style, tissue, invasive - level)
-        if not rest and case % CUT_EVERY == 0:
-            image = cut_edge(rng, image)
+        if not rest and case % phantom.CUT_EVERY == 0:
+            image = phantom.cut_edge(rng, image)
         origin = left, PATCH * int(rng.integers(0, 10))
         pieces.append(Slide(case, image, origin, np.argwhere(taken), labels[taken].astype(np.int8)))
         left += PATCH * (taken.shape[1] + _GAP)
@@ -89,7 +73,7 @@ def write(out: Path, *, counts: pd.DataFrame | None = None, seed: int = 0, worke
         out: a zip when its name ends in ``.zip`` (an existing one is replaced), else a new or empty folder.
         counts: ``case, negative, positive`` of each case; by default the published ones of all 279.
         seed: seed of everything random.
-        workers: number of processes, 0 for as many as there are cores.
+        workers: number of processes, 0 for as many as there are cores and free memory for.
         progress: whether a bar shows on stderr.
 
     Returns:
@@ -100,55 +84,58 @@ def write(out: Path, *, counts: pd.DataFrame | None = None, seed: int = 0, worke
     """
     out = Path(out)
     counts = published.cases() if counts is None else counts
-    total, cores = int((counts["negative"] + counts["positive"]).sum()), workers or os.cpu_count() or 1
-    try:
-        with sink(out) as put:
-            check_space(out.absolute().parent, 2 * total * _FILE_BYTES, advice="choose another place or free some")
-            with tqdm(total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress) as bar:
-                for files in _painted(counts, seed, min(cores, len(counts)), out.absolute().parent):
-                    put_copies(put, files, nested=True)
-                    bar.update(len(files))
-            facts = {"patches": total, "positive": int(counts["positive"].sum())}
-            put_marker(put, {"parameters": {"like_archive": True, "cases": len(counts), "seed": seed}, **facts})
-    except BrokenProcessPool as error:
-        raise InputError(f"A process that paints ended early, perhaps for want of memory; {shown(out)} is not written.") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"Cannot write {shown(out)}: {reason}; choose another place or free some space.") from error
+    total, processes = int((counts["negative"] + counts["positive"]).sum()), _workers(workers, len(counts))
+    with phantom_files.writing(out, seed), phantom_files.sink(out, total, nested=True) as put:
+        with (
+            tqdm(total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress) as bar,
+            closing(_painted(out, counts, seed, processes)) as cases,
+        ):
+            for files in cases:
+                phantom_files.put_copies(put, files, nested=True)
+                bar.update(len(files))
+        facts = {"patches": total, "positive": int(counts["positive"].sum())}
+        phantom_files.put_marker(put, {"parameters": {"like_archive": True, "cases": len(counts), "seed": seed}, **facts})
     return out
 
 
-def _painted(counts: pd.DataFrame, seed: int, workers: int, beside: Path) -> Iterator[list[tuple[str, bytes]]]:
-    """Each case's files, case by case in the order of ``counts``."""
+def _workers(asked: int, cases: int) -> int:
+    """How many processes paint: as many as asked for, else one a core that finds memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(asked or min(cores, psutil.virtual_memory().available // PAINTING_BYTES), cases, 32))
+
+
+def _painted(out: Path, counts: pd.DataFrame, seed: int, workers: int) -> Iterator[list[tuple[str, bytes]]]:
+    """Each case's files, case by case in the order of ``counts``; processes hand them over in a folder beside ``out``."""
     cases = [(int(row.case), int(row.negative), int(row.positive)) for row in counts.itertuples()]
     if workers == 1:
         for case, negative, positive in cases:
             yield _files(case, negative, positive, seed)
         return
-    scratch = Path(tempfile.mkdtemp(prefix=".phantom-", dir=beside))
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=follow_parent)
-    try:
-        waiting, ahead = deque(), iter(cases)
-        for _ in cases:
-            while len(waiting) < 2 * workers and (following := next(ahead, None)):
-                target = scratch / f"{following[0]}"
-                waiting.append((target, pool.submit(_files_to, str(target), *following, seed)))
-            target, result = waiting.popleft()
-            lengths, content, start, files = result.result(), target.read_bytes(), 0, []
-            target.unlink()
-            for name, length in lengths:
-                files.append((name, content[start : start + length]))
-                start += length
-            yield files
-    finally:
-        pool.shutdown(cancel_futures=True)
-        shutil.rmtree(scratch, ignore_errors=True)
+    with packing.building(out.absolute().with_name(f"bhi-{out.name}")) as scratch:
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=follow_parent)
+        try:
+            waiting, ahead = deque(), iter(cases)
+            for _ in cases:
+                while len(waiting) < 2 * workers and (following := next(ahead, None)):
+                    target = scratch / f"{following[0]}"
+                    waiting.append((target, pool.submit(_files_to, str(target), *following, seed)))
+                target, result = waiting.popleft()
+                lengths, content, start, files = result.result(), target.read_bytes(), 0, []
+                target.unlink()
+                for name, length in lengths:
+                    files.append((name, content[start : start + length]))
+                    start += length
+                yield files
+        except (BrokenProcessPool, MemoryError) as error:
+            raise InputError(f"A process that paints ended early, perhaps for want of memory; {shown(out)} is not written.") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _files(case: int, negative: int, positive: int, seed: int) -> list[tuple[str, bytes]]:
     """One case's files, sorted by path."""
     pieces = draw_case(case, negative=negative, positive=positive, seed=seed)
-    return sorted((name, to_png(pixels)) for piece in pieces for name, pixels in piece.patches())
+    return sorted((name, phantom_files.to_png(pixels)) for piece in pieces for name, pixels in piece.patches())
 
 
 def _files_to(target: str, case: int, negative: int, positive: int, seed: int) -> list[tuple[str, int]]:

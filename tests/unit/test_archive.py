@@ -506,7 +506,7 @@ def test_a_killed_build_is_never_trusted_and_is_cleared_away(tmp_path):
         deadline = time.monotonic() + 30
         while not list(packs.glob("*/patches.npy")) and time.monotonic() < deadline:
             time.sleep(0.02)
-        packing._sweep(packs)
+        packing.sweep(packs)
         assert len(list(packs.glob("*/patches.npy"))) == 1, "a living build is left alone"
         process.send_signal(signal.SIGKILL)
     assert packed(tmp_path / "s.zip", tmp_path).folder == folder
