@@ -37,7 +37,7 @@ def cached(
 
     Args:
         front: takes patches in 0–255; runs in inference mode.
-        fetch: takes sample numbers, gives float patches (k, 50, 50, 3).
+        fetch: takes sample numbers, gives patches (k, 50, 50, 3) in 0–255.
         count: number of samples.
         identity: hash of the samples' pixels and order.
         views: views a sample, at least 1.

@@ -42,8 +42,13 @@ class Samples:
         return len(self.labels)
 
     def fetch(self, index: np.ndarray) -> np.ndarray:
-        """Patches of samples ``index``: float32 array (k, 50, 50, 3) in 0–255."""
+        """Patches of samples ``index``: array (k, 50, 50, 3) in 0–255; uint8, or float32 when some samples are synthetic.
+
+        The network's graph makes float32 of either: done here, it would move four times as many bytes.
+        """
         index = np.asarray(index)
+        if self.plan is None:
+            return self.patches[self.rows[index]]
         batch = np.empty((len(index), 50, 50, 3), dtype=np.float32)
         is_real = index < len(self.rows)
         batch[is_real] = self.patches[self.rows[index[is_real]]]
@@ -105,7 +110,7 @@ class Batches(keras.utils.PyDataset):
     """Batches for ``fit`` on any backend; the order of epoch ``e`` depends on the seed and ``e`` alone.
 
     Args:
-        fetch: takes sample numbers and a generator, gives the network's input for them.
+        fetch: takes sample numbers and the batch's own seed (ints, for ``default_rng``), gives the network's input for them.
         labels: int array (n,).
         batch_size: samples a batch.
         weights: float array (n,), or None for equal ones.
@@ -114,7 +119,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        fetch: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+        fetch: Callable[[np.ndarray, list[int]], np.ndarray],
         labels: np.ndarray,
         *,
         batch_size: int,
@@ -140,6 +145,5 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
         index = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        generator = np.random.default_rng([self.seed or 0, max(self.epoch, 0), number])
-        batch = self.fetch(index, generator), self.labels[index, None].astype(np.float32)
+        batch = self.fetch(index, [self.seed or 0, max(self.epoch, 0), number]), self.labels[index, None].astype(np.float32)
         return batch if self.weights is None else (*batch, self.weights[index])

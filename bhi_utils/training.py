@@ -245,7 +245,7 @@ def _raw(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe) -> t
     )
     rows = indices(pack.manifest, table, "val")
     labels = pack.manifest["label"].to_numpy()[rows]
-    return train, Batches(lambda index, _: pack.patches[rows[index]].astype(np.float32), labels, batch_size=64)
+    return train, Batches(lambda index, _: pack.patches[rows[index]], labels, batch_size=64)
 
 
 class _Cut:
@@ -277,7 +277,7 @@ class _Cut:
         for part, rows in self.rows.items():
             self.evaluated[part] = features.cached(
                 front,
-                lambda index, rows=rows: pack.patches[rows[index]].astype(np.float32),
+                lambda index, rows=rows: pack.patches[rows[index]],
                 len(rows),
                 identity=hashlib.sha256(fingerprint.encode() + rows.tobytes()).hexdigest(),
                 views=1,
@@ -300,8 +300,8 @@ class _Cut:
         return self._both(self.pooled["train"], self.pooled["val"])
 
     def _both(self, train: np.ndarray, valid: np.ndarray) -> tuple[Batches, Batches]:
-        def fetch(index: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-            return train[generator.integers(0, self.views, len(index)), index].astype(np.float32)
+        def fetch(index: np.ndarray, seed: list[int]) -> np.ndarray:
+            return train[np.random.default_rng(seed).integers(0, self.views, len(index)), index].astype(np.float32)
 
         samples, recipe = self.samples, self.recipe
         return (

@@ -57,8 +57,20 @@ def test_samples_come_from_training_cases_and_are_balanced_as_asked(pack, table,
     assert (negative == positive) == (mode in ("oversample", "smote"))
     assert weight[0] == pytest.approx(weight[1]) or mode == "none"
     batch = train.fetch(np.arange(len(train)))
-    assert batch.dtype == np.float32 and batch.shape == (len(train), 50, 50, 3)
+    assert batch.dtype == (np.float32 if mode == "smote" else np.uint8) and batch.shape == (len(train), 50, 50, 3)
     np.testing.assert_array_equal(batch[: len(train.rows)], pack.patches[train.rows])
+
+
+def test_a_network_learns_the_same_from_whole_numbers_as_from_floats(pack):
+    batch, labels = pack.patches[:8], pack.manifest["label"].to_numpy(np.float32)[:8, None]
+    found = []
+    for patches in (batch, batch.astype(np.float32)):
+        model = models.cnn(image_size=32, seed=0, filters=(4, 4))
+        model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+        loss = float(model.train_on_batch(patches, labels))
+        found.append([loss, *(weight.sum() for weight in model.get_weights())])
+    assert batch.dtype == np.uint8
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_case_in_two_parts_stops_training(pack, table):
