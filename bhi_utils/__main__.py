@@ -53,6 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         "--like-archive", action="store_true", help="the archive's 279 cases with their true counts, 277,524 patches, twice"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
+    command = _command(commands, "bench", _bench, "time the archive's handling beside other ways, at several sizes")
+    command.add_argument("--data", metavar="SOURCE", default="phantom", help="a zip of patches, or phantom: one of the archive's size")
+    command.add_argument("--sizes", type=int, nargs="+", metavar="N", help="numbers of patches (10,000 50,000 100,000 and all 277,524)")
+    command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
+    command.add_argument("--out", default="runs/studies", metavar="DIR", help="the folder of the result, and for scratch (%(default)s)")
     _command(commands, "notebooks", _notebooks, "run the notebooks with their defaults and keep their clean outputs in notebooks/")
     command = _command(commands, "app", _app, "classify patches in the browser")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help="a .bundle.json; by default the better model of the newest run")
@@ -152,6 +157,17 @@ def _phantom(options: argparse.Namespace) -> None:
     else:
         made = phantom.write(options.out, seed=options.seed, **sizes)
         print(f"Wrote a synthetic cohort to {shown(made)}.")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from bhi_utils import bench_archive
+
+    run = Run.open(options.out)
+    sizes = options.sizes or bench_archive.SIZES
+    result = bench_archive.study(run, options.data, sizes=sizes, repeats=options.repeats)
+    for table in (bench_archive.ingest_table, bench_archive.epochs_table, bench_archive.delivery_table, bench_archive.goals):
+        print(table(result).to_string(float_format="{:,.1f}".format), end="\n\n")
+    print(f"Wrote {bench_archive.RESULTS} to {shown(run.artifacts)}.")
 
 
 def _app(options: argparse.Namespace) -> None:
