@@ -3,12 +3,13 @@
 Every function takes a study's recorded result and returns a `Figure`; none of them shows or saves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from bhi_utils.plots import INK, style
+from bhi_utils.bench_archive import MEGABYTES
+from bhi_utils.plots import INK, THOUSANDS, style
 
 #: Colour-blind safe, told apart by shape and by place as well.
 LOOKS = ({"color": "#0072B2", "marker": "o"}, {"color": "#D55E00", "marker": "s"})
@@ -44,4 +45,46 @@ def leakage(result: Mapping[str, Any]) -> Figure:
     right.axvline(0, color=INK, linewidth=0.9)
     right.set_xlabel("difference in AUC, paired by case")
     right.set_title("What it gains over its honest partner")
+    return figure
+
+
+#: One look a side, in the order of the sides: told apart by marker and line as well as by colour.
+SIDES = (
+    {"color": "#0072B2", "marker": "o", "linestyle": "-"},
+    {"color": "#D55E00", "marker": "s", "linestyle": "--"},
+    {"color": "#00735C", "marker": "^", "linestyle": ":"},
+)
+
+
+def _grown(axis, sizes: Sequence[int], series: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Medians over the number of patches with the range of the repeats, one line a series, both axes logarithmic."""
+    for look, (name, cells) in zip(SIDES, series.items(), strict=False):
+        middle = [cell["median"] for cell in cells]
+        reach = [[cell["median"] - cell["low"] for cell in cells], [cell["high"] - cell["median"] for cell in cells]]
+        axis.errorbar(sizes, middle, yerr=reach, label=name, linewidth=1.4, markersize=5, capsize=2.5, **look)
+    axis.set(xscale="log", yscale="log", xlabel="patches")
+    axis.set_xticks(sizes, [f"{size / 1000:,.0f} k" for size in sizes])
+    axis.minorticks_off()
+    axis.grid(True)
+
+
+@style()
+def benchmarks(result: Mapping[str, Any]) -> Figure:
+    """How index and pack, their memory and an epoch grow with the number of patches; whiskers span the repeats."""
+    figure = Figure(figsize=(10.5, 3.8))
+    seconds, memory, speed = figure.subplots(1, 3)
+    ingest, epochs = result["ingest"], result["epochs"]
+    sizes = [row["patches"] for row in ingest]
+    times = {"index and pack": "index_and_pack_seconds", "unpack one copy": "unpack_one_copy_seconds"}
+    _grown(seconds, sizes, {name: [row[key] for row in ingest] for name, key in times.items()})
+    seconds.set(title="From the zip", ylabel="seconds", ylim=(None, 8 * seconds.get_ylim()[1]))
+    _grown(memory, sizes, {"all processes": [row["peak_uss_mb"] for row in ingest]})
+    memory.axhline(MEGABYTES, color=INK, linewidth=0.9, linestyle="--", label=f"goal: {MEGABYTES:,} MB")
+    memory.set(title="Memory of index and pack", ylabel="peak private memory (MB)", ylim=(10, 5000))
+    sides = [name for name in epochs[0] if name != "patches"]
+    _grown(speed, sizes, {name: [row[name] for row in epochs] for name in sides})
+    speed.set(title="One epoch, batches of 32", ylabel="patches per second", ylim=(None, 2e7))
+    for axis in (seconds, memory, speed):
+        axis.legend(loc="upper left")
+        axis.yaxis.set_major_formatter(THOUSANDS)
     return figure

@@ -20,10 +20,10 @@ NAMES = [path.stem for path in MODULES]
 FLOORS = {
     5: "__main__",
     4: "app pipeline",
-    3: "notebook leakage training predictor kernels parameters preflight records summary app_page evidence",
-    2: "models splits dealing plots plots_app plots_metrics plots_steps plots_studies features samples",
-    1: "__init__ paths published archive sources decode packing phantom phantom_render phantom_shapes quality balance augment metrics "
-    "cleaning download",
+    3: "notebook leakage training predictor kernels parameters preflight records summary app_page evidence bench_archive plots_studies",
+    2: "models splits dealing plots plots_app plots_metrics plots_steps features samples loaders",
+    1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes quality balance augment metrics "
+    "bench cleaning download",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 #: Distribution of an imported name where the two differ.
