@@ -22,8 +22,8 @@ FLOORS = {
     4: "app pipeline",
     3: "notebook leakage training predictor kernels parameters preflight records summary app_page evidence bench_archive plots_studies",
     2: "models splits dealing plots plots_app plots_metrics plots_steps features samples loaders",
-    1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes quality balance augment metrics "
-    "bench cleaning download",
+    1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
+    "quality balance augment metrics bench cleaning download",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 #: Distribution of an imported name where the two differ.
