@@ -128,8 +128,8 @@ class TestReadme:
         assert {"run", "test"} <= named <= TestMake.TARGETS
 
     def test_it_lists_every_notebook(self):
-        for path in (ROOT / "notebooks").glob("*.ipynb"):
-            assert f"(notebooks/{path.name})" in self.text()
+        for path in (*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks" / "studies").glob("*.ipynb")):
+            assert f"({path.relative_to(ROOT).as_posix()})" in self.text()
 
     def test_its_links_lead_somewhere(self):
         for link in re.findall(r"\]\(([^)#\s]+)", self.text()):
