@@ -97,9 +97,9 @@ def _source(source: str, seed: int) -> Path:
         if not path.is_file():
             raise InputError(f"{shown(path)} is a folder, and the benchmark begins with a zip: pass the archive's zip, or phantom.")
         return path
-    from bhi_utils import phantom, phantom_archive
+    from bhi_utils import phantom_archive, phantom_files
 
-    path = cache_dir() / "phantom" / f"like-archive-seed{seed}-v{phantom.VERSION}.zip"
+    path = cache_dir() / "phantom" / f"like-archive-seed{seed}-v{phantom_files.VERSION}.zip"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         phantom_archive.write(path, seed=seed)

@@ -92,6 +92,17 @@ def test_the_recorded_result_is_of_the_whole_archives_size():
     assert bench_archive.goals(result).index.str.contains("whole archive").sum() == 3
 
 
+def test_without_a_zip_a_synthetic_archive_is_painted_once(monkeypatch, tmp_path):
+    small = published.cases().nsmallest(2, "patches")
+    monkeypatch.setattr(published, "cases", small.copy)
+    monkeypatch.setenv("BHI_CACHE", str(tmp_path))
+    path = bench_archive._source("phantom", seed=0)
+    painted = path.stat().st_mtime_ns
+    cases, data = bench_archive._inventory(bench_archive._source("phantom", seed=0))
+    assert path.stat().st_mtime_ns == painted
+    assert cases.to_dict() == small.set_index("case")["patches"].to_dict() and data["synthetic"]
+
+
 @pytest.mark.parametrize(("options", "words"), [({"repeats": 0}, "one repeat"), ({"sizes": [0]}, "one patch")])
 def test_numbers_that_measure_nothing_are_refused(tmp_path, cohort, options, words):
     with pytest.raises(InputError, match=words):
