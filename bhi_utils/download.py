@@ -8,6 +8,7 @@ mount the data set, their folder is used and nothing is fetched.
 import logging
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from bhi_utils.packing import PATCH_BYTES, check_space
@@ -28,7 +29,8 @@ _REASONS = {
 def kept(folder: Path) -> Path | None:
     """The zip that an earlier download left in ``folder``, or None."""
     path = Path(folder) / f"{KAGGLE_HANDLE.rsplit('/', 1)[1]}.zip"
-    return path if path.is_file() else None
+    with suppress(OSError):  # a folder that may not be looked into
+        return path if path.is_file() else None
 
 
 def fetch(folder: Path) -> Path:
@@ -67,9 +69,15 @@ def fetch(folder: Path) -> Path:
     except DataCorruptionError as error:
         raise InputError(f"The download was damaged on its way and has been deleted: try again. {_MANUAL}") from error
     except requests.RequestException as error:
-        raise InputError(f"Kaggle cannot be reached ({_cause(error)}): check the network; what has come is kept. {_MANUAL}") from error
+        come = "; what has come is kept" if _size(part) else ""
+        raise InputError(f"Kaggle cannot be reached ({_cause(error)}): check the network{come}. {_MANUAL}") from error
     except OSError as error:
-        raise InputError(f"Cannot write {shown(part)}: {error.strerror or error}; free some disk space or pass another --out.") from error
+        reason = error.strerror or error
+        raise InputError(f"Cannot download to {shown(part)}: {reason}; free some disk space or pass another --out.") from error
+    except InputError:
+        raise
+    except ValueError as error:  # kagglehub's word for a kaggle.json that is none
+        raise InputError(f"Kaggle's credentials cannot be used ({error}): correct or delete them. {_MANUAL}") from error
     if not zipfile.is_zipfile(part):
         part.unlink()
         raise InputError(f"What Kaggle sent is no zip, and has been deleted: try again. {_MANUAL}")

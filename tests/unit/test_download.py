@@ -172,6 +172,23 @@ def test_each_refusal_is_one_sentence_with_the_way_by_hand(kaggle, tmp_path, sta
     assert "kaggle.com/datasets/" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", ["{broken", "[]", '{"username": "me"}'])
+def test_credentials_that_are_none_are_one_sentence(kaggle, tmp_path, content):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "kaggle.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"credentials cannot be used \(.*kaggle.json.*by hand") as caught:
+        download.fetch(tmp_path / "here")
+    assert "\n" not in str(caught.value) and not kaggle.asked and not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_that_cannot_be_written_is_one_sentence(kaggle, tmp_path, place):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match="Cannot download to .*pass another --out"):
+        download.fetch(tmp_path / place)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine" and not kaggle.asked
+
+
 def test_damaged_content_is_deleted(kaggle, tmp_path):
     kaggle.md5 = base64.b64encode(hashlib.md5(b"other").digest()).decode()
     with pytest.raises(InputError, match="damaged on its way"):
@@ -202,7 +219,8 @@ def test_the_command_says_where_the_zip_is_and_exits_with_2_when_nobody_answers(
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, "http://127.0.0.1:9")
     assert __main__.main(["download"]) == 2
     said = capsys.readouterr()
-    assert re.fullmatch(r"bhi: Kaggle cannot be reached \(.*\): check .*pass its path as the data\.\n", said.err) and not said.out
+    assert re.fullmatch(r"bhi: Kaggle cannot be reached \(.*\): check the network\. .*pass its path as the data\.\n", said.err)
+    assert not said.out
     assert not os.listdir(tmp_path / "cache" / "kaggle")
 
 
