@@ -213,7 +213,10 @@ def _zip_member(archive: BinaryIO, member: Member) -> bytes:
         header = archive.read(30)
         if member.offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
             raise Rejected("damaged zip: the member is not where the directory says")
-        archive.seek(sum(struct.unpack_from("<HH", header, 26)), io.SEEK_CUR)
+        length, extra = struct.unpack_from("<HH", header, 26)
+        if not _is_name(archive.read(length), member.name):
+            raise Rejected("damaged zip: the member has another name than in the directory")
+        archive.seek(extra, io.SEEK_CUR)
         data = archive.read(member.packed)
     except OSError as error:
         raise SourceChanged(error.strerror or str(error)) from error
@@ -225,3 +228,11 @@ def _zip_member(archive: BinaryIO, member: Member) -> bytes:
     if len(data) != member.size or zlib.crc32(data) != member.stamp:
         raise Rejected("damaged zip: the member's length or checksum is wrong")
     return data
+
+
+def _is_name(raw: bytes, name: str) -> bool:
+    """Whether ``raw``, from a member's own header, is the directory's ``name`` as `zipfile` gives it: a directory that points two names
+    at one member would make many patches of one.
+    """
+    names = (raw.partition(b"\0")[0].decode(encoding, "replace") for encoding in ("utf-8", "cp437"))
+    return name.replace("\\", "/") in (text.replace("\\", "/") for text in names)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from bhi_utils import paths
 from bhi_utils.decode import PATCH, Decoded, SourceChanged, decode_chunk, decode_to_file, follow_parent
 from bhi_utils.paths import InputError, shown
-from bhi_utils.sources import Listing, plain, require_classes, zip_state
+from bhi_utils.sources import Listing, brief, plain, require_classes, zip_state
 
 try:
     import fcntl
@@ -152,7 +152,7 @@ def _write_patches(
             bar.update(len(chunk))
     if not rows:
         (path, reason), where = min(rejected), shown(listing.source)
-        raise InputError(f"No readable patch in {where}: {len(rejected)} rejected, such as {path} ({reason}).")
+        raise InputError(f"No readable patch in {where}: {len(rejected)} rejected, such as {brief(path)} ({brief(reason)}).")
     stream.seek(0)
     if _write_header(stream, len(rows)) != begin:
         raise AssertionError("NumPy's header did not keep its length")

@@ -20,9 +20,9 @@ from bhi_utils.paths import InputError, shown
 
 LAYOUT = "<case>/<0 or 1>/<case>_idx5_x<X>_y<Y>_class<C>.png"
 _NAME = re.compile(r"(.+)_idx5_x([0-9]{1,9})_y([0-9]{1,9})_class([01])\.png", re.IGNORECASE | re.DOTALL)
-_CASE = re.compile(r"[0-9]{1,15}")
+_CASE, _DIGITS = re.compile(r"[0-9]{1,15}"), re.compile(r"[0-9]+")
 #: Part of every key: raise it when the packed form changes, so that old packs are left alone and new ones are made.
-_FORMAT = "bhi-pack 2"
+_FORMAT = "bhi-pack 3"
 #: How a synthetic cohort says what it is: a file of this name at its top, and a zip's comment that begins so.
 PHANTOM_MARKER, PHANTOM_FORMAT = "PHANTOM.json", "bhi-phantom"
 
@@ -87,7 +87,7 @@ def parse(parts: tuple[str, ...]) -> tuple[int, int, int, int] | str:
         return f"the name is not {LAYOUT.rsplit('/', 1)[1]}"
     case, x, y, label = match.groups()
     if not _CASE.fullmatch(case):
-        return "the case id is not a number"
+        return "the case id has more than 15 digits" if _DIGITS.fullmatch(case) else "the case id is not a number"
     if len(parts) < 3 or parts[-2] not in ("0", "1"):
         return f"not in a folder 0 or 1 of its case ({LAYOUT.rsplit('/', 1)[0]})"
     if parts[-2] != label:
@@ -100,6 +100,12 @@ def parse(parts: tuple[str, ...]) -> tuple[int, int, int, int] | str:
 def plain(text: str) -> str:
     """``text`` with unprintable characters escaped, so that every name fits on one line of a UTF-8 table."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def brief(text: str) -> str:
+    """``text`` for a sentence: like `plain`, and a very long one without its middle."""
+    text = plain(text)
+    return text if len(text) <= 200 else f"{text[:80]} … {text[-100:]}"
 
 
 def require_classes(source: Path, labels: Iterable[int]) -> None:
@@ -141,14 +147,18 @@ def _files(root: Path, rejected: list[tuple[str, str]]) -> Iterator[tuple[str, t
             with os.scandir(root.joinpath(*folder)) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            where = shown(root.joinpath(*folder))
-            why = error.strerror or error
-            raise InputError(f"Cannot read the folder {plain(where)}: {why}; check its permissions.") from error
+            where, why = brief(shown(root.joinpath(*folder))), error.strerror or error
+            raise InputError(f"Cannot read the folder {where}: {why}; make it readable, or take it out of the source.") from error
         for entry in entries:
             parts = (*folder, entry.name)
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
-            if entry.is_dir():
+            try:
+                leads_on = entry.is_dir()
+            except OSError as error:  # a link in a circle, or into a folder that may not be read
+                rejected.append((plain("/".join(parts)), f"cannot be read: {error.strerror or error}"))
+                continue
+            if leads_on:
                 target = Path(entry.path).resolve() if entry.is_symlink() else None
                 if target not in followed:
                     stack.append(parts)
@@ -206,7 +216,10 @@ def _zip_members(infos: list[zipfile.ZipInfo], rejected: list) -> Iterator[tuple
 
 
 def _choose(found: Iterable[tuple[str, tuple[str, ...], Any]], rejected: list) -> tuple[list[tuple], int]:
-    """One file for each position, the copy nearest to the root, as (place, name, handle); and the number skipped."""
+    """One file for each position, the copy nearest to the root, as (place, name, handle); and the number of copies skipped.
+
+    A zip's directory tells when a copy is none, but has other bytes: that is listed. In a folder it would have to be read.
+    """
     best: dict[tuple[int, int, int], dict[int, tuple[int, str, Any]]] = {}
     skipped = 0
     for name, parts, handle in found:
@@ -216,9 +229,13 @@ def _choose(found: Iterable[tuple[str, tuple[str, ...], Any]], rejected: list) -
             continue
         labels = best.setdefault(place[:3], {})
         rank = (len(parts), name, handle)
-        skipped += place[3] in labels
-        if place[3] not in labels or rank[:2] < labels[place[3]][:2]:
-            labels[place[3]] = rank
+        if place[3] in labels:
+            rank, other = sorted((labels[place[3]], rank), key=lambda copy: copy[:2])
+            if isinstance(handle, zipfile.ZipInfo) and (other[2].CRC, other[2].file_size) != (rank[2].CRC, rank[2].file_size):
+                rejected.append((plain(other[1]), "the same position has another patch of this class, with other bytes"))
+            else:
+                skipped += 1
+        labels[place[3]] = rank
     chosen = []
     for position, labels in best.items():
         for label, (_, name, handle) in labels.items():
@@ -245,7 +262,7 @@ def _nothing(listing: Listing) -> str:
     where = shown(listing.source)
     if listing.rejected:
         (path, reason), count = listing.rejected[0], len(listing.rejected)
-        return f"No usable patch in {where}: {count} rejected, such as {path} ({reason}); the layout is {LAYOUT}."
+        return f"No usable patch in {where}: {count} rejected, such as {brief(path)} ({brief(reason)}); the layout is {LAYOUT}."
     if listing.kind == "folder":
         zips = sorted(path.name for path in listing.source.glob("*.zip"))
         if zips:
