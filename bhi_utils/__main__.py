@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="run the notebooks with papermill"))
     command = _command(commands, "index", _index, "what is in a data source, and what is wrong with it")
     command.add_argument("source", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
-    command.add_argument("--out", type=Path, help="also write manifest.csv.gz and rejected.csv to this folder")
+    command.add_argument("--out", type=Path, help="the folder for index.json and the lists (runs/index)")
     command = _command(commands, "download", _download, "fetch the real archive from Kaggle as one zip")
     command.add_argument("--out", type=Path, help="the folder for the zip (data/kaggle, where --data kaggle looks)")
     command = _command(commands, "phantom", _phantom, "write a synthetic cohort in the archive's layout")
@@ -119,23 +119,23 @@ def _reporting(job: Callable[[], object]) -> int:
 
 
 def _index(options: argparse.Namespace) -> None:
-    from bhi_utils import archive
-    from bhi_utils.paths import write_csv
+    from bhi_utils import archive, inspection
+    from bhi_utils.paths import write_csv, write_json
 
     pack = archive.pack(archive.find_source(options.source, cache=cache_dir()), cache_dir())
-    table = archive.summary(pack)
-    width = max(map(len, table["what"]))
+    out = options.out or project_root() / "runs" / "index"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot use {shown(out)} for the lists: {error.strerror or error}; pass another --out.") from error
+    found = inspection.inspect(pack)
+    write_json(out / "index.json", found.facts)
+    write_csv(out / "measures.csv.gz", found.measures)
+    write_csv(out / "manifest.csv.gz", pack.manifest)
+    write_csv(out / "rejected.csv", pack.rejected)
     print(f"{pack.info['source']} ({pack.info['kind']}{', SYNTHETIC' if pack.info['synthetic'] else ''})")
-    for what, value in table.itertuples(index=False):
-        print(f"  {what.ljust(width)}  {value}")
-    for path, reason in pack.rejected.head(10).itertuples(index=False):
-        print(f"  rejected: {path} ({reason})")
-    if len(pack.rejected) > 10:
-        print(f"  … and {len(pack.rejected) - 10:,} more; --out DIR writes the whole list.")
-    if options.out:
-        write_csv(options.out / "manifest.csv.gz", pack.manifest)
-        write_csv(options.out / "rejected.csv", pack.rejected)
-        print(f"Wrote manifest.csv.gz and rejected.csv to {shown(options.out)}.")
+    print(found.text())
+    print(f"Wrote index.json, measures.csv.gz, manifest.csv.gz and rejected.csv to {shown(out)}.")
 
 
 def _download(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import packing, sources
+from bhi_utils import measures, packing, sources
 from bhi_utils.decode import PATCH
 from bhi_utils.paths import InputError, Run, project_root, shown, write_atomic, write_json
 
@@ -166,36 +166,42 @@ def open_dataset(run: Run) -> Pack:
     return replace(found, info={**found.info, "source": source})
 
 
-def duplicates(pack: Pack) -> pd.DataFrame:
+def duplicates(pack: Pack, *, digests: np.ndarray | None = None) -> pd.DataFrame:
     """Find groups of patches with exactly the same pixels, largest first.
 
     Columns: ``patches``, ``cases`` and ``positive`` count the group; ``across_cases`` and ``contradictory`` (both
     labels) say what is wrong with it; ``blank`` marks one single colour, such as bare glass; ``rows`` are its row
     numbers in the manifest.
+
+    Args:
+        pack: the patches.
+        digests: `measures.digests` of all of them, when they are known already.
     """
     sizes = pack.manifest[["width", "height"]].to_numpy(np.uint8)
-    pairs = zip(pack.patches, sizes, strict=True)
-    digests = [blake2b(patch, digest_size=16, key=size.tobytes()).digest() for patch, size in pairs]
-    table = pack.manifest[["case", "label"]].assign(digest=digests)
-    table = table[table["digest"].duplicated(keep=False)]
-    found = []
-    for _, group in table.groupby("digest", sort=False):
-        width, height = sizes[group.index[0]]
-        pixels = pack.patches[group.index[0], :height, :width].reshape(-1, 3)
-        found.append(
-            {
-                "patches": len(group),
-                "cases": group["case"].nunique(),
-                "positive": int(group["label"].sum()),
-                "across_cases": group["case"].nunique() > 1,
-                "contradictory": group["label"].nunique() > 1,
-                "blank": bool((pixels == pixels[0]).all()),
-                "rows": tuple(group.index),
-            }
-        )
-    columns = ["patches", "cases", "positive", "across_cases", "contradictory", "blank", "rows"]
-    groups = pd.DataFrame(found, columns=columns)
-    return groups.sort_values("patches", ascending=False, kind="stable", ignore_index=True)
+    digests = measures.digests(pack.patches, sizes) if digests is None else digests
+    cases, labels = pack.manifest["case"].to_numpy(), pack.manifest["label"].to_numpy(np.int64)
+    order = np.lexsort((cases, *digests.T))  # a group's rows lie together, and in it those of a case
+    same, changed = (digests[order][1:] == digests[order][:-1]).all(axis=1), np.diff(cases[order]) != 0
+    starts = np.flatnonzero(np.r_[True, ~same])
+    counts = np.diff(np.r_[starts, len(order)])
+    found = pd.DataFrame({"patches": counts, "cases": 1 + np.add.reduceat(np.r_[False, changed & same], starts, dtype=np.int64)})
+    found["positive"] = np.add.reduceat(labels[order], starts)
+    found = found.assign(across_cases=found["cases"] > 1, contradictory=found["positive"].between(1, counts - 1))
+    found, starts, counts = found[counts > 1], starts[counts > 1], counts[counts > 1]
+    rows = [np.sort(order[start : start + count]) for start, count in zip(starts, counts, strict=True)]
+    first = np.array([group[0] for group in rows], np.int64)
+    found = found.assign(blank=_blank(pack.patches, sizes, first), rows=[tuple(group.tolist()) for group in rows], first=first)
+    return found.sort_values(["patches", "first"], ascending=[False, True], ignore_index=True).drop(columns="first")
+
+
+def _blank(patches: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Whether each of ``rows`` is a patch of one single colour, its padding aside."""
+    patches, found = np.asarray(patches), np.zeros(len(rows), bool)  # a plain view: slicing a map is slow
+    for place, row in enumerate(rows):
+        width, height = sizes[row]
+        begin = patches[row, 0, :width]
+        found[place] = (begin == begin[0]).all() and (patches[row, :height, :width] == begin[0]).all()
+    return found
 
 
 def summary(pack: Pack) -> pd.DataFrame:
