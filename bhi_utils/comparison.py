@@ -31,7 +31,7 @@ def compare(manifest: pd.DataFrame, *, synthetic: bool) -> dict[str, Any]:
         name: {"found": count, "published": whole.get(name), "difference": count - whole[name] if compared else None}
         for name, count in counts.items()
     }
-    table = found.join(known if compared else known.iloc[:0], how="outer", rsuffix="_published").sort_index()
+    table = found.join((known if compared else known.iloc[:0]).add_prefix("published_"), how="outer").sort_index()
     cases = [_case(int(case), *numbers, compared=compared) for case, *numbers in table.itertuples()]
     states = {state: sum(case["state"] == state for case in cases) for state in STATES} if compared else {}
     return {"compared": compared, "totals": totals, "states": states, "cases": cases}
