@@ -205,6 +205,8 @@ def _zip_members(infos: list[zipfile.ZipInfo], rejected: list) -> Iterator[tuple
             rejected.append((plain(info.filename), "unsafe zip member: an absolute path"))
         elif ".." in parts:
             rejected.append((plain(info.filename), "unsafe zip member: its path leaves the zip"))
+        elif "\0" in info.orig_filename:
+            rejected.append((plain(info.orig_filename), "unsafe zip member: a zero byte in its name"))
         elif stat.S_ISLNK(info.external_attr >> 16):
             rejected.append((plain(info.filename), "unsafe zip member: a symbolic link"))
         elif not name.lower().endswith(".png") or any(part.startswith(".") or part == "__MACOSX" for part in parts):

@@ -419,21 +419,6 @@ def test_a_pipe_is_neither_read_as_source_nor_as_patch(tmp_path):
     assert reasons(packed(folder, tmp_path)) == {name(8863, 0, 999): "not a regular file"}
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_what_may_not_be_read_is_refused_as_a_folder_and_rejected_as_a_patch(tmp_path):
-    folder = as_folder(tmp_path / "f", good() | {name(8863, 0, 999): png()})
-    (folder / name(8863, 0, 999)).chmod(0)
-    assert "no permission" in reasons(packed(folder, tmp_path))[name(8863, 0, 999)]
-    (folder / name(8863, 0, 999)).chmod(0o644)
-    assert packed(folder, tmp_path).info["rejected"] == 0
-    (folder / "8863").chmod(0)
-    try:
-        with pytest.raises(InputError, match="Cannot read the folder"):
-            packed(folder, tmp_path)
-    finally:
-        (folder / "8863").chmod(0o755)
-
-
 def test_a_source_that_changes_while_it_is_read_gives_no_pack(tmp_path):
     folder = as_folder(tmp_path / "f", good())
     listing = sources.index(folder)
