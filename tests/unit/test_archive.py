@@ -498,12 +498,20 @@ def test_a_killed_build_is_never_trusted_and_is_cleared_away(tmp_path):
     assert list(packs.iterdir()) == [folder]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A zip of three chunks, one of its files broken, and its pack."""
+    files = {name(case, k % 2, 1 + 50 * k): png(k % 50) for case in (7, 8) for k in range(600)} | {name(7, 0, 90001): b"broken"}
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source = as_zip(folder / "s.zip", files)
+    return source, archive.pack(source, folder / "cache", workers=1, progress=False)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("moment", [*range(9), "workers"])
-def test_a_job_killed_at_any_moment_leaves_no_pack_and_a_rerun_gives_the_bytes_of_an_undisturbed_one(tmp_path, moment):
+def test_a_job_killed_at_any_moment_leaves_no_pack_and_a_rerun_gives_the_bytes_of_an_undisturbed_one(undisturbed, tmp_path, moment):
     """Moments: while patches are decoded, between any two files that are written, and before and after the final rename."""
-    files = {name(case, k % 2, 1 + 50 * k): png(k % 50) for case in (7, 8) for k in range(600)} | {name(7, 0, 90001): b"broken"}
-    source = as_zip(tmp_path / "s.zip", files)
+    source, expected = undisturbed
     body = """
         import os, signal, sys
         from pathlib import Path
@@ -532,9 +540,9 @@ def test_a_job_killed_at_any_moment_leaves_no_pack_and_a_rerun_gives_the_bytes_o
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     whole = [folder for folder in (cache / "packs").glob("[!.]*")]
     assert len(whole) == (moment == 8)
-    pack, undisturbed = packed(source, tmp_path), archive.pack(source, tmp_path / "other", progress=False)
+    pack = packed(source, tmp_path)
     assert {path.name for path in pack.folder.iterdir()} == PACK_FILES and list((cache / "packs").iterdir()) == [pack.folder]
-    assert all((pack.folder / file).read_bytes() == (undisturbed.folder / file).read_bytes() for file in PACK_FILES)
+    assert all((pack.folder / file).read_bytes() == (expected.folder / file).read_bytes() for file in PACK_FILES)
 
 
 def test_packing_goes_on_where_killed_worker_processes_left_off(tmp_path, capsys):

@@ -183,7 +183,7 @@ def test_mean_colour_hardly_tells_the_classes_apart(cohort):
 
 
 def test_texture_without_colour_tells_the_classes_apart(cohort):
-    patches, labels, cases = cohort
+    patches, labels, cases = (array[::2] for array in cohort)
     assert 0.75 < auc_by_case(texture(patches), labels, cases) < 0.97
 
 
