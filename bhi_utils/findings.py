@@ -141,21 +141,21 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         ("rejected", facts["rejected"]["files"]),
         ("positions with both labels", facts["same_position"]["positions"]),
         ("exact duplicates", exact["surplus"]),
-        ("  groups within a case", exact["within_a_case"]["groups"]),
-        ("  groups across cases", exact["across_cases"]["groups"]),
-        ("  groups with both labels", exact["both_labels"]["groups"]),
+        ("exact: groups within a case", exact["within_a_case"]["groups"]),
+        ("exact: groups across cases", exact["across_cases"]["groups"]),
+        ("exact: groups with both labels", exact["both_labels"]["groups"]),
         ("repeated patches of one colour", exact["one_colour"]["surplus"]),
         ("near-duplicate pairs", near["pairs"]),
-        ("  within a case", near["within_a_case"]["pairs"]),
-        ("  across cases", near["across_cases"]["pairs"]),
-        ("  with both labels", near["both_labels"]),
-        ("  patches too empty to compare", near["not_compared"]),
-        ("  patches compared in part", near["crowded"]),
+        ("near: pairs within a case", near["within_a_case"]["pairs"]),
+        ("near: pairs across cases", near["across_cases"]["pairs"]),
+        ("near: pairs with both labels", near["both_labels"]),
+        ("near: patches not compared", near["not_compared"]),
+        ("near: patches compared in part", near["crowded"]),
         ("padded edge patches", facts["edge_patches"]["patches"]),
         ("sizes other than 50×50", len(facts["edge_patches"]["sizes"])),
     ]
     table += [(text, f"{count:,}", "", "") for text, count in more]
-    flags = (("background", "mostly background"), ("pen", "pen or ink"), ("fold", "fold"), ("blur", "blurred beside their case"))
+    flags = (("background", "mostly background"), ("pen", "pen or ink"), ("fold", "fold"), ("blur", "blurred, for their case"))
     return table + [(text, f"{facts[name]['patches']:,} ({facts[name]['patches'] / patches:.2%})", "", "") for name, text in flags]
 
 

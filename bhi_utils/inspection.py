@@ -58,10 +58,12 @@ class Inspection:
     Attributes:
         facts: everything in plain numbers, texts and lists: the content of ``index.json``.
         measures: one row a patch in the manifest's order, with its measures and flags.
+        duplicates: the groups of patches with equal pixels, as `archive.duplicates` gives them.
     """
 
     facts: dict[str, Any]
     measures: pd.DataFrame
+    duplicates: pd.DataFrame
 
     def table(self) -> pd.DataFrame:
         """The facts in brief, as a table of texts: ``what``, ``found``, and where they apply ``published`` and ``difference``."""
@@ -80,19 +82,20 @@ def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspectio
     workers = min(workers or (cores if len(pack.patches) >= _WORTH_WORKERS else 1), 32)
     records = _measured(pack, workers, progress)
     table, info, manifest = _measures(pack, records), pack.info, pack.manifest
+    duplicates = archive.duplicates(pack, digests=records["digest"])
     facts = {
         **{name: info[name] for name in ("source", "kind", "synthetic", "fingerprint")},
         **comparison.compare(manifest, synthetic=info["synthetic"]),
         "nested_copy": info["nested_copy"],
         "rejected": findings.rejected(pack.rejected),
         "same_position": findings.same_position(pack.rejected),
-        "exact_duplicates": findings.exact(manifest, archive.duplicates(pack, digests=records["digest"])),
+        "exact_duplicates": findings.exact(manifest, duplicates),
         "near_duplicates": findings.near(manifest, _near(pack, records, workers)),
         "edge_patches": findings.edges(manifest),
         **{name: findings.flagged(manifest, table, name, *FLAGS[name]) for name in FLAGS},
     }
     facts["verdict"] = f"{comparison.verdict(facts)} {findings.concerns(facts)}"
-    return Inspection(facts, table)
+    return Inspection(facts, table, duplicates)
 
 
 def _measured(pack: Pack, workers: int, progress: bool) -> np.ndarray:
