@@ -17,7 +17,7 @@ import pandas as pd
 
 from bhi_utils import measures, packing, sources
 from bhi_utils.decode import PATCH
-from bhi_utils.paths import InputError, Run, project_root, shown, write_atomic, write_json
+from bhi_utils.paths import InputError, Run, exists, project_root, shown, write_atomic, write_json
 
 __all__ = ["PATCH", "Pack", "describe", "duplicates", "find_source", "open_dataset", "open_pack", "pack", "per_case"]
 __all__ += ["summary"]
@@ -64,7 +64,7 @@ def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None =
         raise InputError("DATA is empty: pass phantom, kaggle, or a folder or zip in the archive's layout.")
     path = Path(text).expanduser()
     for candidate in (path, project_root() / path):
-        if candidate.exists():
+        if exists(candidate):
             return candidate
     raise InputError(f"{shown(path)} does not exist: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
 
@@ -87,13 +87,14 @@ def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) 
         packing.build(listing, folder, workers=workers, progress=progress)
     found = open_pack(folder)
     if listing.state:
-        write_json(_note(source, packs), {"state": listing.state, "pack": folder.name})
+        with suppress(InputError):  # a full disk: the note saves time and is no part of the pack
+            write_json(_note(source, packs), {"state": listing.state, "pack": folder.name})
     return _shown_as(found, source)
 
 
 def _is_whole(folder: Path) -> bool:
     """Whether ``folder`` holds a pack; one that was damaged after it was made is put out of the way."""
-    if not folder.exists():
+    if not exists(folder):
         return False
     try:
         open_pack(folder)

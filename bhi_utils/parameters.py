@@ -14,7 +14,7 @@ from typing import Any
 import papermill
 import yaml
 
-from bhi_utils.paths import InputError, project_root
+from bhi_utils.paths import InputError, exists, project_root
 
 #: The types a parameters cell may use.
 TYPES = ("int", "float", "str", "bool", "list")
@@ -107,7 +107,7 @@ def absolute(values: Mapping[str, Any], *, base: Path) -> dict[str, Any]:
     made = dict(values)
     for name in PATHS:
         value = values.get(name)
-        if isinstance(value, str) and value not in WORDS and (base / Path(value).expanduser()).exists():
+        if isinstance(value, str) and value not in WORDS and exists(base / Path(value).expanduser()):
             made[name] = str((base / Path(value).expanduser()).resolve())
     return made
 

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,18 @@ def shown(path: Path) -> str:
         return Path(path).as_posix()
 
 
+def exists(path: Path) -> bool:
+    """Whether ``path`` is there.
+
+    Raises:
+        InputError: it cannot be told, for want of permission or because no file can have such a name.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(f"Cannot look for {shown(path)[:200]}: {error.strerror or error}; check the path and its permissions.") from error
+
+
 @contextmanager
 def write_atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; replaces it when the block ends well and is removed when it does not.
@@ -62,16 +74,17 @@ def write_atomic(path: Path) -> Iterator[Path]:
         InputError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # a plain name rather than tempfile's: that makes files which only their owner may read
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"Cannot write {shown(path)}: {error.strerror or error}; free some disk space or check the folder.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:

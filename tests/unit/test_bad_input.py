@@ -228,6 +228,12 @@ def test_folders_nested_deeper_than_a_path_can_be_are_one_sentence(tmp_path):
     assert len(str(caught.value)) < 500 and not (tmp_path / "cache").exists()
 
 
+def test_a_name_that_no_file_can_have_is_one_sentence(capsys):
+    assert main(["index", "x" * 300]) == 2 == main(["run", "--dry-run", "--data", "x" * 300])
+    said = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("bhi: Cannot look for xxx") and len(line) < 400 for line in said)
+
+
 @pytest.fixture
 def public():
     """A folder that every user may enter, unlike pytest's own."""
@@ -284,6 +290,9 @@ def test_what_may_not_be_read_or_written_is_a_sentence_or_a_rejection(public):
             tried(source, lambda: listed(source))
         for cache in ("kept", "kept/below"):
             tried(f"cache {cache}", lambda: listed("f", cache))
+        tried("a path below a locked folder", lambda: str(archive.find_source(str(root / "secret/p.zip"), cache=root / "cache")))
+        tried("phantom into a kept cache", lambda: str(archive.find_source("phantom", cache=root / "kept")))
+        tried("cache within a locked folder", lambda: listed("f", "secret/within"))
         for out in ("kept/p.zip", "kept/p", "secret/p.zip"):
             tried(out, lambda: phantom.write(root / out, cases=1, patches_per_case=12))
         for out in ("kept/below", "secret/within"):
@@ -298,6 +307,9 @@ def test_what_may_not_be_read_or_written_is_a_sentence_or_a_rejection(public):
     found = json.loads(done.stdout)
     assert found["patch"] == ["no permission to read the file"] and found["open.zip"] == []
     assert found["linked"] == ["cannot be read: Permission denied"]
+    assert found["a path below a locked folder"].startswith("InputError: Cannot look for ")
+    for what in ("phantom into a kept cache", "cache within a locked folder"):
+        assert found[what].startswith("InputError: Cannot ") and "Permission denied" in found[what]
     for what, words in {
         "case": "Cannot read the folder",
         "secret": "Cannot read the folder",
