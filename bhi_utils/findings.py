@@ -46,7 +46,8 @@ def exact(manifest: pd.DataFrame, groups: pd.DataFrame) -> dict[str, Any]:
     """Patches with equal pixels; ``groups`` is what `archive.duplicates` gives. One colour, bare glass say, is told apart."""
     told, blank = groups[~groups["blank"]], groups[groups["blank"]]
     within, across = told[~told["across_cases"]], told[told["across_cases"]]
-    shown = groups.head(GROUPS)
+    # what misleads most comes first, so that the cap cannot hide it
+    shown = groups.sort_values(["blank", "contradictory", "across_cases"], ascending=[True, False, False], kind="stable").head(GROUPS)
     listed = [_group(manifest, rows, one_colour=bool(blank)) for rows, blank in zip(shown["rows"], shown["blank"], strict=True)]
     return {
         "surplus": _surplus(told),
@@ -64,7 +65,9 @@ def near(manifest: pd.DataFrame, found: NearDuplicates) -> dict[str, Any]:
     cases, labels = (manifest[name].to_numpy()[found.pairs] for name in ("case", "label"))
     across, both = cases[:, 0] != cases[:, 1], labels[:, 0] != labels[:, 1]
     frame = pd.DataFrame({"group": np.repeat(found.group, 2), "row": found.pairs.ravel()}).drop_duplicates()
-    groups = sorted((sorted(rows) for _, rows in frame.groupby("group")["row"]), key=lambda rows: (-len(rows), rows[0]))
+    place, label = manifest["case"].to_numpy(), manifest["label"].to_numpy()
+    groups = [np.sort(rows) for rows in frame.groupby("group")["row"].unique()]
+    groups.sort(key=lambda rows: (-np.ptp(label[rows]), not np.ptp(place[rows]), -len(rows), rows[0]))  # what misleads most comes first
     return {
         "criterion": {
             "rms_at_most": near_duplicates.LEVEL,
@@ -137,7 +140,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     table.append(("IDC share", *(f"{share:.1%}" for share in shares), *[""] * (3 - len(shares))))
     more = [(_STATES[state], count) for state, count in facts["states"].items()]
     more += [
-        ("skipped: nested second copy", facts["nested_copy"]),
+        ("skipped: nested second copy", facts["nested_copy"]["files"]),
         ("rejected", facts["rejected"]["files"]),
         ("positions with both labels", facts["same_position"]["positions"]),
         ("exact duplicates", exact["surplus"]),

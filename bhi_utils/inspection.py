@@ -86,7 +86,7 @@ def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspectio
     facts = {
         **{name: info[name] for name in ("source", "kind", "synthetic", "fingerprint")},
         **comparison.compare(manifest, synthetic=info["synthetic"]),
-        "nested_copy": info["nested_copy"],
+        "nested_copy": {"files": info["nested_copy"], "every_patch_twice": info["nested_copy"] == info["patches"]},
         "rejected": findings.rejected(pack.rejected),
         "same_position": findings.same_position(pack.rejected),
         "exact_duplicates": findings.exact(manifest, duplicates),

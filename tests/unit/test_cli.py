@@ -52,9 +52,20 @@ def test_a_phantom_is_written_and_indexed(tmp_path, capsys):
     assert main(["index", str(tmp_path / "p.zip"), "--out", str(tmp_path / "lists")]) == 0
     said = capsys.readouterr().out
     assert "SYNTHETIC" in said and "IDC share" in said
+    facts = json.loads((tmp_path / "lists" / "index.json").read_text(encoding="utf-8"))
+    assert " ".join(said.splitlines()[:-1]).endswith(facts["verdict"]) and said.splitlines()[-1].startswith("Wrote index.json")
+    assert len(pd.read_csv(tmp_path / "lists" / "measures.csv.gz")) == facts["totals"]["patches"]["found"]
     manifest = pd.read_csv(tmp_path / "lists" / "manifest.csv.gz")
     assert manifest["case"].nunique() == 4 and list(manifest.columns) == ["case", "x", "y", "label", "path", "width", "height"]
     assert (tmp_path / "lists" / "rejected.csv").is_file()
+
+
+def test_an_index_that_cannot_be_written_is_told_in_one_sentence(tmp_path, capsys):
+    assert main(["phantom", str(tmp_path / "p.zip"), "--cases", "4", "--patches", "12"]) == 0
+    (tmp_path / "file").touch()
+    capsys.readouterr()
+    assert main(["index", str(tmp_path / "p.zip"), "--out", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("bhi: Cannot use")
 
 
 def test_wrong_input_exits_with_2_and_one_sentence(tmp_path, capsys):
