@@ -101,6 +101,7 @@ def measure(patches: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def digests(patches: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """A hash of each patch's size and pixels, uint64 (k, 2): equal ones mean equal pixels."""
+    patches = np.ascontiguousarray(patches)
     hashes = [blake2b(patch, digest_size=16, key=size.tobytes()).digest() for patch, size in zip(patches, sizes, strict=True)]
     return np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2)
 
