@@ -73,6 +73,7 @@ def near(manifest: pd.DataFrame, found: NearDuplicates) -> dict[str, Any]:
             "rms_at_most": near_duplicates.LEVEL,
             "part_of_contrast_at_most": near_duplicates.PART,
             "descriptors_within": near_duplicates.RADIUS,
+            "coarse_rms_at_most": near_duplicates.STRUCTURE,
             "neighbours_at_most": near_duplicates.NEIGHBOURS,
             "contrast_at_least": near_duplicates.PLAIN,
         },
