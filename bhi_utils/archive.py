@@ -20,7 +20,6 @@ from bhi_utils.decode import PATCH
 from bhi_utils.paths import InputError, Run, exists, project_root, shown, write_atomic, write_json
 
 __all__ = ["PATCH", "Pack", "describe", "duplicates", "find_source", "open_dataset", "open_pack", "pack", "per_case"]
-__all__ += ["summary"]
 
 #: What ``dataset.json`` holds beside the pack's own path.
 _FACTS = ("source", "kind", "synthetic", "fingerprint", "patches", "cases", "positive")
@@ -203,25 +202,6 @@ def _blank(patches: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> np.ndarr
         begin = patches[row, 0, :width]
         found[place] = (begin == begin[0]).all() and (patches[row, :height, :width] == begin[0]).all()
     return found
-
-
-def summary(pack: Pack) -> pd.DataFrame:
-    """What is in the pack and what was set aside, as a table of texts: ``what``, ``value``."""
-    info, groups = pack.info, duplicates(pack)
-    odd = pack.manifest.loc[(pack.manifest["width"] < PATCH) | (pack.manifest["height"] < PATCH), ["width", "height"]]
-    rows = [
-        ("patches", f"{info['patches']:,}"),
-        ("IDC+", f"{info['positive']:,}"),
-        ("IDC−", f"{info['patches'] - info['positive']:,}"),
-        ("cases", f"{info['cases']:,}"),
-        ("IDC share", f"{info['positive'] / info['patches']:.1%}"),
-        ("skipped: nested second copy", f"{info['nested_copy']:,}"),
-        ("rejected", f"{info['rejected']:,}"),
-        ("padded edge patches", f"{info['padded']:,}"),
-        ("sizes other than 50×50", f"{len(odd.drop_duplicates()):,}"),
-        ("exact duplicates", f"{int((groups['patches'] - 1).sum()):,}"),
-    ]
-    return pd.DataFrame(rows, columns=["what", "value"])
 
 
 def per_case(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -656,8 +656,7 @@ def test_exact_duplicates_are_grouped_with_what_is_wrong_with_them(tmp_path):
     assert list(groups["across_cases"]) == [True, False] and list(groups["contradictory"]) == [True, False]
     assert list(groups["blank"]) == [False, True]
     assert pack.manifest.loc[list(groups["rows"][0]), "case"].tolist() == [8863, 10253, 10253]
-    table = archive.summary(pack).set_index("what")["value"]
-    assert table["exact duplicates"] == "3" and table["patches"] == "14" and table["padded edge patches"] == "1"
+    assert pack.info["patches"] == 14 and pack.info["padded"] == 1
     cases = archive.per_case(pack.manifest).set_index("case")
     assert cases.loc[8863, ["patches", "positive", "share"]].tolist() == [7, 3, 3 / 7]
 
