@@ -1,15 +1,12 @@
 """From the bytes of one patch file to its pixels, or to the reason why not. Used by ``packing``, also in its workers.
 
-It imports NumPy and Pillow only: a spawned worker starts as a fresh Python that loads this module and no other of ours.
+It imports NumPy and Pillow only: a spawned worker starts as a fresh Python that loads this module and hardly any other of ours.
 """
 
 import io
-import multiprocessing
 import os
-import signal
 import stat
 import struct
-import threading
 import warnings
 import zlib
 from pathlib import Path
@@ -73,19 +70,6 @@ def file_stamp(status: os.stat_result) -> int:
     return status.st_mtime_ns << 16 | stat.S_IMODE(status.st_mode)
 
 
-def follow_parent() -> None:
-    """Make a worker process end when its parent is killed, and leave Ctrl+C to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    if parent is not None:
-        threading.Thread(target=watch, daemon=True).start()
-
-
 def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
     """Decode ``members`` of the zip or folder ``source`` in their order.
 
@@ -118,11 +102,7 @@ def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
 
 
 def decode_to_file(target: str, source: str, zipped: bool, members: list[Member]) -> Decoded:
-    """Like ``decode_chunk``, but leave the pixels in the file ``target`` rather than return them.
-
-    Megabytes sent back through the pool's pipe would keep workers waiting in the middle of a message; one killed there,
-    for want of memory say, would leave the parent waiting for ever.
-    """
+    """Like ``decode_chunk``, but leave the pixels in the file ``target``: a worker's results should be small, see ``pool``."""
     done = decode_chunk(source, zipped, members)
     Path(target).write_bytes(done.patches)
     return done._replace(patches=done.patches[:0])

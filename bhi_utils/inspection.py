@@ -4,24 +4,18 @@ The measures are simple. They point at patches that are worth a look, and what t
 blood, a fold in pale tissue is pale, and a case that is blurred as a whole has nothing sharp to compare with.
 """
 
-import os
 import sys
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bhi_utils import archive, comparison, findings, measures, near_duplicates
+from bhi_utils import archive, comparison, findings, measures, near_duplicates, pool
 from bhi_utils.archive import PATCH, Pack
-from bhi_utils.decode import follow_parent
 from bhi_utils.near_duplicates import NearDuplicates
 from bhi_utils.paths import InputError
 
@@ -78,8 +72,7 @@ def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspectio
     """Look at every patch of a pack once, in ``workers`` processes (0: all cores); the result does not depend on their number."""
     if workers < 0:
         raise InputError(f"WORKERS is {workers}: give a number of processes, or 0 to choose.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers or (cores if len(pack.patches) >= _WORTH_WORKERS else 1), 32)
+    workers = min(workers or (pool.cores() if len(pack.patches) >= _WORTH_WORKERS else 1), pool.MOST)
     records = _measured(pack, workers, progress)
     table, info, manifest = _measures(pack, records), pack.info, pack.manifest
     duplicates = archive.duplicates(pack, digests=records["digest"])
@@ -105,31 +98,12 @@ def _measured(pack: Pack, workers: int, progress: bool) -> np.ndarray:
     starts = range(0, len(sizes), _CHUNK)
     job = partial(measures.measure_rows, str(pack.patches.filename), pack.patches.offset)
     with tqdm(total=len(sizes), desc="Measuring", unit="patch", file=sys.stderr, disable=not progress) as bar:
-        chunks = ((start, sizes[start : start + _CHUNK]) for start in starts)
-        for start, found in zip(starts, _in_order(job, list(chunks), workers), strict=True):
-            records[start : start + len(found)] = found
-            bar.update(len(found))
+        chunks = [(start, sizes[start : start + _CHUNK]) for start in starts]
+        with closing(pool.in_order(job, chunks, workers, fallback="measuring", ahead=4)) as results:
+            for start, found in zip(starts, results, strict=True):
+                records[start : start + len(found)] = found
+                bar.update(len(found))
     return records
-
-
-def _in_order(job: partial, chunks: list[tuple[int, np.ndarray]], workers: int) -> Iterator[np.ndarray]:
-    """What ``job`` gives for each chunk, from ``workers`` processes; from this one when it is one or when they fail."""
-    done = 0
-    if workers > 1:
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=follow_parent)
-        try:
-            waiting, ahead = deque(), iter(chunks)
-            while done < len(chunks):
-                while len(waiting) < 4 * workers and (chunk := next(ahead, None)):
-                    waiting.append(pool.submit(job, *chunk))
-                yield waiting.popleft().result()
-                done += 1
-        except BrokenProcessPool:  # a script without a main guard, or a worker killed for memory
-            tqdm.write("The worker processes ended early; measuring goes on in this one.", file=sys.stderr)
-        finally:
-            pool.shutdown(cancel_futures=True)
-    for chunk in chunks[done:]:
-        yield job(*chunk)
 
 
 def _measures(pack: Pack, records: np.ndarray) -> pd.DataFrame:

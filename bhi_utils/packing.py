@@ -11,12 +11,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,8 +20,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bhi_utils import paths
-from bhi_utils.decode import PATCH, Decoded, SourceChanged, decode_chunk, decode_to_file, follow_parent
+from bhi_utils import paths, pool
+from bhi_utils.decode import PATCH, Decoded, SourceChanged, decode_to_file
 from bhi_utils.paths import InputError, shown
 from bhi_utils.sources import Listing, brief, plain, require_classes, zip_state
 
@@ -53,7 +49,7 @@ def build(listing: Listing, folder: Path, *, workers: int = 0, progress: bool = 
         InputError: no space, no usable patch, one class only, or the source changed meanwhile.
     """
     packs, count = folder.parent, len(listing.members)
-    processes = _workers(workers, count)
+    processes = _processes(workers, count)
     try:
         packs.mkdir(parents=True, exist_ok=True)
         sweep(packs)
@@ -166,40 +162,23 @@ def _write_header(stream: BinaryIO, count: int) -> int:
     return stream.tell()
 
 
-def _decoded(listing: Listing, chunks: list[tuple], scratch: Path, workers: int) -> Iterator[Decoded]:
-    """The chunks' contents in order, from ``workers`` processes; from this one when it is one or when they fail."""
-    source, zipped, done = str(listing.source.resolve()), listing.kind == "zip", 0
-    if workers > 1:
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=follow_parent)
-        try:
-            waiting, ahead = deque(), enumerate(chunks)
-            while done < len(chunks):
-                while len(waiting) < 2 * workers and (following := next(ahead, None)):
-                    target = scratch / f"chunk-{following[0]}"
-                    waiting.append((target, pool.submit(decode_to_file, str(target), source, zipped, following[1])))
-                target, result = waiting.popleft()
-                found = result.result()
-                pixels = np.frombuffer(target.read_bytes(), np.uint8).reshape(-1, PATCH, PATCH, 3)
-                target.unlink()
-                yield found._replace(patches=pixels)
-                done += 1
-        except BrokenProcessPool:  # a script without a main guard, or a worker killed for memory
-            tqdm.write("The worker processes ended early; packing goes on in this one.", file=sys.stderr)
-        finally:
-            pool.shutdown(cancel_futures=True)
-        for left in scratch.glob("chunk-*"):
-            left.unlink()
-    for chunk in chunks[done:]:
-        yield decode_chunk(source, zipped, chunk)
+def _decoded(listing: Listing, chunks: list[tuple], scratch: Path, processes: int) -> Iterator[Decoded]:
+    """The chunks' contents in order, handed over in files within ``scratch``."""
+    source, zipped = str(listing.source.resolve()), listing.kind == "zip"
+    calls = [(str(scratch / f"chunk-{number}"), source, zipped, chunk) for number, chunk in enumerate(chunks)]
+    with closing(pool.in_order(decode_to_file, calls, processes, fallback="packing")) as results:
+        for (target, *_), found in zip(calls, results, strict=True):
+            pixels = np.frombuffer(Path(target).read_bytes(), np.uint8).reshape(-1, PATCH, PATCH, 3)
+            os.unlink(target)
+            yield found._replace(patches=pixels)
 
 
-def _workers(asked: int, patches: int) -> int:
+def _processes(asked: int, patches: int) -> int:
     if asked < 0:
         raise InputError(f"WORKERS is {asked}: give a number of processes, or 0 to choose.")
     if asked == 0:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        asked = cores if patches >= _WORTH_WORKERS else 1
-    return min(asked, 32, -(-patches // _CHUNK))
+        asked = pool.cores() if patches >= _WORTH_WORKERS else 1
+    return min(asked, pool.MOST, -(-patches // _CHUNK))
 
 
 @contextmanager

@@ -6,12 +6,9 @@ so like every phantom. A case of many patches lies on its slide as several piece
 
 import os
 import sys
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +16,7 @@ import pandas as pd
 import psutil
 from tqdm import tqdm
 
-from bhi_utils import packing, phantom, phantom_files, phantom_render, published
-from bhi_utils.decode import follow_parent
+from bhi_utils import packing, phantom, phantom_files, phantom_render, pool, published
 from bhi_utils.paths import InputError, shown
 from bhi_utils.phantom import PATCH, Slide
 
@@ -84,7 +80,7 @@ def write(out: Path, *, counts: pd.DataFrame | None = None, seed: int = 0, worke
     """
     out = Path(out)
     counts = published.cases() if counts is None else counts
-    total, processes = int((counts["negative"] + counts["positive"]).sum()), _workers(workers, len(counts))
+    total, processes = int((counts["negative"] + counts["positive"]).sum()), _processes(workers, len(counts))
     with phantom_files.writing(out, seed), phantom_files.sink(out, total, nested=True) as put:
         with (
             tqdm(total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress) as bar,
@@ -98,38 +94,27 @@ def write(out: Path, *, counts: pd.DataFrame | None = None, seed: int = 0, worke
     return out
 
 
-def _workers(asked: int, cases: int) -> int:
+def _processes(asked: int, cases: int) -> int:
     """How many processes paint: as many as asked for, else one a core that finds memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(asked or min(cores, psutil.virtual_memory().available // PAINTING_BYTES), cases, 32))
+    fit = psutil.virtual_memory().available // PAINTING_BYTES
+    return max(1, min(asked or min(pool.cores(), fit), cases, pool.MOST))
 
 
-def _painted(out: Path, counts: pd.DataFrame, seed: int, workers: int) -> Iterator[list[tuple[str, bytes]]]:
-    """Each case's files, case by case in the order of ``counts``; processes hand them over in a folder beside ``out``."""
-    cases = [(int(row.case), int(row.negative), int(row.positive)) for row in counts.itertuples()]
-    if workers == 1:
-        for case, negative, positive in cases:
-            yield _files(case, negative, positive, seed)
-        return
+def _painted(out: Path, counts: pd.DataFrame, seed: int, processes: int) -> Iterator[list[tuple[str, bytes]]]:
+    """Each case's files, case by case in the order of ``counts``; they are handed over in a folder beside ``out``."""
     with packing.building(out.absolute().with_name(f"bhi-{out.name}")) as scratch:
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=follow_parent)
+        calls = [(str(scratch / f"{row.case}"), int(row.case), int(row.negative), int(row.positive), seed) for row in counts.itertuples()]
         try:
-            waiting, ahead = deque(), iter(cases)
-            for _ in cases:
-                while len(waiting) < 2 * workers and (following := next(ahead, None)):
-                    target = scratch / f"{following[0]}"
-                    waiting.append((target, pool.submit(_files_to, str(target), *following, seed)))
-                target, result = waiting.popleft()
-                lengths, content, start, files = result.result(), target.read_bytes(), 0, []
-                target.unlink()
-                for name, length in lengths:
-                    files.append((name, content[start : start + length]))
-                    start += length
-                yield files
+            with closing(pool.in_order(_files_to, calls, processes)) as results:
+                for (target, *_), lengths in zip(calls, results, strict=True):
+                    content, start, files = Path(target).read_bytes(), 0, []
+                    os.unlink(target)
+                    for name, length in lengths:
+                        files.append((name, content[start : start + length]))
+                        start += length
+                    yield files
         except (BrokenProcessPool, MemoryError) as error:
             raise InputError(f"A process that paints ended early, perhaps for want of memory; {shown(out)} is not written.") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _files(case: int, negative: int, positive: int, seed: int) -> list[tuple[str, bytes]]:

@@ -515,7 +515,7 @@ def test_a_job_killed_at_any_moment_leaves_no_pack_and_a_rerun_gives_the_bytes_o
     body = """
         import os, signal, sys
         from pathlib import Path
-        from bhi_utils import archive, packing, paths
+        from bhi_utils import archive, packing, pool
         moment, left = sys.argv[3], [int(sys.argv[3]) if sys.argv[3].isdigit() else -1]
         def counted(function):
             def call(*arguments, **options):
@@ -531,7 +531,7 @@ def test_a_job_killed_at_any_moment_leaves_no_pack_and_a_rerun_gives_the_bytes_o
             os.replace = counted(os.replace)  # paths.txt, rejected.csv, pack.json, the note on the source
         else:
             left[0] = 2
-            packing.ProcessPoolExecutor.submit = counted(packing.ProcessPoolExecutor.submit)
+            pool.ProcessPoolExecutor.submit = counted(pool.ProcessPoolExecutor.submit)
         if __name__ == "__main__":
             archive.pack(Path(sys.argv[1]), Path(sys.argv[2]), workers=1 if moment.isdigit() else 2, progress=False)
     """

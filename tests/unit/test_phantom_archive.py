@@ -192,8 +192,8 @@ def test_as_many_processes_paint_as_find_memory(monkeypatch):
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.setattr(phantom_archive.psutil, "virtual_memory", Memory)
-    assert phantom_archive._workers(0, 279) == 2
+    assert phantom_archive._processes(0, 279) == 2
     Memory.available = 10**12
-    assert phantom_archive._workers(0, 279) == 32 and phantom_archive._workers(0, 5) == 5
+    assert phantom_archive._processes(0, 279) == 32 and phantom_archive._processes(0, 5) == 5
     Memory.available = 0
-    assert phantom_archive._workers(0, 279) == 1
+    assert phantom_archive._processes(0, 279) == 1

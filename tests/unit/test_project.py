@@ -23,7 +23,7 @@ FLOORS = {
     3: "notebook leakage training predictor kernels parameters preflight records summary app_page evidence bench_archive plots_studies",
     2: "models splits dealing plots plots_app plots_metrics plots_steps features samples loaders inspection comparison findings",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
-    "quality balance augment metrics bench cleaning download measures near_duplicates",
+    "quality balance augment metrics bench pool cleaning download measures near_duplicates",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 #: Distribution of an imported name where the two differ.
