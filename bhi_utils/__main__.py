@@ -7,9 +7,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bhi_utils import __version__
 from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown
+
+if TYPE_CHECKING:
+    from bhi_utils.predictor import Predictor
 
 PROFILES = ("quick", "cpu", "paper", "gpu")
 
@@ -59,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
     command.add_argument("--out", default="runs/studies", metavar="DIR", help="the folder of the result, and for scratch (%(default)s)")
     _command(commands, "notebooks", _notebooks, "run the notebooks with their defaults and keep their clean outputs in notebooks/")
+    command = _command(commands, "predict", _predict, "classify image files, folders of them or zips, into a table")
+    command.add_argument("files", metavar="FILE", nargs="+", type=Path, help="patches of 50×50 pixels: images, folders or zips")
+    command.add_argument("--csv", metavar="OUT", type=Path, required=True, help="the table that is written")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help="a .bundle.json; by default the better model of the newest run")
     command = _command(commands, "app", _app, "classify patches in the browser")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help="a .bundle.json; by default the better model of the newest run")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -170,16 +178,40 @@ def _bench(options: argparse.Namespace) -> None:
     print(f"Wrote {bench_archive.RESULTS} to {shown(run.artifacts)}.")
 
 
+def _predict(options: argparse.Namespace) -> None:
+    from bhi_utils import prediction
+
+    prediction.check_out(options.csv)
+    predictor = _predictor(options.model)
+    outcome = prediction.predict(predictor, options.files)
+    rejected = prediction.write(outcome, options.csv)
+    count, positive = len(outcome.answers), int(outcome.answers["predicted_label"].sum())
+    print(f"{count:,} patches: {positive:,} IDC+ and {count - positive:,} IDC− at the threshold {predictor.threshold:.3f}.")
+    for note, count in outcome.notes.most_common():
+        print(f"  {count:,} × {note}")
+    for name, reason in outcome.rejected.head(10).itertuples(index=False):
+        print(f"  rejected: {name}: {reason}")
+    print(f"Wrote {shown(options.csv)}" + (f", and {len(outcome.rejected):,} rejected files to {shown(rejected)}." if rejected else "."))
+    print("Research use only: not a medical device.")
+
+
 def _app(options: argparse.Namespace) -> None:
-    bundle = options.model or _newest_bundle()
+    predictor = _predictor(options.model)
+    from bhi_utils import app
+
+    app.launch(predictor, host=options.host, port=options.port, block=True)
+
+
+def _predictor(model: Path | None) -> "Predictor":
+    """The bundle that was asked for, or that of the newest run, its model loaded."""
+    bundle = model or _newest_bundle()
     if not bundle.is_file():
         raise InputError(f"{shown(bundle)} does not exist: pass the .bundle.json of a run, or run `make run` first.")
-    from bhi_utils import app
     from bhi_utils.predictor import Predictor
 
     predictor = Predictor.load(bundle)
     print(f"Model: {shown(bundle)}", flush=True)
-    app.launch(predictor, host=options.host, port=options.port, block=True)
+    return predictor
 
 
 def _newest_bundle() -> Path:

@@ -7,6 +7,7 @@ unpacked.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -40,10 +41,10 @@ class Quality:
     size: tuple[int, int] = (0, 0)
 
 
-def check_file(path: Path) -> Quality:
-    """Check a file by its bytes, whatever its name says; see ``check``."""
+def check_file(file: Path | BinaryIO) -> Quality:
+    """Check a file, or a stream of its bytes, whatever its name says; see ``check``."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return check(image)
     except (UnidentifiedImageError, FileNotFoundError):
         return Quality(None, f"This file is not an image that can be read: send a {_listed(FORMATS)} file.")

@@ -1,0 +1,167 @@
+"""Answers for many files at once: images, folders of them and zips go in, a table comes out. Used by ``bhi predict``.
+
+Every image is checked by ``quality``, as in the interface: what cannot be a patch is listed with its reason and the rest is answered. Names
+within a zip are never used as paths, and only a few batches of patches are in memory at a time.
+"""
+
+import io
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from bhi_utils import quality
+from bhi_utils.paths import InputError, exists, shown, write_csv
+from bhi_utils.predictor import Predictor
+from bhi_utils.sources import brief, plain
+
+#: What counts as an image within a folder or zip; a file that is named itself is tried whatever its name says.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "threshold")
+#: A member of a zip that is longer than this (bytes), unpacked, is no patch.
+LONGEST = 64 << 20
+_TOO_LONG = f"This file is longer than {LONGEST >> 20} MB, too long for a patch: send a patch of 50×50 pixels."
+_UNREADABLE = "This file cannot be read: check that it is whole, without a password, and that it may be opened."
+_BATCH = 256
+
+
+@dataclass
+class Outcome:
+    """What became of the files.
+
+    Attributes:
+        answers: one row an image that could be used, `COLUMNS`; ``file`` is the path, and for a zip's member the zip's path and its name.
+        rejected: ``file, reason`` of the others.
+        notes: what was done to images, or makes their answers doubtful, and how often.
+    """
+
+    answers: pd.DataFrame
+    rejected: pd.DataFrame
+    notes: Counter = field(default_factory=Counter)
+
+
+def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool = True) -> Outcome:
+    """Answer for every image among ``given``: image files, folders (with what lies below them) and zips.
+
+    Raises:
+        InputError: one of ``given`` is not there or cannot be read, or no image is among them that can be used.
+    """
+    found = [place for one in given for place in _places(Path(one))]
+    if not found:
+        raise InputError(f"There is no image in {_names(given)}: pass images, folders or zips with {', '.join(SUFFIXES)}.")
+    answers, rejected, notes, waiting = [], [], Counter(), []
+    bar = tqdm(_checked(found), total=len(found), desc="Predicting", unit="file", file=sys.stderr, disable=not progress)
+    for name, seen in bar:
+        if seen.patch is None:
+            rejected.append((name, seen.problem))
+            continue
+        notes.update(seen.notes)
+        waiting.append((name, seen.patch))
+        if len(waiting) == _BATCH:
+            answers.append(_answered(predictor, waiting))
+            waiting = []
+    if waiting:
+        answers.append(_answered(predictor, waiting))
+    if not answers:
+        name, reason = rejected[0]
+        raise InputError(f"None of the {len(rejected):,} files can be used, such as {brief(name)}. {reason}")
+    return Outcome(pd.concat(answers, ignore_index=True), pd.DataFrame(rejected, columns=["file", "reason"]), notes)
+
+
+def check_out(path: Path) -> None:
+    """Make sure that ``path`` can become a file, before an hour is spent on what it will hold.
+
+    Raises:
+        InputError: it is a folder, or its own folder cannot be made or written.
+    """
+    if Path(path).is_dir():
+        raise InputError(f"{shown(path)} is a folder: name a file for the table, such as {shown(path / 'answers.csv')}.")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=Path(path).parent).close()
+    except OSError as error:
+        raise InputError(f"Cannot write {shown(path)}: {error.strerror or error}; check the folder and its permissions.") from error
+
+
+def write(outcome: Outcome, path: Path) -> Path | None:
+    """Write the answers to ``path``, and what was rejected to ``<name>.rejected.csv`` beside it.
+
+    Returns:
+        the path of the rejected files' list, None when there is nothing to list; an older list is removed then.
+    """
+    beside = Path(path).with_name(f"{Path(path).stem}.rejected.csv")
+    write_csv(path, outcome.answers)
+    if len(outcome.rejected):
+        return write_csv(beside, outcome.rejected)
+    beside.unlink(missing_ok=True)
+    return None
+
+
+def _answered(predictor: Predictor, waiting: Sequence[tuple[str, np.ndarray]]) -> pd.DataFrame:
+    names, patches = zip(*waiting, strict=True)
+    return predictor.predict(np.stack(patches)).assign(file=names)[list(COLUMNS)]
+
+
+def _places(given: Path) -> Iterator[tuple[Path, str | None]]:
+    """The images in ``given``: a file's path and None, or a zip's path and the member's name; folders in the order of their names."""
+    if not exists(given):
+        raise InputError(f"{shown(given)} does not exist: pass images, folders or zips.")
+    try:
+        if given.is_dir():
+            for path in sorted(given.rglob("*")):
+                hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(given).parts)
+                if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+                    yield path, None
+        elif zipfile.is_zipfile(given):
+            with zipfile.ZipFile(given) as archive:
+                for name in archive.namelist():
+                    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part not in (".", ".."))
+                    if name.lower().endswith(SUFFIXES) and not hidden:
+                        yield given, name
+        else:
+            yield given, None
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"Cannot read {shown(given)}: {why}; check the file and its permissions.") from error
+
+
+def _checked(found: Iterable[tuple[Path, str | None]]) -> Iterator[tuple[str, quality.Quality]]:
+    """Each image's name for the table, and what became of it; a zip is opened once for all of its members."""
+    opened, archive = None, None
+    try:
+        for path, member in found:
+            if member is None:
+                yield plain(path.as_posix()), quality.check_file(path)
+                continue
+            if path != opened:
+                if archive is not None:
+                    archive.close()
+                opened, archive = path, zipfile.ZipFile(path)
+            yield plain(f"{path.as_posix()}/{member}"), _member(archive, member)
+    finally:
+        if archive is not None:
+            archive.close()
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> quality.Quality:
+    """A zip's member as a patch; never more than `LONGEST` bytes of it are unpacked, whatever its header claims."""
+    try:
+        with archive.open(name) as stream:
+            data = stream.read(LONGEST + 1)
+    except Exception:  # a damaged or encrypted member raises whatever its bytes lead to
+        return quality.Quality(None, _UNREADABLE)
+    if len(data) > LONGEST:
+        return quality.Quality(None, _TOO_LONG)
+    return quality.check_file(io.BytesIO(data))
+
+
+def _names(given: Sequence[str | Path]) -> str:
+    first = shown(Path(given[0]))
+    return brief(first) if len(given) == 1 else f"{brief(first)} and {len(given) - 1} more"
