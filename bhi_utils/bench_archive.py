@@ -251,6 +251,17 @@ def delivery_table(result: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("delivered by")
 
 
+def sentence(result: dict[str, Any]) -> str:
+    """What the largest size costs, in the words of the README."""
+    cost, gain = result["ingest"][-1], epochs_table(result).iloc[-1]
+    names = [name for name in gain.index if "÷" in name]
+    return (
+        f"{cost['patches']:,} patches on {result['machine']['cores']} cores: indexed and packed in "
+        f"{cost['index_and_pack_seconds']['median']:.0f} s with {cost['peak_uss_mb']['median']:.0f} MB of memory, opened again in "
+        f"{cost['open_again_ms']['median']:.0f} ms, and read {min(gain[name] for name in names):.0f} times faster than PNG files."
+    )
+
+
 def goals(result: dict[str, Any]) -> pd.DataFrame:
     """What was wanted beside what was measured: ``goal, measured, met``. Those for the whole archive only where it was whole."""
     rows = []
