@@ -678,6 +678,4 @@ def test_the_real_archive_is_packed_without_a_rejected_patch(tmp_path):
     pack = packed(Path(os.environ["BHI_TEST_ARCHIVE"]), tmp_path)
     assert pack.rejected.empty and pack.info["patches"] == len(pack.patches) > 1000
     assert 0.2 < pack.info["positive"] / pack.info["patches"] < 0.4
-    start = time.perf_counter()
-    archive.open_pack(pack.folder)
-    assert time.perf_counter() - start < 1
+    assert np.array_equal(archive.open_pack(pack.folder).patches[-1], pack.patches[-1])

@@ -182,7 +182,7 @@ def test_a_changed_copy_is_found_and_unrelated_patches_are_not(tmp_path, tissue,
     assert found.facts["exact_duplicates"]["groups"] == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1), quarter=st.integers(0, 3), mirrored=st.booleans(), shift=st.integers(-2, 2))
 def test_any_turn_and_small_shift_of_any_picture_is_found(seed, quarter, mirrored, shift):
     rng = np.random.default_rng(seed)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import time
 import zipfile
 from pathlib import Path
 
@@ -167,14 +166,6 @@ def test_patches_look_like_haematoxylin_and_eosin(cohort):
     assert green < blue and green < red and 90 < green < 190
     means = np.array([patches[cohort[2] == case].mean(axis=(0, 1, 2)) for case in np.unique(cohort[2])])
     assert means.std(axis=0).min() > 4
-
-
-def test_a_case_takes_a_sixth_of_a_second_of_one_core(tmp_path):
-    phantom.draw_slide(0, patches=60, seed=0)
-    start = time.process_time()
-    phantom.write(tmp_path / "cohort.zip", cases=8)
-    # measured 0.16 s; three times as much for slower machines. Threads count too, so this also notices needless ones
-    assert time.process_time() - start < 8 * 0.5
 
 
 def test_mean_colour_hardly_tells_the_classes_apart(cohort):
