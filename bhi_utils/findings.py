@@ -14,6 +14,7 @@ import pandas as pd
 from bhi_utils import near_duplicates
 from bhi_utils.decode import PATCH
 from bhi_utils.near_duplicates import NearDuplicates
+from bhi_utils.sources import SAME_POSITION
 
 #: How much of a list is shown: groups of copies, paths in each, reasons of rejection, rejected files and examples of a flag.
 GROUPS, PATHS, REASONS, FILES, EXAMPLES = 100, 20, 20, 100, 20
@@ -26,7 +27,6 @@ _STATES = {
     "missing": "cases missing",
     "not published": "cases not published",
 }
-_SAME_POSITION = "the same position has a patch of class"
 
 
 def rejected(table: pd.DataFrame) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def rejected(table: pd.DataFrame) -> dict[str, Any]:
 
 def same_position(table: pd.DataFrame) -> dict[str, Any]:
     """Positions that have a patch of either class; both are among the rejected files."""
-    paths = table.loc[table["reason"].str.startswith(_SAME_POSITION), "path"]
+    paths = table.loc[table["reason"].str.startswith(SAME_POSITION), "path"]
     return {"positions": len(paths) // 2, "files": len(paths), "listed": paths.head(FILES).tolist()}
 
 

@@ -23,6 +23,8 @@ _NAME = re.compile(r"(.+)_idx5_x([0-9]{1,9})_y([0-9]{1,9})_class([01])\.png", re
 _CASE, _DIGITS = re.compile(r"[0-9]{1,15}"), re.compile(r"[0-9]+")
 #: Part of every key: raise it when the packed form changes, so that old packs are left alone and new ones are made.
 _FORMAT = "bhi-pack 3"
+#: How the reason begins for which both patches of a position with two labels are rejected; `findings` counts them by it.
+SAME_POSITION = "the same position has a patch of class"
 #: How a synthetic cohort says what it is: a file of this name at its top, and a zip's comment that begins so.
 PHANTOM_MARKER, PHANTOM_FORMAT = "PHANTOM.json", "bhi-phantom"
 
@@ -244,7 +246,7 @@ def _choose(found: Iterable[tuple[str, tuple[str, ...], Any]], rejected: list) -
             if len(labels) == 1:
                 chosen.append(((*position, label), name, handle))
             else:
-                rejected.append((plain(name), f"the same position has a patch of class {1 - label} too"))
+                rejected.append((plain(name), f"{SAME_POSITION} {1 - label} too"))
     return chosen, skipped
 
 
