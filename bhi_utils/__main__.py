@@ -187,7 +187,7 @@ def _predict(options: argparse.Namespace) -> None:
     rejected = prediction.write(outcome, options.csv)
     count, positive = len(outcome.answers), int(outcome.answers["predicted_label"].sum())
     print(f"{count:,} patches: {positive:,} IDC+ and {count - positive:,} IDC− at the threshold {predictor.threshold:.3f}.")
-    for note, count in outcome.notes.most_common():
+    for note, count in outcome.notes.most_common(5):
         print(f"  {count:,} × {note}")
     for name, reason in outcome.rejected.head(10).itertuples(index=False):
         print(f"  rejected: {name}: {reason}")
