@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bhi_utils import archive, comparison, findings, measures, near_duplicates, pool
+from bhi_utils import archive, comparison, findings, measures, near_duplicates, pool, quality
 from bhi_utils.archive import PATCH, Pack
 from bhi_utils.near_duplicates import NearDuplicates
 from bhi_utils.paths import InputError
 
-#: A patch with at least this share of glass is mostly background (the share that `quality` calls empty).
-BACKGROUND = 0.9
+#: A patch with at least this share of glass is mostly background: the share that the interface calls empty, too.
+BACKGROUND = quality.GLASS_SHARE
 #: Share of ink pixels from which a patch counts as inked: 50 pixels. In a sample of 13,244 real patches that flags 2.7 %, and looked at one
 #: by one nearly all show margin dye, pen or the black rim of a coverslip; at 1 % blood and muscle begin to be among them.
 PEN = 0.02

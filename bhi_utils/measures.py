@@ -1,6 +1,7 @@
-"""Simple measures of many patches at once: glass, ink, folds, sharpness, and what tells copies from look-alikes. Used by ``inspection``.
+"""Simple measures of many patches at once: glass, ink, folds, sharpness, and what tells copies from look-alikes.
 
-NumPy only: a spawned worker loads this module and `decode`. Sums are kept in whole numbers, so every processor gives the same values.
+Used by ``inspection``, and by ``archive`` for its digests. It needs NumPy and Pillow only, because every spawned worker loads it. Sums are
+kept in whole numbers, so every processor gives the same values.
 """
 
 from hashlib import blake2b
@@ -8,10 +9,11 @@ from hashlib import blake2b
 import numpy as np
 
 from bhi_utils.decode import PATCH
+from bhi_utils.quality import GLASS_LEVEL
 
-#: A pixel whose darkest channel reaches the first level is bright glass (the level of `quality`; real tissue and real glass part between
-#: 205 and 225); one whose channels differ by less than the second holds no dye: shaded glass, an air bubble, the coverslip's rim.
-GLASS_LEVEL, GREY_SPREAD = 215, 20
+#: A pixel whose darkest channel reaches `GLASS_LEVEL` is bright glass (real tissue and real glass part between 205 and 225); one whose
+#: channels differ by less than this holds no dye: shaded glass, an air bubble, the coverslip's rim.
+GREY_SPREAD = 20
 #: Haematoxylin and eosin both absorb green most, so red and blue lie above it (Schreiber et al. 2024, "H&E Otsu thresholding"). Ink breaks
 #: that rule: blue and green ink leaves green far above red, or above it with blue far above both; yellow and brown ink leaves green above
 #: blue, with a hue beyond 24° so that fresh blood, which is redder, stays out. The margins, in grey levels, leave real nuclei and eosin
