@@ -183,7 +183,7 @@ def _processes(asked: int, patches: int) -> int:
 
 @contextmanager
 def building(target: Path) -> Iterator[Path]:
-    """A temporary folder beside ``target`` under a lock that a killed process loses, both gone afterwards; ``phantom_files`` uses it too."""
+    """A temporary folder beside ``target`` under a lock that a killed process loses; both go afterwards. ``phantom_files`` uses it too."""
     handle, name = tempfile.mkstemp(prefix=f".{target.name}-", suffix=".lock", dir=target.parent)
     lock, temporary = Path(name), Path(name).with_suffix(".part")
     try:
