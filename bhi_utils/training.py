@@ -5,7 +5,6 @@ blocks one after another, BatchNorm in inference mode throughout. With ``views``
 scratch there is one phase in which everything learns. Checkpoints and early stopping watch the AUC on validation cases.
 """
 
-import hashlib
 import sys
 import time
 from dataclasses import dataclass, field
@@ -20,18 +19,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
-from tqdm.keras import TqdmCallback
 
-from bhi_utils import features, metrics, models, paths, predictor
+from bhi_utils import metrics, models, predictor
 from bhi_utils.archive import Pack
-from bhi_utils.paths import InputError, Run
+from bhi_utils.cut import Cut
+from bhi_utils.paths import Run
+from bhi_utils.phases import Phases, Recipe
 from bhi_utils.samples import Batches, Samples, guard
 from bhi_utils.splits import indices
 
 #: Adam's rate for new layers: the paper's.
 LEARNING_RATE = 1e-3
-#: Epochs without a better validation AUC after which a phase ends.
-PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -53,32 +51,11 @@ class Trained:
     probe: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What both networks share.
-
-    Attributes:
-        epochs: epochs of each network over all its phases.
-        batch_size: samples a step.
-        seed: seed of weights, order, augmentation and dropout.
-        folder: where the best weights are kept while training.
-    """
-
-    epochs: int
-    batch_size: int
-    seed: int
-    folder: Path
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise InputError(f"EPOCHS {self.epochs} trains nothing: give 1 or more.")
-
-
 def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe, *, image_size: int) -> Trained:
     """Train the custom CNN from scratch, in one phase."""
     start = time.perf_counter()
     model = models.cnn(image_size=image_size, seed=recipe.seed)
-    phases = _Phases(model, recipe)
+    phases = Phases(model, recipe)
     phases.fit("from scratch", model, *_raw(pack, table, samples, recipe), epochs=recipe.epochs, rate=LEARNING_RATE)
     return Trained(phases.best(), "scratch", phases.table(), time.perf_counter() - start)
 
@@ -110,7 +87,7 @@ def train_efficientnetb0(
     """
     start = time.perf_counter()
     model = models.efficientnetb0(image_size=image_size, weights=weights, seed=recipe.seed)
-    phases = _Phases(model, recipe)
+    phases = Phases(model, recipe)
     if weights == "none":
         models.unfreeze(model, None)
         phases.fit("from scratch", model, *_raw(pack, table, samples, recipe), epochs=recipe.epochs, rate=LEARNING_RATE)
@@ -119,7 +96,7 @@ def train_efficientnetb0(
     probe = {}
     frozen = recipe.epochs if not blocks else max(1, recipe.epochs // 3)
     if views:
-        cut = _Cut(model, blocks, pack, table, samples, recipe, views)
+        cut = Cut(model, blocks, pack, table, samples, recipe, views)
         probe = cut.probe()
         stages = [(cut.head, *cut.pooled_batches())] + [(cut.tail, *cut.batches())] * blocks
     else:
@@ -246,130 +223,3 @@ def _raw(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe) -> t
     rows = indices(pack.manifest, table, "val")
     labels = pack.manifest["label"].to_numpy()[rows]
     return train, Batches(lambda index, _: pack.patches[rows[index]], labels, batch_size=64)
-
-
-class _Cut:
-    """EfficientNetB0 cut in front of its last blocks, with the cached output of what lies before."""
-
-    def __init__(
-        self, model: keras.Model, blocks: int, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe, views: int
-    ) -> None:
-        guard(pack, table, samples)
-        models.unfreeze(model, 0)
-        place = model.get_layer(models.cut_name(max(blocks, 1))).output
-        pool = model.get_layer("pool").output
-        self.samples, self.recipe, self.views = samples, recipe, views
-        self.tail, self.head = keras.Model(place, model.output), keras.Model(pool, model.output)
-        front = keras.Model(model.input, place, name=models.cut_name(max(blocks, 1)))
-        rest = keras.Model(place, pool)
-        self.labels = pack.manifest["label"].to_numpy()
-        self.rows = {part: indices(pack.manifest, table, part) for part in ("val", "test")}
-        fingerprint = pack.info["fingerprint"]
-        cache = paths.cache_dir()
-        identity = hashlib.sha256(fingerprint.encode() + samples.rows.tobytes())
-        if samples.plan is not None:
-            identity.update(samples.plan.base.tobytes() + samples.plan.neighbour.tobytes() + samples.plan.step.tobytes())
-        shared = {"seed": recipe.seed, "cache": cache}
-        self.train = features.cached(
-            front, samples.fetch, len(samples), identity=identity.hexdigest(), views=views, title="Training features", **shared
-        )
-        self.evaluated, self.pooled = {}, {}
-        for part, rows in self.rows.items():
-            self.evaluated[part] = features.cached(
-                front,
-                lambda index, rows=rows: pack.patches[rows[index]],
-                len(rows),
-                identity=hashlib.sha256(fingerprint.encode() + rows.tobytes()).hexdigest(),
-                views=1,
-                title={"val": "Validation features", "test": "Test features"}[part],
-                **shared,
-            )[0]
-            self.pooled[part] = _pool(rest, self.evaluated[part])
-        self.pooled["train"] = np.stack([_pool(rest, view) for view in self.train])
-
-    def probe(self) -> dict[str, np.ndarray]:
-        """Pooled features of real patches, unaugmented."""
-        return {**self.pooled, "train": self.pooled["train"][0][: len(self.samples.real)]}
-
-    def batches(self) -> tuple[Batches, Batches]:
-        """Batches of cached features, a random view of each sample in each epoch."""
-        return self._both(self.train, self.evaluated["val"])
-
-    def pooled_batches(self) -> tuple[Batches, Batches]:
-        """The same, run on through the frozen blocks and pooled."""
-        return self._both(self.pooled["train"], self.pooled["val"])
-
-    def _both(self, train: np.ndarray, valid: np.ndarray) -> tuple[Batches, Batches]:
-        def fetch(index: np.ndarray, seed: list[int]) -> np.ndarray:
-            return train[np.random.default_rng(seed).integers(0, self.views, len(index)), index].astype(np.float32)
-
-        samples, recipe = self.samples, self.recipe
-        return (
-            Batches(fetch, samples.labels, batch_size=recipe.batch_size, weights=samples.weights, seed=recipe.seed),
-            Batches(lambda index, _: valid[index].astype(np.float32), self.labels[self.rows["val"]], batch_size=64),
-        )
-
-
-def _pool(rest: keras.Model, cached: np.ndarray) -> np.ndarray:
-    chunks = [rest.predict_on_batch(cached[start : start + 256].astype(np.float32)) for start in range(0, len(cached), 256)]
-    return np.concatenate(chunks).astype(np.float16)
-
-
-class _KeepBest(keras.callbacks.ModelCheckpoint):
-    """ModelCheckpoint that saves the whole network while a part of it, sharing its layers, is being fitted."""
-
-    def __init__(self, whole: keras.Model, path: Path, *, best: float) -> None:
-        super().__init__(
-            str(path), monitor="val_auc", mode="max", save_best_only=True, save_weights_only=True, initial_value_threshold=best
-        )
-        self._whole = whole
-
-    def set_model(self, model: keras.Model) -> None:
-        super().set_model(self._whole)
-
-
-class _Phases:
-    """Fits a network phase by phase, and keeps the weights with the best validation AUC of all phases."""
-
-    def __init__(self, model: keras.Model, recipe: Recipe) -> None:
-        self.model, self.recipe, self.rows, self.auc = model, recipe, [], -np.inf
-        recipe.folder.mkdir(parents=True, exist_ok=True)
-        self.path = recipe.folder / f"{model.name}.weights.h5"
-
-    def fit(self, phase: str, part: keras.Model, train: Batches, valid: Batches, *, epochs: int, rate: float) -> None:
-        """Fit ``part``, which shares the network's layers, and go on from the best weights so far."""
-        schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * len(train), alpha=0.01)
-        part.compile(
-            keras.optimizers.Adam(schedule),
-            keras.losses.BinaryCrossentropy(from_logits=True),
-            weighted_metrics=[keras.metrics.AUC(from_logits=True, name="auc"), keras.metrics.Recall(thresholds=0.0, name="recall")],
-            # XLA takes minutes to compile EfficientNetB0's training step on a CPU
-            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-        )
-        keep = _KeepBest(self.model, self.path, best=self.auc)
-        bar = TqdmCallback(verbose=0, tqdm_class=tqdm, desc=f"{self.model.name}, {phase}", file=sys.stderr)
-        callbacks = [
-            keep,
-            keras.callbacks.EarlyStopping(monitor="val_auc", mode="max", patience=PATIENCE),
-            keras.callbacks.TerminateOnNaN(),
-            bar,
-        ]
-        # the batches come shuffled
-        history = part.fit(train, validation_data=valid, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0).history
-        bar.epoch_bar.close()
-        if not np.isfinite(history["loss"]).all():
-            raise InputError(f"The loss of {self.model.name} became NaN in phase '{phase}': lower the learning rate or raise BATCH_SIZE.")
-        names = ("loss", "auc", "recall", "val_loss", "val_auc", "val_recall")
-        for epoch in range(len(history["loss"])):
-            self.rows.append({"phase": phase, "epoch": len(self.rows) + 1, **{name: float(history[name][epoch]) for name in names}})
-        self.auc = keep.best
-        self.model.load_weights(self.path)
-
-    def best(self) -> keras.Model:
-        """The network with the best weights of all phases; their checkpoint is removed."""
-        self.path.unlink(missing_ok=True)
-        return self.model
-
-    def table(self) -> pd.DataFrame:
-        """A row an epoch."""
-        return pd.DataFrame(self.rows)

@@ -21,8 +21,8 @@ NAMES = [path.stem for path in MODULES]
 FLOORS = {
     5: "__main__",
     4: "app pipeline",
-    3: "notebook leakage training predictor kernels parameters preflight records summary app_page evidence prediction bench_archive "
-    "plots_studies",
+    3: "notebook leakage training phases cut predictor kernels parameters preflight records summary app_page evidence prediction "
+    "bench_archive plots_studies",
     2: "models splits dealing plots plots_app plots_metrics plots_steps features samples loaders inspection comparison findings",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
     "quality balance augment metrics bench pool cleaning download measures near_duplicates",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bhi_utils import archive, metrics, models, phantom, samples, splits, training
+from bhi_utils import archive, cut, metrics, models, phantom, samples, splits, training
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor, find_bundle
 
@@ -153,8 +153,8 @@ def test_only_the_last_blocks_learn_and_batchnorm_keeps_its_statistics(cached, w
 def test_the_whole_network_answers_as_the_part_that_was_trained_from_the_cache(cached, pack, table, weights):
     trained = cached[0]
     rows = splits.indices(pack.manifest, table, "val")
-    cut = training._Cut(trained.model, 2, pack, table, samples.training_samples(pack, table, mode="smote", seed=0), recipe(Path()), 2)
-    from_cache = cut.tail.predict(cut.evaluated["val"].astype(np.float32), verbose=0)
+    part = cut.Cut(trained.model, 2, pack, table, samples.training_samples(pack, table, mode="smote", seed=0), recipe(Path()), 2)
+    from_cache = part.tail.predict(part.evaluated["val"].astype(np.float32), verbose=0)
     from_patches = trained.model.predict(pack.patches[rows].astype(np.float32), verbose=0)
     np.testing.assert_allclose(from_cache, from_patches, atol=5e-3)
 
