@@ -41,7 +41,12 @@ def transforms(seed: int, *, strength: float = 1.0) -> dict[str, keras.layers.La
         "brightness": lambda s: layers.RandomBrightness(light, value_range=(0, 255), seed=s, name="brightness"),
         "contrast": lambda s: layers.RandomContrast(contrast, value_range=(0, 255), seed=s, name="contrast"),
     }
-    return {name: make(seed + offset) for offset, (name, make) in enumerate(built.items())}
+    made = {name: make(seed + offset) for offset, (name, make) in enumerate(built.items())}
+    for layer in made.values():
+        # Keras marks three of them as not for XLA on every backend, since TensorFlow lacks one kernel: one such layer keeps JAX from
+        # compiling the whole step, which then runs operation by operation
+        layer.supports_jit = layer.supports_jit or keras.backend.backend() == "jax"
+    return made
 
 
 def augment_layers(seed: int) -> Iterable[keras.layers.Layer]:
