@@ -15,7 +15,7 @@ from bhi_utils import balance, splits
 from bhi_utils.archive import Pack
 from bhi_utils.paths import InputError
 
-BALANCES = ("none", "class_weight", "oversample", "smote")
+BALANCES = ("none", "class_weight", "oversample", "smote", "feature_smote")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Samples:
         weights: float32 array (n,), each sample's weight in the loss.
         plan: synthetic samples, or None; it points into ``real``.
         real: rows of the pack that belong to training cases.
+        mode: the balance that was asked for. Under ``feature_smote`` these are the real samples alone: the cut, which has the
+            features, plans and draws the synthetic ones.
     """
 
     patches: np.ndarray
@@ -37,6 +39,7 @@ class Samples:
     weights: np.ndarray
     plan: balance.SmotePlan | None
     real: np.ndarray
+    mode: str = "none"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,15 +67,14 @@ def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int) -
         pack: the data set.
         table: the split, columns ``case, split``; that no case is in two parts is asserted here, before any training.
         mode: ``none``; ``class_weight`` (rarer class weighs more in the loss); ``oversample`` (its patches repeated at random);
-            ``smote`` (synthetic patches between neighbours, at 50×50).
+            ``smote`` (synthetic patches between neighbours, at 50×50); ``feature_smote`` (real samples; the cut adds synthetic features).
         seed: seed of the repeats or of SMOTE.
     """
     splits.assert_disjoint(table)
     labels = pack.manifest["label"].to_numpy()
     rows = splits.indices(pack.manifest, table, "train")
     counts = np.bincount(labels[rows], minlength=2)
-    if mode not in BALANCES:
-        raise InputError(f"BALANCE {mode!r} does not exist: choose one of {', '.join(BALANCES)}.")
+    check_balance(mode)
     if not counts.all():
         raise InputError("The training cases hold only one class: add cases or change the split.")
     sampled, plan, weights = rows, None, np.ones(len(rows), dtype=np.float32)
@@ -83,12 +85,31 @@ def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int) -
         extra = np.random.default_rng(seed).choice(rare, counts.max() - counts.min())
         sampled = np.concatenate([rows, extra])
     elif mode == "smote":
-        local = balance.smote_plan(pack.patches[rows], labels[rows], seed=seed)
-        plan = balance.SmotePlan(rows[local.base], rows[local.neighbour], local.step, local.label)
+        plan = balance.smote_plan(pack.patches, labels, seed=seed, rows=rows)
     all_labels = labels[sampled] if plan is None else np.concatenate([labels[sampled], np.full(len(plan), plan.label)])
     if len(weights) != len(all_labels):
         weights = np.ones(len(all_labels), dtype=np.float32)
-    return Samples(pack.patches, sampled, all_labels.astype(np.int8), weights, plan, rows)
+    return Samples(pack.patches, sampled, all_labels.astype(np.int8), weights, plan, rows, mode)
+
+
+def check_balance(mode: str, *, weights: str | None = None, views: int | None = None) -> None:
+    """Stop when a balance does not exist, or when there will be no features for it.
+
+    Args:
+        mode: one of `BALANCES`.
+        weights: EfficientNetB0's weights, ``none`` for from scratch; None when they are not known yet.
+        views: cached views a patch, 0 for training on patches; None when they are not known yet.
+
+    Raises:
+        InputError: the balance is unknown, or is ``feature_smote`` and no pretrained network's features are cached.
+    """
+    if mode not in BALANCES:
+        raise InputError(f"BALANCE {mode!r} does not exist: choose one of {', '.join(BALANCES)}.")
+    if mode == "feature_smote" and (weights == "none" or (views is not None and views < 1)):
+        raise InputError(
+            "BALANCE feature_smote needs the cached features of a pretrained network: "
+            "set VIEWS to 1 or more and WEIGHTS to imagenet or a file."
+        )
 
 
 def guard(pack: Pack, table: pd.DataFrame, samples: Samples) -> None:

@@ -1,0 +1,178 @@
+"""The nearest neighbours that SMOTE chooses from: what the search will cost, the search itself, and its result kept on disk.
+
+Used by ``balance`` and by ``bench_smote``. The search compares every pair, so its time grows with the square of the patches: seconds for
+thousands, an hour for the whole archive on two cores. It therefore says its cost before it starts, and is never done twice.
+"""
+
+import hashlib
+import os
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sklearn
+from sklearn.neighbors import NearestNeighbors
+from tqdm import tqdm
+
+from bhi_utils.paths import InputError, cache_dir, write_atomic
+
+#: Multiplications and additions a second that one core is taken to do when it is only asked whether a search is worth a measurement.
+RATE = 1e10
+#: Searches that take more seconds than these, at that rate on one core, announce their cost; are kept on disk.
+ANNOUNCED, KEPT = 5.0, 1.0
+#: Rows that are compared among each other in order to measure this machine.
+SAMPLE = 1024
+#: Rows that are searched between two steps of the progress bar, at least.
+SLAB = 4096
+#: Rows that are read at a time.
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a search costs on this machine: ``seconds`` and ``memory`` (bytes) for ``count`` rows of ``width`` values on ``cores`` cores."""
+
+    count: int
+    width: int
+    seconds: float
+    memory: int
+    cores: int
+
+    def sentence(self) -> str:
+        return (
+            f"SMOTE compares {self.count:,} patches of the smaller class with each other, {self.width:,} values each: about "
+            f"{_duration(self.seconds)} and {max(0.1, self.memory / 1e9):.1f} GB of memory on {self.cores} core(s); "
+            "the time grows with the square of the patches."
+        )
+
+
+def cost(count: int, width: int) -> Cost:
+    """Estimate a search from a small one that is timed here, a second or so; the search itself is not started.
+
+    Args:
+        count: rows of the smaller class.
+        width: values a row, 7,500 for a patch of 50×50 pixels.
+    """
+    rows = max(2, min(SAMPLE, count))
+    sample = np.random.default_rng(0).random((rows, width), dtype=np.float32)
+    search = _Search(sample, 1)
+    start = time.perf_counter()
+    search.rows(slice(None))
+    seconds = (time.perf_counter() - start) * (count / rows) ** 2
+    memory = count * width * 4 + _cores() * 2 * _chunk(count) * width * 8
+    return Cost(count, width, seconds, memory, _cores())
+
+
+def nearest(data: np.ndarray, rows: np.ndarray, *, neighbours: int) -> np.ndarray:
+    """The nearest neighbours of each of ``rows`` among the others of them, closest first, as ``imblearn.over_sampling.SMOTE`` finds them.
+
+    Args:
+        data: array (n, …) of patches or features; only ``rows`` are read, a few at a time.
+        rows: int array (m,), the rows of the smaller class.
+        neighbours: how many are wanted, fewer than m.
+
+    Returns:
+        int32 array (m, neighbours), positions in ``rows``.
+    """
+    width = int(np.prod(data.shape[1:]))
+    expected = 2 * len(rows) ** 2 * width / RATE
+    path = _path(data, rows, neighbours) if expected > KEPT else None
+    if path is not None and (known := _read(path, (len(rows), neighbours))) is not None:
+        return known
+    if expected > ANNOUNCED:
+        print(cost(len(rows), width).sentence(), flush=True)
+    start = time.perf_counter()
+    found = _search(data, rows, neighbours, quiet=expected <= ANNOUNCED)
+    if expected > ANNOUNCED:
+        print(f"SMOTE's neighbours are found, in {_duration(time.perf_counter() - start)}.", flush=True)
+    if path is not None:
+        _keep(path, found)
+    return found
+
+
+def _search(data: np.ndarray, rows: np.ndarray, neighbours: int, *, quiet: bool) -> np.ndarray:
+    # float32 as imbalanced-learn is given it; filled block by block, so that nothing else of that size exists
+    flat = np.empty((len(rows), int(np.prod(data.shape[1:]))), dtype=np.float32)
+    for place, block in _blocks(data, rows):
+        flat[place : place + len(block)] = block
+    search, found = _Search(flat, neighbours), np.empty((len(rows), neighbours), dtype=np.int32)
+    # even parts, none of them small: for few rows scikit-learn shares the work out differently, and takes another of equally near ones
+    slab = max(SLAB, 8 * _cores() * _chunk(len(rows)))
+    parts = np.array_split(np.arange(len(rows)), max(1, len(rows) // slab))
+    with tqdm(total=len(rows), desc="SMOTE's neighbours", unit="patch", file=sys.stderr, mininterval=1, disable=quiet) as bar:
+        for part in parts:
+            place = slice(part[0], part[-1] + 1)
+            found[place] = search.rows(place)
+            bar.update(len(part))
+    return found
+
+
+class _Search:
+    """scikit-learn's exhaustive search, with buffers that do not grow with the number of cores."""
+
+    def __init__(self, flat: np.ndarray, neighbours: int) -> None:
+        self.flat, self.chunk = flat, _chunk(len(flat))
+        self.index = NearestNeighbors(n_neighbors=neighbours + 1).fit(flat)
+
+    def rows(self, part: slice) -> np.ndarray:
+        with sklearn.config_context(pairwise_dist_chunk_size=self.chunk):
+            # the first is taken to be the row itself, as imbalanced-learn takes it
+            return self.index.kneighbors(self.flat[part], return_distance=False)[:, 1:]
+
+
+def _chunk(count: int) -> int:
+    """Rows that each core converts to float64 at a time. Few rows are searched with scikit-learn's own number, exactly as it would."""
+    return 256 if count <= 2048 else min(256, max(32, 256 // _cores()))
+
+
+def _blocks(data: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The rows as float32, flat, a few at a time, each block with its place."""
+    for place in range(0, len(rows), _BLOCK):
+        part = rows[place : place + _BLOCK]
+        yield place, np.asarray(data[part], dtype=np.float32).reshape(len(part), -1)
+
+
+def _path(data: np.ndarray, rows: np.ndarray, neighbours: int) -> Path:
+    """Where the result is kept: a hash of all that it depends on. The labels are in it through the rows whose pixels are read."""
+    digest = hashlib.sha256(f"{sklearn.__version__} {len(rows)} {neighbours} {data.shape[1:]}".encode())
+    for _, block in _blocks(data, rows):
+        digest.update(block)
+    return cache_dir() / "neighbours" / f"{digest.hexdigest()[:24]}.npz"
+
+
+def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """What is kept at ``path``; None when nothing is, or when it is damaged (the format carries a checksum)."""
+    with suppress(OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        # opened here, since np.load leaves a damaged file open
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+            found = kept["nearest"]
+        if found.shape == shape and found.dtype == np.int32 and found.min() >= 0 and found.max() < shape[0]:
+            return found
+    return None
+
+
+def _keep(path: Path, found: np.ndarray) -> None:
+    try:
+        with write_atomic(path) as temporary:
+            np.savez(temporary, nearest=found)
+    except InputError as error:
+        # the hour's work is not thrown away because a file of it cannot be kept
+        print(f"SMOTE's neighbours are not kept for the next time: {error}", file=sys.stderr)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as ``12 s``, ``14 min`` or ``1 h 20 min``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
