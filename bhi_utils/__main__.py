@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bhi_utils.predictor import Predictor
 
 PROFILES = ("quick", "cpu", "paper", "gpu")
+_MODEL = "a .bundle.json, or a run's folder for its better model; by default the packaged model"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,18 +58,24 @@ def _parser() -> argparse.ArgumentParser:
         "--like-archive", action="store_true", help="the archive's 279 cases with their true counts, 277,524 patches, twice"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
-    command = _command(commands, "bench", _bench, "time the archive's handling beside other ways, at several sizes")
-    command.add_argument("--data", metavar="SOURCE", default="phantom", help="a zip of patches, or phantom: one of the archive's size")
-    command.add_argument("--sizes", type=int, nargs="+", metavar="N", help="numbers of patches (10,000 50,000 100,000 and all 277,524)")
+    command = _command(commands, "bench", _bench, "time the archive's handling, or SMOTE, beside other ways")
+    command.add_argument("--of", choices=BENCHES, default="archive", help="what is measured (%(default)s)")
+    command.add_argument("--data", metavar="SOURCE", default="phantom", help="a zip of patches, or phantom; for archive, one of its size")
+    command.add_argument("--sizes", type=int, nargs="+", metavar="N", help="archive: numbers of patches (10,000 50,000 100,000 277,524)")
+    command.add_argument("--dry-run", action="store_true", help="smote: print what its search will cost, and measure nothing")
     command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
     command.add_argument("--out", default="runs/studies", metavar="DIR", help="the folder of the result, and for scratch (%(default)s)")
     _command(commands, "notebooks", _notebooks, "run the notebooks with their defaults and keep their clean outputs in notebooks/")
     command = _command(commands, "predict", _predict, "classify image files, folders of them or zips, into a table")
     command.add_argument("files", metavar="FILE", nargs="+", type=Path, help="patches of 50×50 pixels: images, folders or zips")
     command.add_argument("--csv", metavar="OUT", type=Path, required=True, help="the table that is written")
-    command.add_argument("--model", type=Path, metavar="BUNDLE", help="a .bundle.json; by default the better model of the newest run")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
+    command = _command(commands, "evaluate", _evaluate, "measure a trained model on labelled cases that it has not seen")
+    command.add_argument("source", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
+    command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for predictions, metrics, figures and report")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
     command = _command(commands, "app", _app, "classify patches in the browser")
-    command.add_argument("--model", type=Path, metavar="BUNDLE", help="a .bundle.json; by default the better model of the newest run")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     command.add_argument("--port", type=int, default=7860, help="port to listen on (%(default)s)")
     return parser
@@ -78,7 +85,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.set_defaults(command=_run)
     command.add_argument("--profile", choices=PROFILES, default="quick", help="a set of parameter values (%(default)s)")
     command.add_argument("--data", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
-    command.add_argument("--weights", metavar="WEIGHTS", help="imagenet, none, or a file for EfficientNetB0")
+    command.add_argument("--weights", metavar="WEIGHTS", help="imagenet, packaged, none, or a file for EfficientNetB0")
     command.add_argument("--out", default="", metavar="DIR", help="the run's folder (runs/<profile>)")
     command.add_argument(
         "-p", dest="values", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a notebook's parameter"
@@ -168,6 +175,14 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    if options.sizes and options.of != "archive":
+        raise InputError(f"--sizes is for --of archive: leave it out, --of {options.of} measures all patches of --data.")
+    if options.dry_run and options.of != "smote":
+        raise InputError(f"--dry-run is for --of smote: leave it out, --of {options.of} has no estimate.")
+    BENCHES[options.of](options)
+
+
+def _bench_archive(options: argparse.Namespace) -> None:
     from bhi_utils import bench_archive
 
     run = Run.open(options.out)
@@ -176,6 +191,24 @@ def _bench(options: argparse.Namespace) -> None:
     for table in (bench_archive.ingest_table, bench_archive.epochs_table, bench_archive.delivery_table, bench_archive.goals):
         print(table(result).to_string(float_format="{:,.1f}".format), end="\n\n")
     print(f"Wrote {bench_archive.RESULTS} to {shown(run.artifacts)}.")
+
+
+def _bench_smote(options: argparse.Namespace) -> None:
+    from bhi_utils import bench_smote
+
+    if options.dry_run:
+        print("\n".join(cost.sentence() for cost in bench_smote.estimate(options.data)))
+        return
+    run = Run.open(options.out)
+    result = bench_smote.study(run, options.data, repeats=options.repeats)
+    for table in (bench_smote.table, bench_smote.goals):
+        print(table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
+    print(bench_smote.sentence(result))
+    print(f"Wrote {bench_smote.RESULTS} to {shown(run.artifacts)}.")
+
+
+#: What `bhi bench` can measure.
+BENCHES = {"archive": _bench_archive, "smote": _bench_smote}
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -187,6 +220,8 @@ def _predict(options: argparse.Namespace) -> None:
     rejected = prediction.write(outcome, options.csv)
     count, positive = len(outcome.answers), int(outcome.answers["predicted_label"].sum())
     print(f"{count:,} patches: {positive:,} IDC+ and {count - positive:,} IDC− at the threshold {predictor.threshold:.3f}.")
+    if outcome.seen:
+        print(f"  {outcome.seen:,} of them were seen in training, so their answers say nothing about how the model does on new patches.")
     for note, count in outcome.notes.most_common(5):
         print(f"  {count:,} × {note}")
     for name, reason in outcome.rejected.head(10).itertuples(index=False):
@@ -202,29 +237,63 @@ def _app(options: argparse.Namespace) -> None:
     app.launch(predictor, host=options.host, port=options.port, block=True)
 
 
+def _evaluate(options: argparse.Namespace) -> None:
+    from bhi_utils import archive
+
+    bundle = _bundle(options.model)
+    pack = archive.pack(archive.find_source(options.source, cache=cache_dir()), cache_dir())
+    from bhi_utils import evaluation
+
+    evaluation.check_out(options.out)
+    done = evaluation.evaluate(bundle, pack)
+    written = evaluation.write(done, options.out)
+    print(f"Data: {done.data()}. {done.result['left_out']['sentence']}")
+    print(done.table().to_string())
+    print(f"At the bundle's threshold, {done.metrics['threshold']['value']:.3f}; nothing was fitted on these cases.")
+    print(f"Wrote {', '.join(path.name for path in written)} to {shown(options.out)}.")
+    print("Research use only: not a medical device.")
+
+
 def _predictor(model: Path | None) -> "Predictor":
-    """The bundle that was asked for, or that of the newest run, its model loaded."""
-    bundle = model or _newest_bundle()
-    if not bundle.is_file():
-        raise InputError(f"{shown(bundle)} does not exist: pass the .bundle.json of a run, or run `make run` first.")
+    """The packaged model or the one that was asked for, loaded."""
+    bundle = _bundle(model)
     from bhi_utils.predictor import Predictor
 
-    predictor = Predictor.load(bundle)
-    print(f"Model: {shown(bundle)}", flush=True)
-    return predictor
+    return Predictor.load(bundle)
+
+
+def _bundle(model: Path | None) -> Path:
+    """The bundle that was asked for, or the packaged one; a copy of the package without it takes the newest run's. Says which."""
+    from bhi_utils import bundles
+
+    if model is None:
+        packaged = bundles.PACKAGED.is_file()
+        bundle, why = (bundles.PACKAGED, "the packaged model") if packaged else (_newest_bundle(), "of the newest run")
+        why = f" ({why}; --model takes another)"
+    else:
+        bundle, why = _better(model) if model.is_dir() else model, ""
+    if not bundle.is_file():
+        raise InputError(f"{shown(bundle)} does not exist: pass the .bundle.json of a run, or run `make run` first.")
+    print(f"Model: {shown(bundle)}{why}", flush=True)
+    return bundle
 
 
 def _newest_bundle() -> Path:
     """The better model of the run that was trained last."""
     trained = project_root().glob("runs/*/artifacts/training.json")
     for training in sorted(trained, key=lambda path: path.stat().st_mtime, reverse=True):
-        from bhi_utils.predictor import find_bundle
-
         try:
-            return find_bundle(Run(training.parent.parent))
+            return _better(training.parent.parent)
         except InputError:
             continue
-    raise InputError("There is no trained model below runs yet: run `make run` first, or pass --model with a .bundle.json.")
+    raise InputError("There is no trained model here, neither packaged nor below runs: run `make run` first, or pass --model.")
+
+
+def _better(run: Path) -> Path:
+    """The better model's bundle of a run's folder."""
+    from bhi_utils.predictor import find_bundle
+
+    return find_bundle(Run(run))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ def answer(predictor: Predictor, path: str | Path) -> tuple[dict[str, Any], np.n
     details: dict[str, Any] = {"problem": checked.problem, "notes": list(checked.notes), "size": list(checked.size)}
     if checked.patch is None:
         return details, None, None
+    if predictor.seen.pixels(checked.patch[None])[0]:
+        details["notes"].insert(0, app_page.SEEN)
     table, maps = predictor.predict_with_evidence(checked.patch[None])
     row = table.iloc[0]
     predicted = int(row["predicted_label"])

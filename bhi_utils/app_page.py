@@ -12,6 +12,7 @@ from bhi_utils.plots_app import number
 
 TITLE = "Is there invasive ductal carcinoma in this patch?"
 WARNING = "Research use only, not a medical device."
+SEEN = "Seen in training: the model learned from exactly these pixels, so this answer says nothing about how it does on new patches."
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 FONTS_MONO = ("ui-monospace", "Consolas", "monospace")
 
@@ -61,7 +62,8 @@ def heading(bundle: dict[str, Any]) -> str:
     kind = "synthetic phantom patches" if data.get("synthetic") else "patches of the archive"
     trained = f"trained on {kind} ({data['cases']:,} cases in all)" if "cases" in data else ""
     start = str(bundle.get("initialisation", ""))
-    start = {"": "", "scratch": "from scratch", "imagenet": "from ImageNet weights"}.get(start, f"from {start}")
+    known = {"": "", "scratch": "from scratch", "imagenet": "from ImageNet weights", "packaged": "from the packaged model"}
+    start = known.get(start, f"from {start}")
     parts = ", ".join(part for part in (trained, start) if part)
     return f"<h1>{TITLE}</h1><p>Model {escape(str(bundle.get('name', 'unnamed')))}{', ' + escape(parts) if parts else ''}.</p>"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from bhi_utils import bundles
 from bhi_utils.augment import augment_layers
 from bhi_utils.paths import InputError, shown
 
@@ -60,7 +61,8 @@ def efficientnetb0(*, image_size: int, weights: str, seed: int, dropout: float =
 
     Args:
         image_size: side in pixels that patches are resized to, at least 32.
-        weights: ``imagenet`` (downloaded by Keras), ``none`` (from scratch), or a ``.h5`` file without top.
+        weights: ``imagenet`` (downloaded by Keras), ``packaged`` (the packaged model's base; the classifier is new, since its threshold
+            and bias belong to another training set), ``none`` (from scratch), or a ``.h5`` file without top.
         seed: seed of a random start, augmentation and dropout.
         dropout: share of pooled features dropped in training.
 
@@ -157,22 +159,25 @@ def _with_weights(model: keras.Model) -> list[keras.layers.Layer]:
 
 def _pretrained(weights: str) -> keras.Model:
     """EfficientNetB0 without top, its weights loaded."""
+    if weights == "packaged":
+        whole = keras.saving.load_model(bundles.read(bundles.packaged())[1], compile=False, safe_mode=True)
+        return keras.Model(whole.input, whole.get_layer("pool").input)
     if weights == "imagenet":
         try:
             return keras.applications.EfficientNetB0(weights="imagenet", include_top=False, input_shape=(224, 224, 3))
         except Exception as error:  # Keras raises a plain Exception when the download fails
             raise InputError(
-                "The ImageNet weights could not be downloaded: give a local file with --weights FILE.h5, or train from scratch "
-                "with --weights none."
+                "The ImageNet weights could not be downloaded: give a local file with --weights FILE.h5, or start from the "
+                "packaged model with --weights packaged, or from scratch with --weights none."
             ) from error
     if not Path(weights).is_file():
-        raise InputError(f"--weights {weights} is neither a file nor one of imagenet and none: check the path.")
+        raise InputError(f"--weights {weights} is neither a file nor one of imagenet, packaged and none: check the path.")
     try:
         return keras.applications.EfficientNetB0(weights=weights, include_top=False, input_shape=(224, 224, 3))
     except (ValueError, OSError, KeyError) as error:
         raise InputError(
             f"{shown(Path(weights))} does not hold the weights of EfficientNetB0 without top: give the file that "
-            "keras.applications saves, or --weights imagenet or none."
+            "keras.applications saves, or --weights imagenet, packaged or none."
         ) from error
 
 

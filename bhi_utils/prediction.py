@@ -40,11 +40,13 @@ class Outcome:
         answers: one row an image that could be used, `COLUMNS`; ``file`` is the path, and for a zip's member the zip's path and its name.
         rejected: ``file, reason`` of the others.
         notes: what was done to images, or makes their answers doubtful, and how often.
+        seen: how many images have exactly the pixels of a patch that the model was trained on.
     """
 
     answers: pd.DataFrame
     rejected: pd.DataFrame
     notes: Counter = field(default_factory=Counter)
+    seen: int = 0
 
 
 def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool = True) -> Outcome:
@@ -56,13 +58,14 @@ def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool
     found = [place for one in given for place in _places(Path(one))]
     if not found:
         raise InputError(f"There is no image in {_names(given)}: pass images, folders or zips with {', '.join(SUFFIXES)}.")
-    answers, rejected, notes, waiting = [], [], Counter(), []
+    answers, rejected, notes, waiting, seen_before = [], [], Counter(), [], 0
     bar = tqdm(_checked(found), total=len(found), desc="Predicting", unit="file", file=sys.stderr, disable=not progress)
     for name, seen in bar:
         if seen.patch is None:
             rejected.append((name, seen.problem))
             continue
         notes.update(seen.notes)
+        seen_before += int(predictor.seen.pixels(seen.patch[None])[0])
         waiting.append((name, seen.patch))
         if len(waiting) == _BATCH:
             answers.append(_answered(predictor, waiting))
@@ -72,7 +75,7 @@ def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool
     if not answers:
         name, reason = rejected[0]
         raise InputError(f"None of the {len(rejected):,} files can be used, such as {brief(name)}. {reason}")
-    return Outcome(pd.concat(answers, ignore_index=True), pd.DataFrame(rejected, columns=["file", "reason"]), notes)
+    return Outcome(pd.concat(answers, ignore_index=True), pd.DataFrame(rejected, columns=["file", "reason"]), notes, seen_before)
 
 
 def check_out(path: Path) -> None:

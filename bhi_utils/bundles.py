@@ -1,0 +1,56 @@
+"""A trained model's files as they lie on disk: found, read and checked, without Keras; and where the packaged model is.
+
+Used by ``predictor``, ``models``, ``seen`` and the command. A bundle is ``<name>.bundle.json`` beside the model whose SHA-256 it names.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from bhi_utils.paths import InputError, shown
+
+#: The model that comes with the package; ``release`` writes it.
+PACKAGED = Path(__file__).parent / "trained" / "efficientnetb0.bundle.json"
+_KEYS = ("name", "model", "sha256", "threshold", "calibration")
+
+
+def packaged() -> Path:
+    """The packaged model's bundle.
+
+    Raises:
+        InputError: this copy of the package has none.
+    """
+    if not PACKAGED.is_file():
+        raise InputError(
+            f"This copy of the package holds no trained model ({shown(PACKAGED)} is missing): restore it from git, or pass --model with a "
+            "run's .bundle.json, or --weights imagenet, none or a file."
+        )
+    return PACKAGED
+
+
+def read(bundle: Path) -> tuple[dict[str, Any], Path]:
+    """Open a ``.bundle.json``: its content, and the path of the model beside it.
+
+    Raises:
+        InputError: a file is missing or unreadable, or the model is not the one that the bundle was written for.
+    """
+    path = Path(bundle)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        model = path.parent / Path(content["model"]).name
+        digest = sha256(model)
+        missing = [key for key in _KEYS if key not in content]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{shown(path)} is not a readable bundle with its model beside it: give the .bundle.json of a run.") from error
+    if missing:
+        raise InputError(f"{shown(path)} is not a readable bundle, it has no {missing[0]}: give the .bundle.json of a run.")
+    if digest != content["sha256"] or model.suffix != ".keras":
+        raise InputError(f"{shown(model)} is not the file that {path.name} was written for (its hash differs): run notebook 05 again.")
+    return content, model
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

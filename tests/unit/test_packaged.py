@@ -1,0 +1,256 @@
+"""A packaged model is found without being named, starts other trainings, and is never judged or trained further on what it has seen."""
+
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from bhi_utils import archive, bundles, metrics, models, phantom, release, samples, seen, splits, training
+from bhi_utils.__main__ import main
+from bhi_utils.evaluation import TITLES
+from bhi_utils.metrics import Calibration
+from bhi_utils.paths import InputError, Run
+from bhi_utils.phases import Recipe
+from bhi_utils.predictor import Predictor
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CASES = 12
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return archive.pack(phantom.write(folder / "phantom.zip", cases=CASES, patches_per_case=14, seed=1), folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = models.efficientnetb0(image_size=32, weights="none", seed=5)
+    layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
+    layer.set_weights([np.float32([0.485, 0.456, 0.406]), np.float32([0.0524, 0.0502, 0.0506]), np.array(0)])
+    layer.finalize_state()
+    return model
+
+
+def save(network, pack, folder, **changes):
+    """A packaged model of the network, as if trained on the pack's first half."""
+    rng = np.random.default_rng(0)
+    frame = pack.manifest[["case", "label"]].assign(logit=rng.normal(size=len(pack.manifest)) + pack.manifest["label"])
+    frame["probability"] = 1 / (1 + np.exp(-frame["logit"]))
+    options = {
+        "threshold": 0.4,
+        "calibration": Calibration(0.8, -0.1),
+        "threshold_rule": "highest threshold with recall >= 0.93 out of fold",
+        "out_of_fold": metrics.evaluate(frame, threshold=0.4, resamples=50),
+        "initialisation": "imagenet",
+        "training": {"image_size": 32, "epochs": 0},
+        "rows": np.flatnonzero(pack.manifest["case"].isin(first_cases(pack, CASES // 2))),
+    }
+    return release.save(network, pack, folder=folder, **{**options, **changes})
+
+
+def first_cases(pack, count):
+    return sorted(int(case) for case in pack.manifest["case"].unique())[:count]
+
+
+@pytest.fixture(scope="module")
+def files(network, pack, tmp_path_factory):
+    return save(network, pack, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def small(pack, tmp_path_factory):
+    """The same with a network that is quick to load."""
+    return save(models.cnn(image_size=32, seed=0, filters=(4, 8)), pack, tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def packaged(files, monkeypatch):
+    monkeypatch.setattr(bundles, "PACKAGED", files[1])
+    return files[1]
+
+
+def changed(pack, tmp_path, change):
+    """The pack's patches in a folder of the archive's layout, not marked as synthetic, ``change(case, pixels)`` applied."""
+    for row, (case, x, y, label) in enumerate(pack.manifest[["case", "x", "y", "label"]].itertuples(index=False)):
+        new, pixels = change(int(case), np.array(pack.patches[row]))
+        folder = tmp_path / "source" / str(new) / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{new}_idx5_x{x}_y{y}_class{label}.png")
+    return archive.pack(tmp_path / "source", tmp_path / "cache", progress=False)
+
+
+class TestFiles:
+    def test_four_files_hold_the_model_what_it_has_seen_and_its_card(self, files, pack, network):
+        assert [path.name for path in files] == [
+            "efficientnetb0.keras",
+            "efficientnetb0.bundle.json",
+            "efficientnetb0.seen.npy",
+            "MODEL_CARD.md",
+        ]
+        assert sorted(files) == sorted(files[0].parent.iterdir()) and files[0].stat().st_size <= release.LARGEST
+        loaded = Predictor.load(files[1])
+        np.testing.assert_allclose(
+            loaded.predict(pack.patches[:5])["logit"], network.predict_on_batch(np.float32(pack.patches[:5]))[:, 0], atol=1e-4
+        )
+        used = np.isin(pack.manifest["case"], loaded.bundle["train_cases"])
+        assert loaded.bundle["train_cases"] == first_cases(pack, 6) and loaded.bundle["data"]["patches"] == used.sum()
+        assert loaded.seen.pixels(pack.patches[used]).mean() > 0.99
+        assert "source" not in loaded.bundle["data"], "the place where the data lay is nobody's business"
+
+    def test_every_number_of_the_card_is_the_bundles(self, files):
+        bundle = json.loads(files[1].read_text(encoding="utf-8"))
+        text = files[3].read_text(encoding="utf-8")
+        assert text == release.card(bundle)
+        for name, title in TITLES.items():
+            cell = "{value:.3f} ({low:.3f}–{high:.3f})".format(**bundle["metrics"]["out_of_fold"][name])
+            assert f"| {title} | {cell} |" in text
+
+    def test_a_model_too_large_for_the_package_leaves_nothing(self, pack, tmp_path, monkeypatch):
+        monkeypatch.setattr(release, "LARGEST", 1000)
+        with pytest.raises(ValueError, match="more than the 1,000"):
+            save(models.cnn(image_size=32, seed=0, filters=(4, 8)), pack, tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("damage", ["missing", "exchanged"])
+    def test_digests_that_are_not_the_bundles_are_refused(self, files, tmp_path, damage):
+        for path in files[:3]:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        if damage == "missing":
+            (tmp_path / files[2].name).unlink()
+        else:
+            np.save(tmp_path / files[2].name, np.arange(3, dtype=np.uint64))
+        with pytest.raises(InputError, match="copy the three files together" if damage == "missing" else "its hash differs"):
+            Predictor.load(tmp_path / files[1].name)
+
+    @pytest.mark.skipif(not bundles.PACKAGED.is_file(), reason="this copy of the package holds no trained model")
+    def test_the_model_that_is_packaged_fits_its_card_and_the_package(self):
+        bundle, model = bundles.read(bundles.PACKAGED)
+        assert model.stat().st_size <= release.LARGEST
+        assert (model.parent / release.CARD).read_text(encoding="utf-8") == release.card(bundle)
+        assert seen.Seen.of(bundles.PACKAGED).recorded and bundle["seen"]["patches"] and not bundle["data"]["synthetic"]
+        assert "trained/*" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+class TestDefault:
+    def test_predict_takes_the_packaged_model_and_says_so(self, small, pack, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(bundles, "PACKAGED", small[1])
+        Image.fromarray(pack.patches[0]).save(tmp_path / "seen.png")
+        Image.fromarray(pack.patches[0] ^ 1).save(tmp_path / "new.png")
+        out = tmp_path / "out.csv"
+        assert main(["predict", str(tmp_path / "seen.png"), str(tmp_path / "new.png"), "--csv", str(out)]) == 0
+        said = capsys.readouterr().out
+        assert "(the packaged model; --model takes another)" in said and "  1 of them were seen in training" in said
+        assert len(pd.read_csv(out)) == 2
+
+    def test_a_runs_folder_is_its_better_model(self, small, tmp_path, capsys, pack):
+        run = Run.open(tmp_path / "run")
+        for path in small[:3]:
+            (run.models / path.name).write_bytes(path.read_bytes())
+        run.write_json("training.json", {"better": "cnn"})
+        Image.fromarray(pack.patches[-1]).save(tmp_path / "new.png")
+        assert main(["predict", str(tmp_path / "new.png"), "--csv", str(tmp_path / "o.csv"), "--model", str(run.root)]) == 0
+        said = capsys.readouterr().out
+        assert "cnn.bundle.json\n" in said and "seen in training" not in said
+
+    def test_without_one_the_newest_run_answers_and_without_any_one_sentence(self, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr(bundles, "PACKAGED", tmp_path / "none.bundle.json")
+        monkeypatch.setattr("bhi_utils.__main__.project_root", lambda: tmp_path)
+        assert main(["predict", str(tmp_path), "--csv", str(tmp_path / "o.csv")]) == 2
+        assert "neither packaged nor below runs" in capsys.readouterr().err
+        with pytest.raises(InputError, match="holds no trained model"):
+            models.require_weights("packaged")
+
+
+class TestStart:
+    def test_the_base_is_the_packaged_one_and_the_classifier_is_new(self, packaged, network, pack):
+        models.require_weights("packaged")
+        started = models.efficientnetb0(image_size=32, weights="packaged", seed=9)
+        patches = np.float32(pack.patches[:4])
+        pooled = [keras.Model(model.input, model.get_layer("pool").output).predict_on_batch(patches) for model in (network, started)]
+        np.testing.assert_allclose(*pooled, atol=1e-5)
+        assert not np.allclose(network.get_layer("logit").get_weights()[0], started.get_layer("logit").get_weights()[0])
+
+    def test_what_the_start_has_seen_is_kept_with_what_is_trained_from_it(self, packaged, pack, tmp_path):
+        pixels = np.random.default_rng(1)
+        other = changed(pack, tmp_path, lambda case, _: (case + 500, pixels.integers(0, 256, (50, 50, 3), dtype=np.uint8)))
+        table = splits.make(other.manifest)
+        train = samples.training_samples(other, table, mode="none", seed=0)
+        recipe = Recipe(epochs=1, batch_size=64, seed=0, folder=tmp_path / "checkpoints")
+        options = {"image_size": 32, "weights": "packaged", "blocks": 0, "rate": 1e-4, "views": 0}
+        one = training.train_efficientnetb0(other, table, train, recipe, **options)
+        assert one.initialisation == "packaged"
+        run = Run.open(tmp_path / "run")
+        labels = other.manifest["label"].to_numpy()
+        one = _that_ranks(one, other, labels)
+        training.finish(run, other, table, [one], recall=0.9, card={"data": {"synthetic": False}})
+        bundle = run.read_json("models/efficientnetb0.bundle.json")
+        assert bundle["seen"]["synthetic_cases"] == first_cases(pack, 6)
+        used = table.loc[table["split"].isin(["train", "val"]), "case"]
+        assert bundle["seen"]["real_cases"] == sorted(used) == sorted(bundle["train_cases"] + bundle["validation_cases"])
+        found = seen.Seen.of(run.models / "efficientnetb0.bundle.json")
+        inside = other.manifest["case"].isin(used).to_numpy()
+        np.testing.assert_array_equal(found.pixels(other.patches), inside)
+
+
+def _that_ranks(one, pack, labels):
+    """The trained network with its classifier turned so that positives of the pack rank higher: noise cannot be learned."""
+    model = one.model
+    pool = keras.Model(model.input, model.get_layer("pool").output).predict(np.float32(pack.patches), verbose=0)
+    kernel = np.linalg.lstsq(pool - pool.mean(axis=0), labels - labels.mean(), rcond=None)[0]
+    model.get_layer("logit").set_weights([np.float32(kernel[:, None]), np.float32([-pool.mean(axis=0) @ kernel])])
+    return one
+
+
+class TestLeavingOut:
+    def test_other_weights_leave_the_split_as_it_is(self, pack):
+        table = splits.make(pack.manifest)
+        assert seen.leave_out(pack, table, "imagenet") is table
+
+    def test_training_loses_the_cases_seen_in_every_part_and_says_how_many(self, pack, tmp_path, monkeypatch, capsys):
+        table = splits.make(pack.manifest)
+        gone = [int(table.loc[table["split"] == part, "case"].iloc[0]) for part in splits.PARTS]
+        rows = np.flatnonzero(pack.manifest["case"].isin(gone))
+        monkeypatch.setattr(bundles, "PACKAGED", save(models.cnn(image_size=32, seed=0, filters=(4, 8)), pack, tmp_path, rows=rows)[1])
+        left = seen.leave_out(pack, table, "packaged")
+        assert capsys.readouterr().out == f"Left out, as seen in training: 3 of {CASES} cases (3 by their id).\n"
+        assert sorted(left.loc[left["split"] == "unused", "case"]) == sorted(gone)
+        others = ~table["case"].isin(gone)
+        pd.testing.assert_frame_equal(left[others], table[others])
+        splits.assert_disjoint(left)
+
+    def test_a_part_that_becomes_empty_is_one_sentence(self, pack, tmp_path, monkeypatch):
+        table = splits.make(pack.manifest)
+        rows = splits.indices(pack.manifest, table, "val")
+        monkeypatch.setattr(bundles, "PACKAGED", save(models.cnn(image_size=32, seed=0, filters=(4, 8)), pack, tmp_path, rows=rows)[1])
+        with pytest.raises(InputError, match=r"Left out.*The val part then holds no IDC− patch: give data with more new cases"):
+            seen.leave_out(pack, table, "packaged")
+
+    def test_one_patch_with_seen_pixels_takes_its_case_out(self, small, pack, tmp_path):
+        known = first_cases(pack, 6)
+        spared = int(np.flatnonzero(pack.manifest["case"] == known[0])[0])
+        lone = pack.patches[spared].tobytes()
+        other = changed(pack, tmp_path, lambda case, pixels: (case, pixels if pixels.tobytes() == lone else pixels ^ 1))
+        by_id, by_pixels = seen.Seen.of(small[1]).cases_in(other)
+        assert by_id == set(), "these are real cases by their kind, the packaged one's are synthetic"
+        assert by_pixels == {known[0]}
+
+    def test_glass_of_one_colour_takes_no_case_out(self, pack, tmp_path):
+        glass = np.full((3, 50, 50, 3), 243, np.uint8)
+        glass[1, 30:] = 255  # padded
+        glass[2, 3, 3], glass[2, 4, 4] = (9, 9, 9), (8, 8, 8)
+        known = seen.Seen(digests=np.sort(seen.digests(glass)))
+        assert known.pixels(glass).tolist() == [False, False, True]
+
+    def test_an_older_bundle_leaves_out_the_cases_that_it_names(self, tmp_path, pack):
+        case = first_cases(pack, 2)
+        old = seen.Seen.read({"train_cases": case[:1], "validation_cases": case[1:], "data": {"synthetic": True}}, tmp_path)
+        assert old.cases_in(pack) == (set(case), set())
+        assert not seen.Seen.read({}, tmp_path).recorded
+        rows, told = seen.unseen(pack, seen.Seen.read({}, tmp_path))
+        assert len(rows) == len(pack.manifest) and re.search("names no case", told["sentence"])
