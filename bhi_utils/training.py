@@ -7,7 +7,9 @@ scratch there is one phase in which everything learns. Checkpoints and early sto
 
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from bhi_utils import metrics, models, predictor
+from bhi_utils import metrics, models, predictor, resident, seen
 from bhi_utils.archive import Pack
 from bhi_utils.cut import Cut
 from bhi_utils.paths import Run
@@ -41,14 +43,14 @@ class Trained:
         initialisation: ``imagenet``, ``scratch`` or the weight file's name, as tables say it.
         history: a row an epoch: ``phase, epoch, loss, auc, val_loss, val_auc``.
         seconds: wall-clock time of training, caching included.
-        probe: frozen pooled features by part, where a cache was used: ``train`` (n, d), ``val``, ``test``.
+        cut: where a cache was used, the network's cut, whose parts share its layers.
     """
 
     model: keras.Model
     initialisation: str
     history: pd.DataFrame
     seconds: float
-    probe: dict[str, np.ndarray] = field(default_factory=dict)
+    cut: Cut | None = None
 
 
 def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe, *, image_size: int) -> Trained:
@@ -56,7 +58,8 @@ def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe,
     start = time.perf_counter()
     model = models.cnn(image_size=image_size, seed=recipe.seed)
     phases = Phases(model, recipe)
-    phases.fit("from scratch", model, *_raw(pack, table, samples, recipe), epochs=recipe.epochs, rate=LEARNING_RATE)
+    with _patches(model, pack, table, samples, recipe) as fed:
+        phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE)
     return Trained(phases.best(), "scratch", phases.table(), time.perf_counter() - start)
 
 
@@ -83,32 +86,33 @@ def train_efficientnetb0(
         weights: ``imagenet``, ``none`` or a file.
         blocks: how many of the last blocks phase 2 fine-tunes, one more at a time.
         rate: Adam's rate in phase 2.
-        views: 0 trains on patches; 1 or more caches the frozen part's output for as many views of each patch.
+        views: 0 trains on patches; 1 to 8 caches the frozen part's output for as many dihedral views of each patch.
     """
     start = time.perf_counter()
     model = models.efficientnetb0(image_size=image_size, weights=weights, seed=recipe.seed)
     phases = Phases(model, recipe)
     if weights == "none":
         models.unfreeze(model, None)
-        phases.fit("from scratch", model, *_raw(pack, table, samples, recipe), epochs=recipe.epochs, rate=LEARNING_RATE)
+        with _patches(model, pack, table, samples, recipe) as fed:
+            phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE)
         return Trained(phases.best(), "scratch", phases.table(), time.perf_counter() - start)
     initialisation = "imagenet" if weights == "imagenet" else Path(weights).name
-    probe = {}
+    cut = None
     frozen = recipe.epochs if not blocks else max(1, recipe.epochs // 3)
-    if views:
-        cut = Cut(model, blocks, pack, table, samples, recipe, views)
-        probe = cut.probe()
-        stages = [(cut.head, *cut.pooled_batches())] + [(cut.tail, *cut.batches())] * blocks
-    else:
-        stages = [(model, *_raw(pack, table, samples, recipe))] * (1 + blocks)
-    for stage, (part, train, valid) in enumerate(stages):
-        models.unfreeze(model, stage)
-        # the epochs left after phase 1, shared among the stages of phase 2, the deepest taking what does not divide
-        share = frozen if not stage else (recipe.epochs - frozen + stage - 1) // blocks
-        name = "frozen base" if not stage else f"last {stage} block(s)"
-        if share:
-            phases.fit(name, part, train, valid, epochs=share, rate=rate if stage else LEARNING_RATE)
-    return Trained(phases.best(), initialisation, phases.table(), time.perf_counter() - start, probe)
+    with ExitStack() as opened:
+        if views:
+            cut = Cut(model, blocks, pack, table, samples, recipe, views)
+            stages = [(cut.head, *cut.pooled_batches())] + [(cut.tail, *cut.batches())] * blocks
+        else:
+            stages = [opened.enter_context(_patches(model, pack, table, samples, recipe))] * (1 + blocks)
+        for stage, (part, train, valid) in enumerate(stages):
+            models.unfreeze(model, stage)
+            # the epochs left after phase 1, shared among the stages of phase 2, the deepest taking what does not divide
+            share = frozen if not stage else (recipe.epochs - frozen + stage - 1) // blocks
+            name = "frozen base" if not stage else f"last {stage} block(s)"
+            if share:
+                phases.fit(name, part, train, valid, epochs=share, rate=rate if stage else LEARNING_RATE)
+    return Trained(phases.best(), initialisation, phases.table(), time.perf_counter() - start, cut)
 
 
 def frozen_probe(trained: Trained, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -121,8 +125,9 @@ def frozen_probe(trained: Trained, labels: dict[str, np.ndarray]) -> dict[str, n
     Returns:
         float arrays for ``val`` and ``test``.
     """
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000)).fit(trained.probe["train"], labels["train"])
-    return {part: probe.decision_function(trained.probe[part]) for part in ("val", "test")}
+    features = trained.cut.probe()
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000)).fit(features["train"], labels["train"])
+    return {part: probe.decision_function(features[part]) for part in ("val", "test")}
 
 
 def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *, recall: float, card: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +145,8 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
         the content of ``training.json``.
     """
     frames, entries = [], {}
-    train_cases = sorted(int(case) for case in table.loc[table["split"] == "train", "case"])
+    used = {part: sorted(int(case) for case in table.loc[table["split"] == part, "case"]) for part in ("train", "val")}
+    ours = seen.of_split(pack, table)
     for one in trained:
         scored = _score(pack, table, one.model.name, _logits(one.model, pack, table))
         valid = scored[scored["split"] == "val"]
@@ -153,9 +159,11 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
             "initialisation": one.initialisation,
             "threshold_rule": f"highest threshold with recall >= {recall} on validation cases",
             "metrics": {"val": validation},
-            "train_cases": train_cases,
+            "train_cases": used["train"],
+            "validation_cases": used["val"],
         }
-        predictor.save_bundle(one.model, run.models, threshold=threshold, calibration=calibration, card=about)
+        known = ours | seen.before(one.initialisation)
+        predictor.save_bundle(one.model, run.models, threshold=threshold, calibration=calibration, card=about, seen=known)
         entries[one.model.name] = {
             "validation_auc": validation["auc"]["value"],
             "initialisation": one.initialisation,
@@ -166,7 +174,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
         }
         frames.append(scored)
     for one in trained:
-        if one.probe:
+        if one.cut is not None:
             frames.append(_probe_frame(one, pack, table, recall, entries))
     run.write_csv("predictions.csv.gz", pd.concat(frames, ignore_index=True))
     better = max((one.model.name for one in trained), key=lambda name: entries[name]["validation_auc"])
@@ -214,12 +222,20 @@ def _score(pack: Pack, table: pd.DataFrame, name: str, logits: dict[str, np.ndar
     return pd.concat(frames, ignore_index=True)
 
 
-def _raw(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe) -> tuple[Batches, Batches]:
-    """Batches of patches for training and validation."""
+@contextmanager
+def _patches(
+    model: keras.Model, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe
+) -> Iterator[tuple[keras.Model, Batches, Batches]]:
+    """What to fit inside the block, and its batches of training and validation patches: see ``resident`` for where these live."""
     guard(pack, table, samples)
-    train = Batches(
-        lambda index, _: samples.fetch(index), samples.labels, batch_size=recipe.batch_size, weights=samples.weights, seed=recipe.seed
-    )
     rows = indices(pack.manifest, table, "val")
-    labels = pack.manifest["label"].to_numpy()[rows]
-    return train, Batches(lambda index, _: pack.patches[rows[index]], labels, batch_size=64)
+    side = model.get_layer("resize").height
+    place = resident.choose(len(samples.real) + len(rows), batch_size=recipe.batch_size, image_size=side)
+    if place.why:
+        print(f"{model.name}: patches {'resident' if place.resident else 'in host batches'}, {place.policy}; {place.why}")
+    with resident.precision(model, place.policy):
+        part, draw, check = resident.feeds(model, samples, rows, resident=place.resident)
+        options = {"batch_size": recipe.batch_size, "weights": samples.weights, "seed": recipe.seed}
+        train = Batches(lambda index, _: draw(index), samples.labels, **options)
+        labels = pack.manifest["label"].to_numpy()[rows]
+        yield part, train, Batches(lambda index, _: check(index), labels, batch_size=max(64, recipe.batch_size))
