@@ -1,12 +1,13 @@
 """The paper's augmentations as Keras layers, on raw patches in 0–255.
 
-Used by the models (inside the graph, training only), by the feature cache and by notebook 04. Keras' layers round when they are
-called on uint8, so everything here begins with ``Rescaling(1.0)``, which makes float32 of it.
+Used by the models (inside the graph, training only) and by notebook 04; the feature cache takes `dihedral` views instead, which are
+exact. Keras' layers round when they are called on uint8, so the layers here begin with ``Rescaling(1.0)``, which makes float32 of it.
 """
 
 from collections.abc import Iterable
 
 import keras
+import numpy as np
 
 #: Rotation in degrees, either way: the paper's value. The paper does not give the other strengths; the ones below are mild
 #: enough that a patch keeps its scale (about 200 µm) and its stain stays plausible.
@@ -15,6 +16,8 @@ TRANSLATION = 0.08
 ZOOM = 0.1
 BRIGHTNESS = 0.08
 CONTRAST = 0.15
+#: Views of a square patch that turning by right angles and mirroring gives: the dihedral group of order eight.
+DIHEDRAL = 8
 
 
 def transforms(seed: int, *, strength: float = 1.0) -> dict[str, keras.layers.Layer]:
@@ -60,3 +63,20 @@ def augmenter(seed: int) -> keras.Sequential:
     Call it with ``training=True``; without, patches pass through unchanged.
     """
     return keras.Sequential([keras.Input((50, 50, 3), dtype="float32", name="patches"), *augment_layers(seed)], name="augmenter")
+
+
+def dihedral(patches: np.ndarray, view: int) -> np.ndarray:
+    """One of the eight turned and mirrored views, exact since no pixel is interpolated.
+
+    Args:
+        patches: array (n, h, w, 3) with h = w.
+        view: 0 leaves the patch as it is; 1 mirrors it left to right, 2 top to bottom, 3 both, which is half a turn; 4 to 7 are the
+            same after exchanging rows and columns.
+
+    Returns:
+        a view of the same memory, of the same shape and type.
+    """
+    if not 0 <= view < DIHEDRAL:
+        raise ValueError(f"View {view} does not exist: choose 0 to {DIHEDRAL - 1}.")
+    patches = patches.swapaxes(1, 2) if view & 4 else patches
+    return patches[:, :: -1 if view & 2 else 1, :: -1 if view & 1 else 1]

@@ -1,98 +1,148 @@
-"""The output of a network's frozen part, computed once and kept on disk as float16.
+"""The output of a network's frozen part, computed once for each patch and view, and kept on disk as float16.
 
-Used by training: while only the last blocks of EfficientNetB0 learn, everything before them gives the same output in every epoch, so
-it is run once over each patch and over a few augmented views of it. The file's name is a hash of all that its content depends on,
-so a cache is found again by the same run and never mistaken for another.
+Used by training and by the studies: while only the last blocks of EfficientNetB0 learn, everything before them gives the same output
+in every epoch, so it is run once over each patch and over its turned and mirrored views. The folder's name is a hash of all that the
+content depends on, and a patch is filled in when it is first asked for. So the folds of a cross-validation share one cache, no patch
+is computed for nothing, and a run that was killed goes on where it stopped.
 """
 
 import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from bhi_utils.augment import augmenter
-from bhi_utils.paths import InputError, write_atomic
+from bhi_utils.augment import DIHEDRAL, dihedral
+from bhi_utils.folding import fold
+from bhi_utils.paths import InputError, shown, write_atomic
 
-BATCH = 64
+#: Patches a call of the frozen part: on two cores, 16 to 64 are about equally quick.
+BATCH = 32
+#: Patches after which what is done is noted on disk.
+_NOTE_EVERY = 2048
 
 
-def cached(
-    front: keras.Model,
-    fetch: Callable[[np.ndarray], np.ndarray],
-    count: int,
-    *,
-    identity: str,
-    views: int,
-    seed: int,
-    cache: Path,
-    title: str,
-) -> np.ndarray:
-    """Outputs of ``front`` for ``count`` samples under ``views`` views: the first as it is, the others augmented.
+def front(model: keras.Model, cut: str) -> keras.Model:
+    """The part of ``model`` from patches to the output of the layer named ``cut``, for answers only (see `folding`)."""
+    folded = fold(model)
+    return keras.Model(folded.input, folded.get_layer(cut).output, name=cut)
+
+
+class Features:
+    """Outputs of a frozen part for the samples of one source.
 
     Args:
-        front: takes patches in 0–255; runs in inference mode.
+        front: from `front`; takes patches in 0–255.
         fetch: takes sample numbers, gives patches (k, 50, 50, 3) in 0–255.
-        count: number of samples.
+        count: number of samples in the source.
         identity: hash of the samples' pixels and order.
-        views: views a sample, at least 1.
-        seed: seed of the augmentations.
-        cache: folder that keeps the file.
-        title: what the progress bar says.
-
-    Returns:
-        float16 memory map (views, count, …), read-only.
-
-    Raises:
-        InputError: too little disk space, or an output that float16 cannot hold.
+        cache: folder that keeps the files.
     """
-    shape = (views, count, *front.output_shape[1:])
-    size = 2 * int(np.prod(shape))
-    path = cache / "features" / f"{_key(front, identity, shape, seed)}.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = path.exists()
-    print(f"{title}: {views} view(s) of {count:,} patches, cut at {front.name}, {size / 1e6:,.0f} MB on disk")
-    if not known:
-        free = shutil.disk_usage(path.parent).free
+
+    def __init__(self, front: keras.Model, fetch: Callable[[np.ndarray], np.ndarray], count: int, *, identity: str, cache: Path) -> None:
+        self._front, self._fetch = front, fetch
+        self.shape = (count, *front.output_shape[1:])
+        self.folder = cache / "features" / _key(front, identity, self.shape)
+        self._maps: dict[int, np.ndarray] = {}
+
+    def missing(self, rows: np.ndarray, views: int) -> int:
+        """How many outputs `ensure` would compute."""
+        rows = np.unique(rows)
+        return sum(int((~self._done(view)[rows]).sum()) for view in range(views))
+
+    def ensure(self, rows: np.ndarray, views: int = 1, *, title: str = "Features") -> None:
+        """Compute what is not on disk yet, after saying how much that is.
+
+        Args:
+            rows: sample numbers.
+            views: the first ``views`` of the eight dihedral views, the patch as it is being the first.
+            title: what the line and the progress bar say.
+
+        Raises:
+            InputError: more views than there are, too little disk space, or an output that float16 cannot hold.
+        """
+        if not 1 <= views <= DIHEDRAL:
+            raise InputError(f"VIEWS {views} is impossible: a square patch has {DIHEDRAL} views, so choose 1 to {DIHEDRAL}, or 0 for none.")
+        rows = np.unique(rows)
+        todo = [(view, rows[~self._done(view)[rows]]) for view in range(views)]
+        total = sum(len(part) for _, part in todo)
+        size = 2 * views * len(rows) * int(np.prod(self.shape[1:]))
+        known = "all" if not total else "none" if total == views * len(rows) else f"{views * len(rows) - total:,} of them"
+        print(f"{title}: {views} view(s) of {len(rows):,} patches, cut at {self._front.name}, {size / 1e6:,.0f} MB on disk, {known} known")
+        if total:
+            self._check_space(2 * total * int(np.prod(self.shape[1:])))
+            with tqdm(total=total, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:
+                for view, part in todo:
+                    self._fill(view, part, bar)
+
+    def read(self, view: int) -> np.ndarray:
+        """The outputs under one view: float16 memory map (count, …), read-only; only rows that were ensured mean anything."""
+        if view not in self._maps:
+            self._maps[view] = np.load(self._path(view), mmap_mode="r")
+        return self._maps[view]
+
+    def gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Outputs of samples ``rows``, each under its own view: float32 array (k, …)."""
+        result = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
+        for place, (row, view) in enumerate(zip(rows, views, strict=True)):
+            result[place] = self.read(int(view))[row]
+        return result
+
+    def _fill(self, view: int, rows: np.ndarray, bar: tqdm) -> None:
+        if not len(rows):
+            return
+        path, done = self._path(view), self._done(view)
+        if not path.exists():
+            with write_atomic(path) as temporary:
+                np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=self.shape).flush()
+        target = np.load(path, mmap_mode="r+")
+        for start in range(0, len(rows), _NOTE_EVERY):
+            block = rows[start : start + _NOTE_EVERY]
+            for first in range(0, len(block), BATCH):
+                part = block[first : first + BATCH]
+                output = np.asarray(self._front.predict_on_batch(dihedral(self._fetch(part), view).astype(np.float32)))
+                if not np.abs(output).max() <= np.finfo(np.float16).max:
+                    raise InputError("The frozen part's output does not fit float16: set VIEWS to 0, which trains without the cache.")
+                target[part] = output
+                bar.update(len(part))
+            target.flush()
+            done[block] = True
+            # noted after the outputs are on disk: what a killed run leaves behind is whole as far as it says
+            with write_atomic(self._note(view)) as temporary:
+                np.save(temporary, done)
+
+    def _done(self, view: int) -> np.ndarray:
+        """Bool array (count,): which samples are on disk. A damaged note or a missing file counts as none."""
+        try:
+            done = np.load(self._note(view))
+            whole = np.load(self._path(view), mmap_mode="r").shape == self.shape
+        except (OSError, ValueError, EOFError):
+            whole = False
+        return done if whole and done.shape == self.shape[:1] else np.zeros(self.shape[0], dtype=bool)
+
+    def _path(self, view: int) -> Path:
+        return self.folder / f"view_{view}.npy"
+
+    def _note(self, view: int) -> Path:
+        return self.folder / f"view_{view}.done.npy"
+
+    def _check_space(self, size: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
         if free < size + 200_000_000:
             raise InputError(
-                f"The feature cache needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
+                f"The feature cache needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free at {shown(self.folder.parent)}: "
                 "free some disk space, or lower VIEWS or IMAGE_SIZE."
             )
-        with write_atomic(path) as temporary:
-            _fill(front, fetch, shape, temporary, seed=seed, title=title)
-    return np.load(path, mmap_mode="r")
 
 
-def _fill(front: keras.Model, fetch: Callable, shape: tuple[int, ...], path: Path, *, seed: int, title: str) -> None:
-    views, count = shape[:2]
-    augment = augmenter(seed)
-    target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    with tqdm(total=views * count, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:
-        for view in range(views):
-            for start in range(0, count, BATCH):
-                patches = fetch(np.arange(start, min(start + BATCH, count)))
-                if view:
-                    patches = keras.ops.convert_to_numpy(augment(patches, training=True))
-                output = front.predict_on_batch(patches)
-                if np.abs(output).max() > np.finfo(np.float16).max:
-                    raise InputError("The frozen part's output does not fit float16: set VIEWS to 0, which trains without the cache.")
-                target[view, start : start + len(output)] = output
-                bar.update(len(output))
-    target.flush()
-    del target  # closed before it is renamed: Windows refuses otherwise
-
-
-def _key(front: keras.Model, identity: str, shape: tuple[int, ...], seed: int) -> str:
-    digest = hashlib.sha256(json.dumps([identity, front.name, shape, seed]).encode())
+def _key(front: keras.Model, identity: str, shape: Sequence[int]) -> str:
+    digest = hashlib.sha256(json.dumps([identity, front.name, list(shape), front.get_layer("resize").get_config()["height"]]).encode())
     for weight in front.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
-    for layer in augmenter(seed).layers:
-        config = {name: value for name, value in layer.get_config().items() if name != "dtype"}
-        digest.update(json.dumps(config, default=str, sort_keys=True).encode())
     return digest.hexdigest()[:24]

@@ -133,8 +133,6 @@ def prepare(pack: Pack, *, weights: str, image_size: int, folds: int, seed: int,
     Raises:
         InputError: too few cases, or runs of case ids, for the folds; or the weights cannot be had.
     """
-    import keras
-
     from bhi_utils import features, models
 
     manifest, labels = pack.manifest, pack.manifest["label"].to_numpy()
@@ -144,11 +142,13 @@ def prepare(pack: Pack, *, weights: str, image_size: int, folds: int, seed: int,
         splits.assert_disjoint(table)
         numbers[arm] = manifest["case"].map(table.set_index("case")["fold"]).to_numpy()
     whole = models.efficientnetb0(image_size=image_size, weights=weights, seed=seed)
-    front = keras.Model(whole.input, whole.get_layer("pool").output, name="pool")
+    front = features.front(whole, "pool")
 
     def featured(fetch: Any, count: int, what: bytes, title: str) -> np.ndarray:
         identity = hashlib.sha256(pack.info["fingerprint"].encode() + what).hexdigest()
-        return features.cached(front, fetch, count, identity=identity, views=1, seed=seed, cache=cache, title=title)[0].astype(np.float32)
+        found = features.Features(front, fetch, count, identity=identity, cache=cache)
+        found.ensure(np.arange(count), title=title)
+        return found.read(0).astype(np.float32)
 
     def planned(rows: np.ndarray, title: str) -> tuple[balance.SmotePlan, np.ndarray]:
         local = balance.smote_plan(pack.patches[rows], labels[rows], seed=seed)

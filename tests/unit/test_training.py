@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bhi_utils import archive, cut, metrics, models, phantom, samples, splits, training
+from bhi_utils import archive, balance, metrics, models, phantom, samples, splits, training
+from bhi_utils.augment import dihedral
+from bhi_utils.cut import Cut
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor, find_bundle
 
@@ -154,16 +156,11 @@ def test_only_the_last_blocks_learn_and_batchnorm_keeps_its_statistics(cached, w
 def test_the_whole_network_answers_as_the_part_that_was_trained_from_the_cache(cached, pack, table, weights):
     trained = cached[0]
     rows = splits.indices(pack.manifest, table, "val")
-    part = cut.Cut(trained.model, 2, pack, table, samples.training_samples(pack, table, mode="smote", seed=0), recipe(Path()), 2)
-    from_cache = part.tail.predict(part.evaluated["val"].astype(np.float32), verbose=0)
-    from_patches = trained.model.predict(pack.patches[rows].astype(np.float32), verbose=0)
+    from_cache = trained.cut.logits(rows)
+    from_patches = trained.model.predict(pack.patches[rows].astype(np.float32), verbose=0)[:, 0]
     np.testing.assert_allclose(from_cache, from_patches, atol=5e-3)
-
-
-def test_the_cache_on_disk_is_used_again_and_is_whole(cached, cache):
-    files = list((cache / "features").iterdir())
-    assert len(files) == 3 and {file.suffix for file in files} == {".npy"}
-    assert all(np.isfinite(np.load(file, mmap_mode="r")).all() for file in files)
+    eight = [trained.model.predict(dihedral(pack.patches[rows], view).astype(np.float32), verbose=0)[:, 0] for view in range(8)]
+    np.testing.assert_allclose(trained.cut.logits(rows, views=8), np.mean(eight, axis=0), atol=5e-3)
 
 
 def test_the_weights_kept_are_those_of_the_best_validation_epoch_of_all_phases(pack, table, tmp_path):
@@ -208,3 +205,32 @@ def test_a_cache_for_no_block_or_for_all_of_them_is_one_sentence(pack, table, we
     options = {"image_size": 32, "weights": weights, "rate": 1e-4}
     with pytest.raises(InputError, match="1 to 6 fine-tuned blocks"):
         training.train_efficientnetb0(pack, table, train, recipe(tmp_path), blocks=7, views=1, **options)
+
+
+def test_smote_on_features_blends_maps_of_both_parents_under_one_view(pack, table, weights, tmp_path):
+    train = samples.training_samples(pack, table, mode="feature_smote", seed=0)
+    model = models.efficientnetb0(image_size=32, weights=weights, seed=0)
+    part = Cut(model, 1, pack, table, train, recipe(tmp_path), 1)
+    batches, _ = part.batches()
+    negative, positive = np.bincount(batches.labels)
+    assert negative == positive > np.bincount(train.labels).min()
+    plan = balance.feature_plan(part.probe()["train"], train.labels, seed=0)
+    synthetic = batches.fetch(np.arange(len(train), len(train) + 5), [0, 0, 0])
+    parents = [batches.fetch(rows[:5], [0, 0, 0]) for rows in (plan.base, plan.neighbour)]
+    np.testing.assert_array_equal(synthetic, balance.blend(*parents, plan.step[:5]))
+
+
+def test_every_fold_and_every_balance_but_pixel_smote_finds_the_others_features(pack, table, weights, tmp_path, capsys):
+    def cut_of(split, mode):
+        train = samples.training_samples(pack, split, mode=mode, seed=0)
+        model = models.efficientnetb0(image_size=32, weights=weights, seed=0)
+        Cut(model, 1, pack, split, train, recipe(tmp_path), 2)
+        return capsys.readouterr().out
+
+    cut_of(table, "none")
+    for mode in ("class_weight", "oversample", "feature_smote"):
+        assert cut_of(table, mode).count("all known") == 2
+    assert "SMOTE's patches" in cut_of(table, "smote")
+    for fold in range(1, 5):
+        cut_of(splits.make(pack.manifest, scheme="kfold", fold=fold, seed=0), "none")
+    assert cut_of(splits.make(pack.manifest, scheme="kfold", fold=2, seed=0), "none").count("all known") == 2

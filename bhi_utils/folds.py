@@ -1,0 +1,186 @@
+"""Cross-validation by case: every patch is answered by models that were trained without its case.
+
+Used by the studies and by the packaged model's card. Each fold tests on one fifth of the cases, chooses epoch, threshold and calibration
+on another, and trains on the rest, as ``splits`` deals them. An arm is a function that fits one model on one fold; all arms see the same
+folds, so that their answers can be compared case by case.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from bhi_utils import metrics, splits
+from bhi_utils.archive import Pack
+from bhi_utils.paths import InputError
+
+#: Metrics that depend on the order of the answers or on their value, and those that depend on a threshold.
+SCORES = ("auc", "auprc", "loss", "brier", "ece")
+DECISIONS = ("recall", "precision", "specificity", "binary_accuracy", "balanced_accuracy", "f1")
+#: Ranges of each colour's histogram in `colour_histograms`.
+BINS = 16
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of a data set.
+
+    Attributes:
+        pack: the data set.
+        table: the split, ``case, split, fold``.
+        number: which fold is the test part.
+        folder: for checkpoints.
+    """
+
+    pack: Pack
+    table: pd.DataFrame
+    number: int
+    folder: Path
+
+    def rows(self, part: str) -> np.ndarray:
+        """Rows of the pack that belong to a part."""
+        return splits.indices(self.pack.manifest, self.table, part)
+
+    def labels(self, part: str) -> np.ndarray:
+        """Their labels."""
+        return self.pack.manifest["label"].to_numpy()[self.rows(part)]
+
+
+#: Fits one model; gives the logits of validation and test rows for each way of answering that it has a name for.
+Arm = Callable[[Fold], Mapping[str, Mapping[str, np.ndarray]]]
+
+
+def deal(pack: Pack, folder: Path, *, folds: int, seed: int) -> list[Fold]:
+    """The folds of a data set, in order."""
+    found = [Fold(pack, splits.make(pack.manifest, scheme="kfold", seed=seed, folds=folds, fold=k), k, folder) for k in range(folds)]
+    for fold in found:
+        splits.assert_disjoint(fold.table)
+    return found
+
+
+def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> pd.DataFrame:
+    """The test rows of a fold with everything that its validation rows decide.
+
+    Args:
+        fold: the fold.
+        logits: float arrays for ``val`` and ``test``, in the order of `Fold.rows`.
+        recall: the threshold is the highest that reaches it on the validation rows.
+
+    Returns:
+        ``row, case, fold, label, logit, probability, probability_calibrated, margin``; ``margin`` is the logit minus the threshold's, so
+        that a patch is called IDC+ at ``margin >= 0`` in every fold.
+    """
+    valid, test = (np.asarray(logits[part], dtype=np.float64) for part in ("val", "test"))
+    calibration = metrics.fit_calibration(fold.labels("val"), valid)
+    threshold = metrics.threshold_for_recall(fold.labels("val"), expit(valid), recall=recall)
+    rows = fold.rows("test")
+    frame = pd.DataFrame({"row": rows, "case": fold.pack.manifest["case"].to_numpy()[rows], "fold": fold.number})
+    return frame.assign(
+        label=fold.labels("test"),
+        logit=test,
+        probability=expit(test),
+        probability_calibrated=calibration.apply(test),
+        margin=test - logit(threshold),
+    )
+
+
+def scored(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with calibrated probabilities and their logits as ``probability`` and ``logit``: what pooled metrics compare.
+
+    Logits of different folds come from different networks; calibration, fitted on each fold's validation cases, gives them one scale.
+    """
+    probability = frame["probability_calibrated"].clip(1e-9, 1 - 1e-9)
+    return frame.assign(probability=probability, logit=logit(probability))
+
+
+def decided(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with ``margin`` as logit: evaluated at 0.5, it decides by each fold's own threshold."""
+    return frame.assign(logit=frame["margin"], probability=expit(frame["margin"]))
+
+
+def pooled(frame: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, Any]:
+    """Metrics over all folds' answers, with intervals by case, and the AUC of each fold.
+
+    Returns:
+        metric to ``{"value", "low", "high"}``, and ``fold_auc`` (a list) and ``mean_fold_auc``.
+    """
+    ranks = metrics.evaluate(scored(frame), threshold=0.5, resamples=resamples, seed=seed)
+    calls = metrics.evaluate(decided(frame), threshold=0.5, resamples=resamples, seed=seed)
+    result: dict[str, Any] = {name: ranks[name] for name in SCORES} | {name: calls[name] for name in DECISIONS}
+    by_fold = [metrics.evaluate(part, threshold=0.5, resamples=0)["auc"]["value"] for _, part in frame.groupby("fold")]
+    return result | {"fold_auc": by_fold, "mean_fold_auc": float(np.mean(by_fold))}
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, dict[str, float | None]]:
+    """Metrics of ``first`` minus those of ``second``, the same cases drawn for both."""
+    ranks = metrics.difference(scored(first), scored(second), resamples=resamples, seed=seed)
+    calls = metrics.difference(decided(first), decided(second), resamples=resamples, seed=seed)
+    return {name: ranks[name] for name in SCORES} | {name: calls[name] for name in DECISIONS}
+
+
+def colour_histograms(patches: np.ndarray) -> np.ndarray:
+    """Histograms of red, green and blue: uint8 array (n, 50, 50, 3) to float32 array (n, 3 · `BINS`), each colour adding up to 1."""
+    index = patches // (256 // BINS)
+    found = np.empty((len(patches), 3 * BINS), dtype=np.float32)
+    for start in range(0, len(patches), 4096):
+        part = index[start : start + 4096]
+        for channel in range(3):
+            flat = part[..., channel].reshape(len(part), -1).astype(np.int64) + BINS * np.arange(len(part))[:, None]
+            counts = np.bincount(flat.ravel(), minlength=BINS * len(part)).reshape(len(part), BINS)
+            found[start : start + 4096, channel * BINS : (channel + 1) * BINS] = counts / flat.shape[1]
+    return found
+
+
+def linear(features: np.ndarray) -> Arm:
+    """An arm that fits a logistic regression on fixed features, float array (n, d), one row a patch of the pack."""
+
+    def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000))
+        model.fit(features[fold.rows("train")], fold.labels("train"))
+        return {"": {part: model.decision_function(features[fold.rows(part)]) for part in ("val", "test")}}
+
+    return fit
+
+
+def out_of_fold(folds: list[Fold], arm: Arm, *, recall: float, keep: Path | None = None) -> dict[str, pd.DataFrame]:
+    """Fit an arm on every fold.
+
+    Args:
+        folds: from `deal`.
+        arm: what to fit.
+        recall: for the thresholds, see `answers`.
+        keep: a folder that keeps each fold's logits, so that a study that was stopped goes on; None keeps nothing.
+
+    Returns:
+        by the arm's names for its ways of answering, `answers` of all folds.
+    """
+    found: dict[str, list[pd.DataFrame]] = {}
+    for fold in folds:
+        for name, logits in _kept(fold, arm, keep).items():
+            found.setdefault(name, []).append(answers(fold, logits, recall=recall))
+    if not found:
+        raise InputError("There is no fold to fit: give at least 3.")
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in found.items()}
+
+
+def _kept(fold: Fold, arm: Arm, keep: Path | None) -> Mapping[str, Mapping[str, np.ndarray]]:
+    from bhi_utils.paths import write_atomic
+
+    if keep is None:
+        return arm(fold)
+    path = keep / f"fold_{fold.number}.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            names = sorted({key.rpartition("|")[0] for key in stored})
+            return {name: {part: stored[f"{name}|{part}"] for part in ("val", "test")} for name in names}
+    found = arm(fold)
+    with write_atomic(path) as temporary:
+        np.savez(temporary, **{f"{name}|{part}": values for name, parts in found.items() for part, values in parts.items()})
+    return found

@@ -1,0 +1,172 @@
+"""The recipes that the profiles hold, fitted on every fold: what each reaches on cases that it has not seen.
+
+Used by ``notebooks/studies/recipes.ipynb`` and by the other studies of training. A recipe is what a profile's YAML says and nothing else:
+``cpu`` is the recipe called *fast*, ``paper`` the published one.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bhi_utils import archive, folds, metrics, parameters, samples, training
+from bhi_utils.folds import Arm, Fold
+from bhi_utils.paths import InputError, Run, cache_dir
+from bhi_utils.phases import Recipe
+from bhi_utils.records import git_commit
+
+#: Recipe to the profile that holds it.
+PROFILES = {"fast": "cpu", "paper": "paper"}
+#: How tables name the models.
+NAMES = {
+    "fast": "EfficientNetB0, recipe fast",
+    "fast, 8 views": "EfficientNetB0, recipe fast, mean of eight views",
+    "probe": "logistic regression on frozen features",
+    "cnn": "custom CNN",
+    "colour": "logistic regression on colour histograms",
+}
+#: Pairs whose difference is reported, first minus second.
+PAIRS = (("fast", "probe"), ("fast, 8 views", "fast"), ("fast", "cnn"), ("cnn", "colour"))
+RESULTS = "recipes.json"
+
+
+def settings(recipe: str) -> dict[str, Any]:
+    """The values of a recipe's profile that concern training."""
+    values = parameters.read_profile(PROFILES[recipe])
+    return {name: value for name, value in values.items() if name not in ("DATA", "WEIGHTS")}
+
+
+def recorded() -> dict[str, Any]:
+    """The result that the repository keeps, of the real sample; its form is that of `study`."""
+    return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
+
+
+def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_views: int = 8) -> Arm:
+    """An arm that trains EfficientNetB0 from the cache; it also answers with the frozen probe.
+
+    Args:
+        values: a recipe, see `settings`.
+        weights: as for ``models.efficientnetb0``, pretrained.
+        seed: seed of everything random.
+        answer_views: besides the patch as it is, answer with the mean of so many views; 1 leaves that out.
+    """
+
+    def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
+        train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed)
+        trained = training.train_efficientnetb0(
+            fold.pack,
+            fold.table,
+            train,
+            Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder),
+            image_size=values["IMAGE_SIZE"],
+            weights=weights,
+            blocks=values["FINE_TUNE_BLOCKS"],
+            rate=values["FINE_TUNE_RATE"],
+            views=values["VIEWS"],
+        )
+        ways = {"": 1} if answer_views == 1 else {"": 1, f", {answer_views} views": answer_views}
+        found = {way: {part: trained.cut.logits(fold.rows(part), views=views) for part in ("val", "test")} for way, views in ways.items()}
+        return found | {"probe": training.frozen_probe(trained, {"train": fold.labels("train")})}
+
+    return fit
+
+
+def custom_cnn(values: Mapping[str, Any], *, seed: int) -> Arm:
+    """An arm that trains the custom CNN from scratch."""
+
+    def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
+        train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed)
+        recipe = Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
+        trained = training.train_cnn(fold.pack, fold.table, train, recipe, image_size=values["CNN_IMAGE_SIZE"])
+        return {
+            "": {
+                part: trained.model.predict(fold.pack.patches[fold.rows(part)], batch_size=64, verbose=0)[:, 0] for part in ("val", "test")
+            }
+        }
+
+    return fit
+
+
+def study(
+    run: Run, source: str, *, weights: str, number: int = 5, seed: int = 0, resamples: int = 2000, recall: float = 0.93, cnn: bool = True
+) -> dict[str, Any]:
+    """Fit every model on every fold and write ``recipes.json`` into the run's artefacts. A study that was stopped goes on.
+
+    Args:
+        run: the study's folder.
+        source: a data source, see `archive.find_source`.
+        weights: EfficientNetB0's pretrained weights.
+        number: number of folds.
+        seed: seed of folds and models.
+        resamples: how often the cases are drawn for intervals.
+        recall: what thresholds must reach on validation cases.
+        cnn: whether the custom CNN is trained, which takes the longest.
+
+    Returns:
+        ``{"models": {name: metrics}, "differences": {"a − b": metrics}, "curve": …}`` with ``data``, ``command``, ``commit`` and so on.
+    """
+    if weights == "none":
+        raise InputError("WEIGHTS is none, but the recipes start from a trained network: pass imagenet or a weight file.")
+    start, pack = time.perf_counter(), archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    values = settings("fast")
+    dealt = folds.deal(pack, run.artifacts / "checkpoints", folds=number, seed=seed)
+    about = {"values": values, "seed": seed, "folds": number, "data": pack.info["fingerprint"], "weights": Path(weights).name}
+    keep = run.artifacts / "folds" / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    found = {}
+    arms = {"fast": fine_tuned(values, weights=weights, seed=seed), "colour": folds.linear(folds.colour_histograms(pack.patches))}
+    if cnn:
+        arms["cnn"] = custom_cnn(values, seed=seed)
+    for name, arm in arms.items():
+        for way, frame in folds.out_of_fold(dealt, arm, recall=recall, keep=keep / name).items():
+            found[way if way == "probe" else name + way] = frame
+    given = f"-p RECOMPUTE True -p DATA {Path(source).name} -p WEIGHTS {about['weights']}"
+    result = {
+        "command": f"papermill notebooks/studies/recipes.ipynb OUT.ipynb {given}",
+        "commit": git_commit(),
+        "data": {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")},
+        "parameters": about | {"recall": recall},
+        "resamples": resamples,
+        "models": {name: folds.pooled(frame, resamples=resamples, seed=seed) for name, frame in found.items()},
+        "differences": {
+            f"{first} − {second}": folds.paired(found[first], found[second], resamples=resamples, seed=seed)
+            for first, second in PAIRS
+            if first in found and second in found
+        },
+        "curve": {name: _curve(found[name]) for name in ("fast", "fast, 8 views", "probe")},
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    run.write_json(RESULTS, result)
+    run.write_csv("out_of_fold.csv.gz", pd.concat([frame.assign(model=name) for name, frame in found.items()], ignore_index=True))
+    return result
+
+
+def _curve(frame: pd.DataFrame) -> list[dict[str, float]]:
+    """Precision at recalls from 0.5 to 0.99, out of fold, on calibrated probabilities: what any threshold could give."""
+    curve = metrics.curve_at(frame["label"].to_numpy(), frame["probability_calibrated"].to_numpy())
+    steps = np.r_[np.arange(0.5, 0.9, 0.05), np.arange(0.9, 0.995, 0.01)]
+    best = [float(curve.loc[curve["recall"] >= step, "precision"].max()) for step in steps]
+    return [{"recall": round(float(step), 2), "precision": value} for step, value in zip(steps, best, strict=True)]
+
+
+def table(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a model, with intervals."""
+    rows = {}
+    for name, found in result["models"].items():
+        cells = {metric: "{value:.3f} ({low:.3f}–{high:.3f})".format(**found[metric]) for metric in ("auc", "recall", "precision")}
+        rows[NAMES[name]] = cells | {"mean of folds": f"{found['mean_fold_auc']:.3f}"}
+    return pd.DataFrame(rows).T.rename(columns={"auc": "pooled AUC"})
+
+
+def differences(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a pair: the difference in AUC with its interval, paired by case."""
+    rows = {}
+    for pair, found in result["differences"].items():
+        first, second = pair.split(" − ")
+        rows[f"{NAMES[first]} − {NAMES[second]}"] = "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**found["auc"])
+    return pd.DataFrame({"AUC": rows})

@@ -1,0 +1,168 @@
+"""Cached features are those of the network, each computed once, and what a killed run leaves behind is used as far as it is whole."""
+
+import keras
+import numpy as np
+import pytest
+
+from bhi_utils import features, models
+from bhi_utils.augment import DIHEDRAL, dihedral
+from bhi_utils.folding import fold
+from bhi_utils.paths import InputError
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    """An EfficientNetB0 whose BatchNorm does something: statistics and factors that are not 0 and 1."""
+    model = models.efficientnetb0(image_size=32, weights="none", seed=1)
+    _shake(model)
+    return model
+
+
+def _shake(model: keras.Model) -> None:
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.7, 1.5, weight.shape) for weight in layer.get_weights()])
+
+
+@pytest.fixture(scope="module")
+def patches() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (70, 50, 50, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def front(network) -> keras.Model:
+    return features.front(network, "block6d_add")
+
+
+def source(front, patches, cache, calls=None):
+    def fetch(rows):
+        if calls is not None:
+            calls.extend(rows)
+        return patches[rows]
+
+    return features.Features(front, fetch, len(patches), identity="these", cache=cache)
+
+
+@pytest.mark.parametrize("name", ["efficientnetb0", "cnn"])
+def test_a_folded_network_answers_as_the_one_it_was_made_from_and_leaves_it_alone(network, patches, name):
+    model = network if name == "efficientnetb0" else models.cnn(image_size=32, seed=0, filters=(4, 8))
+    if name == "cnn":
+        _shake(model)
+    before = [np.array(weight) for weight in model.get_weights()]
+    folded = fold(model)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
+    given = patches[:8].astype(np.float32)
+    np.testing.assert_allclose(folded.predict_on_batch(given), model.predict_on_batch(given), rtol=1e-3, atol=1e-4)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_batchnorm_whose_convolution_has_another_reader_stays(patches):
+    inputs = keras.Input((50, 50, 3))
+    convolved = keras.layers.Conv2D(4, 3, use_bias=False, padding="same")(inputs)
+    normed = keras.layers.BatchNormalization()(convolved)
+    model = keras.Model(inputs, keras.layers.Add()([convolved, normed]))
+    _shake(model)
+    folded = fold(model)
+    given = patches[:2].astype(np.float32)
+    np.testing.assert_allclose(folded.predict_on_batch(given), model.predict_on_batch(given), rtol=1e-5, atol=1e-3)
+    assert any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
+
+
+def test_the_eight_views_are_the_dihedral_group():
+    patch = np.arange(27).reshape(1, 3, 3, 3)
+    seen = {dihedral(patch, view).tobytes() for view in range(DIHEDRAL)}
+    turned = {np.rot90(side, k, axes=(1, 2)).tobytes() for side in (patch, patch[:, :, ::-1]) for k in range(4)}
+    assert seen == turned and len(seen) == DIHEDRAL
+    np.testing.assert_array_equal(dihedral(patch, 0), patch)
+    with pytest.raises(ValueError, match="View 8"):
+        dihedral(patch, 8)
+
+
+def test_outputs_are_those_of_each_view_and_nothing_is_computed_twice(front, patches, tmp_path):
+    calls = []
+    found = source(front, patches, tmp_path, calls)
+    assert found.missing(np.arange(20), 2) == 40
+    found.ensure(np.arange(10), 1)
+    found.ensure(np.array([3, 12, 3]), 2)
+    assert sorted(calls) == sorted([*range(10), 12, 3, 12])
+    again = source(front, patches, tmp_path, calls)
+    again.ensure(np.array([3, 12]), 2)
+    assert len(calls) == 13
+    for view in (0, 1):
+        expected = front.predict_on_batch(np.ascontiguousarray(dihedral(patches[[3, 12]], view)).astype(np.float32))
+        got = again.gather(np.array([3, 12]), np.array([view, view]))
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_another_network_size_or_source_never_meets_the_same_files(network, front, patches, tmp_path):
+    other = features.front(models.efficientnetb0(image_size=32, weights="none", seed=2), "block6d_add")
+    folders = {source(front, patches, tmp_path).folder, source(other, patches, tmp_path).folder}
+    folders.add(source(features.front(network, "block5c_add"), patches, tmp_path).folder)
+    folders.add(features.Features(front, None, len(patches), identity="others", cache=tmp_path).folder)
+    assert len(folders) == 4
+
+
+@pytest.mark.parametrize("damage", ["note cut short", "note missing", "outputs missing", "outputs cut short"])
+def test_what_is_damaged_is_computed_again(front, patches, tmp_path, damage):
+    calls = []
+    source(front, patches, tmp_path, calls).ensure(np.arange(5))
+    folder = source(front, patches, tmp_path).folder
+    note, outputs = folder / "view_0.done.npy", folder / "view_0.npy"
+    if damage == "note cut short":
+        note.write_bytes(note.read_bytes()[:40])
+    elif damage == "outputs cut short":
+        outputs.write_bytes(outputs.read_bytes()[:1000])
+    else:
+        (note if damage == "note missing" else outputs).unlink()
+    source(front, patches, tmp_path, calls).ensure(np.arange(5))
+    assert len(calls) == 10
+
+
+def test_a_run_that_is_stopped_keeps_what_it_had_noted(front, patches, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "_NOTE_EVERY", 32)
+    calls = []
+
+    class Stopped(BaseException):
+        pass
+
+    def fetch(rows):
+        if len(calls) >= 2:
+            raise Stopped
+        calls.append(rows)
+        return patches[rows]
+
+    with pytest.raises(Stopped):
+        features.Features(front, fetch, len(patches), identity="these", cache=tmp_path).ensure(np.arange(70))
+    rest = []
+    source(front, patches, tmp_path, rest).ensure(np.arange(70))
+    assert sorted(rest) == list(range(64, 70))
+
+
+@pytest.mark.parametrize("views", [0, 9])
+def test_an_impossible_number_of_views_is_one_sentence(front, patches, tmp_path, views):
+    with pytest.raises(InputError, match=f"VIEWS {views} is impossible"):
+        source(front, patches, tmp_path).ensure(np.arange(2), views)
+
+
+def test_too_little_disk_space_is_said_before_anything_is_computed(front, patches, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    with pytest.raises(InputError, match="lower VIEWS or IMAGE_SIZE"):
+        source(front, patches, tmp_path, calls).ensure(np.arange(2))
+    assert not calls
+
+
+def test_outputs_beyond_float16_are_refused(front, patches, tmp_path):
+    class Loud:
+        name, output_shape = "loud", front.output_shape
+
+        def predict_on_batch(self, given):
+            return np.full((len(given), *front.output_shape[1:]), 1e6, dtype=np.float32)
+
+        get_layer, get_weights = front.get_layer, front.get_weights
+
+    with pytest.raises(InputError, match="float16"):
+        source(Loud(), patches, tmp_path).ensure(np.arange(2))
