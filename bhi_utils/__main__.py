@@ -58,10 +58,20 @@ def _parser() -> argparse.ArgumentParser:
         "--like-archive", action="store_true", help="the archive's 279 cases with their true counts, 277,524 patches, twice"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
-    command = _command(commands, "bench", _bench, "time the archive's handling, or SMOTE, beside other ways")
+    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, or training, beside other ways")
     command.add_argument("--of", choices=BENCHES, default="archive", help="what is measured (%(default)s)")
     command.add_argument("--data", metavar="SOURCE", default="phantom", help="a zip of patches, or phantom; for archive, one of its size")
-    command.add_argument("--sizes", type=int, nargs="+", metavar="N", help="archive: numbers of patches (10,000 50,000 100,000 277,524)")
+    command.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="archive: numbers of patches (10,000 50,000 100,000 277,524); training: batch sizes",
+    )
+    command.add_argument(
+        "--weights", default="", metavar="WEIGHTS", help="training: imagenet or a file; by default random, time is the same"
+    )
+    command.add_argument("--epochs", type=int, metavar="N", help="training: epochs of either recipe (15), 0 leaves the recipes out")
     command.add_argument("--dry-run", action="store_true", help="smote: print what its search will cost, and measure nothing")
     command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
     command.add_argument("--out", default="runs/studies", metavar="DIR", help="the folder of the result, and for scratch (%(default)s)")
@@ -175,8 +185,10 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.sizes and options.of != "archive":
-        raise InputError(f"--sizes is for --of archive: leave it out, --of {options.of} measures all patches of --data.")
+    if options.sizes and options.of == "smote":
+        raise InputError(f"--sizes is for --of archive and training: leave it out, --of {options.of} measures all patches of --data.")
+    if (options.weights or options.epochs is not None) and options.of != "training":
+        raise InputError(f"--weights and --epochs are for --of training: leave them out, --of {options.of} trains nothing.")
     if options.dry_run and options.of != "smote":
         raise InputError(f"--dry-run is for --of smote: leave it out, --of {options.of} has no estimate.")
     BENCHES[options.of](options)
@@ -207,8 +219,21 @@ def _bench_smote(options: argparse.Namespace) -> None:
     print(f"Wrote {bench_smote.RESULTS} to {shown(run.artifacts)}.")
 
 
+def _bench_training(options: argparse.Namespace) -> None:
+    from bhi_utils import bench_training
+
+    run = Run.open(options.out)
+    given = {} if options.epochs is None else {"epochs": options.epochs}
+    result = bench_training.study(run, options.data, weights=options.weights, batches=options.sizes or (), repeats=options.repeats, **given)
+    for table in (bench_training.table, bench_training.recipes_table, bench_training.goals):
+        if len(found := table(result)):
+            print(found.to_string(float_format="{:,.3g}".format), end="\n\n")
+    print(bench_training.sentence(result))
+    print(f"Wrote {bench_training.RESULTS} to {shown(run.artifacts)}.")
+
+
 #: What `bhi bench` can measure.
-BENCHES = {"archive": _bench_archive, "smote": _bench_smote}
+BENCHES = {"archive": _bench_archive, "smote": _bench_smote, "training": _bench_training}
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -81,7 +81,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def machine(cores: int) -> dict[str, Any]:
     """What a reader needs in order to compare: cores, processor, system and versions."""
-    versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "numpy", "pillow")}
+    versions = {}
+    for name in ("keras", "tensorflow", "jax", "torch", "numpy", "pillow"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {"cores": cores, "processor": _processor(), "system": platform.system(), "python": platform.python_version(), **versions}
 
 

@@ -29,6 +29,8 @@ _FIXED = 1.5e9
 _PATCH = 50 * 50 * 3
 #: The first generation of NVIDIA cards that computes in bfloat16.
 _BFLOAT16 = 8.0
+#: Samples a step from which mixed precision pays. The paper's 8 stay float32, as published.
+_LARGE = 32
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ def choose(patches: int, *, batch_size: int, image_size: int) -> Placement:
         return Placement(True, MIXED, "BHI_PRECISION asks for it")
     if asked not in ("", FLOAT32):
         raise InputError(f"BHI_PRECISION {asked!r} does not exist: set it to {FLOAT32} or {MIXED}, or unset it.")
-    if not _gpus():
+    if not gpus():
         return Placement(False, FLOAT32)
     if asked:
         return Placement(False, FLOAT32, "BHI_PRECISION asks for it")
-    return on_gpu(patches, batch_size=batch_size, image_size=image_size, card=_card())
+    return on_gpu(patches, batch_size=batch_size, image_size=image_size, card=card())
 
 
 def on_gpu(patches: int, *, batch_size: int, image_size: int, card: tuple[float, float] | None) -> Placement:
@@ -81,7 +83,7 @@ def on_gpu(patches: int, *, batch_size: int, image_size: int, card: tuple[float,
     if card is None:
         return Placement(False, FLOAT32, "the GPU does not tell its memory")
     memory, generation = card
-    policy = MIXED if generation >= _BFLOAT16 else FLOAT32
+    policy = MIXED if generation >= _BFLOAT16 and batch_size >= _LARGE else FLOAT32
     # twice the patches: while they are copied, or laid out anew by a compiler, two copies exist
     step = batch_size * ACTIVATIONS * (image_size / 224) ** 2 / (2 if policy == MIXED else 1)
     need = 2 * patches * _PATCH + step + _FIXED
@@ -180,14 +182,14 @@ def precision(model: keras.Model, policy: str) -> Iterator[None]:
             layer.dtype_policy = old
 
 
-def _gpus() -> int:
+def gpus() -> int:
     """How many GPUs the backend can use."""
     from bhi_utils import notebook
 
     return notebook._gpus_seen(keras.backend.backend())
 
 
-def _card() -> tuple[float, float] | None:
+def card() -> tuple[float, float] | None:
     """Memory in bytes and compute capability of this machine's smallest NVIDIA card; None without one, or without its tool."""
     if not shutil.which("nvidia-smi"):
         return None

@@ -1,0 +1,119 @@
+"""The benchmark of training: the same patches and as many epochs on both sides, whole results. No test asks for a time."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from bhi_utils import archive, bench_sides, bench_training, parameters, phantom, phases, splits
+from bhi_utils.__main__ import main
+from bhi_utils.paths import InputError, Run
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return phantom.write(tmp_path_factory.mktemp("bench") / "cohort.zip", cases=10, patches_per_case=24, nested=False)
+
+
+@pytest.fixture(scope="module")
+def pack(cohort, tmp_path_factory):
+    return archive.pack(cohort, tmp_path_factory.mktemp("cache"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def studied(cohort, tmp_path_factory):
+    run = Run.open(tmp_path_factory.mktemp("study"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("BHI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patched.setattr(bench_sides, "LEAST", 0)
+        # a patience that would end a phase of random weights at once, were it not lifted
+        patched.setattr(phases, "PATIENCE", 0)
+        options = {"batches": (8,), "epochs": 6, "repeats": 1, "image_size": 32, "patches": (48, 16)}
+        found = bench_training.study(run, str(cohort), **options)
+        assert phases.PATIENCE == 0
+        return run, found
+
+
+def test_the_patches_are_fixed_and_keep_their_parts(pack):
+    (one, table), (again, _) = (bench_sides.fixed_patches(pack, 48, 16, seed=0) for _ in range(2))
+    np.testing.assert_array_equal(one.patches, again.patches)
+    assert one.info["fingerprint"] == again.info["fingerprint"] != pack.info["fingerprint"]
+    whole = splits.make(pack.manifest, seed=0).set_index("case")["split"]
+    counts = one.manifest["case"].map(whole).value_counts()
+    assert counts.to_dict() == {"train": 48, "val": 16, "test": 1}
+    assert [len(splits.indices(one.manifest, table, part)) for part in ("train", "val", "test")] == [48, 16, 1]
+    at = one.manifest.merge(pack.manifest.reset_index(), on=["case", "x", "y", "label"])["index"]
+    np.testing.assert_array_equal(one.patches, pack.patches[at])
+
+
+def test_a_source_that_is_too_small_is_one_sentence(pack):
+    with pytest.raises(InputError, match="need 1,000 patches of train cases"):
+        bench_sides.fixed_patches(pack, 1000, 16, seed=0)
+
+
+def test_both_recipes_run_all_epochs_to_the_same_depth_and_only_fast_caches(studied):
+    run, result = studied
+    assert json.loads((run.artifacts / bench_training.RESULTS).read_text(encoding="utf-8")) == json.loads(json.dumps(result))
+    found = result["recipes"]
+    assert found["patches"] == {"train": 48, "val": 16} and found["epochs"] == 6
+    paper, fast = (found[name]["settings"] for name in ("paper", "fast"))
+    assert paper["batch_size"] == 8 and paper["balance"] == "smote" and paper["views"] == 0 and fast["views"] == bench_sides.VIEWS
+    assert fast["batch_size"] == parameters.read_profile("cpu")["BATCH_SIZE"] and paper["epochs"] == fast["epochs"]
+    assert paper["samples"] > 48, "SMOTE adds samples"
+    ratio = found["fast"]["seconds"]["median"] / found["paper"]["seconds"]["median"]
+    assert found["ratio"]["median"] == pytest.approx(ratio)
+    assert not list(run.root.glob("bench-*")), "scratch is gone"
+
+
+def test_the_table_has_a_row_a_batch_size_and_goals_speak_only_for_what_was_measured(studied):
+    _, result = studied
+    table = bench_training.table(result)
+    assert list(table.index) == [("host", "float32", 8)] and (table > 0).all(axis=None) and table.shape[1] == 4
+    learning, answering = bench_training.best(result)
+    assert bench_training.minutes(result) == pytest.approx(30 * 190_000 / learning / 60)
+    assert list(bench_training.goals(result).index) == ["time of recipe fast ÷ paper"]
+    assert len(bench_training.recipes_table(result)) == 2
+    said = bench_training.sentence(result)
+    assert f"{answering:,.0f} in inference" in said and "times sooner" in said
+    fast = {"median": 12500.0, "low": 12400.0, "high": 12600.0}
+    cell = {"patches": "resident", "precision": "mixed_bfloat16", "batch_size": 256, **dict.fromkeys(bench_sides.STEPS, fast)}
+    on_card = {**result, "machine": {**result["machine"], "gpu": True, "device": "GPU, NVIDIA H100"}, "throughput": [cell]}
+    goals = bench_training.goals(on_card)
+    assert len(goals) == 4 and goals["met"].iloc[1:].all()
+    assert "On the GPU" in bench_training.sentence(on_card)
+
+
+def test_without_recipes_there_is_the_table_alone(studied):
+    _, result = studied
+    short = {name: value for name, value in result.items() if name != "recipes"}
+    assert bench_training.recipes_table(short).empty and bench_training.goals(short).empty
+    assert "recipe" not in bench_training.sentence(short)
+
+
+def test_what_the_command_names_is_what_was_asked_without_anybodys_folders(studied, cohort):
+    _, result = studied
+    assert result["command"] == f"bhi bench --of training --data {cohort.name} --sizes 8 --epochs 6 --repeats 1"
+    assert result["weights"] == "random" and str(cohort.parent) not in json.dumps(result)
+
+
+def test_the_environment_is_left_as_it_was(monkeypatch):
+    monkeypatch.setenv("BHI_CACHE", "before")
+    monkeypatch.delenv("BHI_PRECISION", raising=False)
+    with pytest.raises(KeyError), bench_sides._environment({"BHI_CACHE": "inside", "BHI_PRECISION": "float32"}):
+        assert os.environ["BHI_CACHE"] == "inside"
+        raise KeyError
+    assert os.environ["BHI_CACHE"] == "before" and "BHI_PRECISION" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"repeats": 0}, "one repeat"), ({"batches": [0]}, "one patch"), ({"epochs": -1}, "0 epochs")]
+)
+def test_numbers_that_measure_nothing_are_refused(tmp_path, cohort, options, words):
+    with pytest.raises(InputError, match=words):
+        bench_training.study(Run.open(tmp_path), str(cohort), **options)
+
+
+def test_options_of_another_benchmark_are_refused(capsys):
+    assert main(["bench", "--of", "archive", "--epochs", "3"]) == 2
+    assert "--epochs are for --of training" in capsys.readouterr().err
