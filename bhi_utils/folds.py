@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bhi_utils import metrics, splits
 from bhi_utils.archive import Pack
-from bhi_utils.paths import InputError
+from bhi_utils.paths import InputError, write_atomic
 
 #: Metrics that depend on the order of the answers or on their value, and those that depend on a threshold.
 SCORES = ("auc", "auprc", "loss", "brier", "ece")
@@ -36,7 +36,7 @@ class Fold:
         pack: the data set.
         table: the split, ``case, split, fold``.
         number: which fold is the test part.
-        folder: for checkpoints.
+        folder: for checkpoints, the fold's own.
     """
 
     pack: Pack
@@ -59,9 +59,11 @@ Arm = Callable[[Fold], Mapping[str, Mapping[str, np.ndarray]]]
 
 def deal(pack: Pack, folder: Path, *, folds: int, seed: int) -> list[Fold]:
     """The folds of a data set, in order."""
-    found = [Fold(pack, splits.make(pack.manifest, scheme="kfold", seed=seed, folds=folds, fold=k), k, folder) for k in range(folds)]
-    for fold in found:
-        splits.assert_disjoint(fold.table)
+    found = []
+    for number in range(folds):
+        table = splits.make(pack.manifest, scheme="kfold", seed=seed, folds=folds, fold=number)
+        splits.assert_disjoint(table)
+        found.append(Fold(pack, table, number, folder / f"fold_{number}"))
     return found
 
 
@@ -171,8 +173,6 @@ def out_of_fold(folds: list[Fold], arm: Arm, *, recall: float, keep: Path | None
 
 
 def _kept(fold: Fold, arm: Arm, keep: Path | None) -> Mapping[str, Mapping[str, np.ndarray]]:
-    from bhi_utils.paths import write_atomic
-
     if keep is None:
         return arm(fold)
     path = keep / f"fold_{fold.number}.npz"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import archive, folds, metrics, parameters, samples, training
+from bhi_utils import archive, folds, metrics, parameters, samples, splits, training
 from bhi_utils.folds import Arm, Fold
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.phases import Recipe
@@ -59,17 +59,7 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
         train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed)
-        trained = training.train_efficientnetb0(
-            fold.pack,
-            fold.table,
-            train,
-            Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder),
-            image_size=values["IMAGE_SIZE"],
-            weights=weights,
-            blocks=values["FINE_TUNE_BLOCKS"],
-            rate=values["FINE_TUNE_RATE"],
-            views=values["VIEWS"],
-        )
+        trained = _train(fold, train, values, weights=weights, seed=seed)
         ways = {"": 1} if answer_views == 1 else {"": 1, f", {answer_views} views": answer_views}
         found = {way: {part: trained.cut.logits(fold.rows(part), views=views) for part in ("val", "test")} for way, views in ways.items()}
         return found | {"probe": training.frozen_probe(trained, {"train": fold.labels("train")})}
@@ -144,6 +134,59 @@ def study(
     run.write_json(RESULTS, result)
     run.write_csv("out_of_fold.csv.gz", pd.concat([frame.assign(model=name) for name, frame in found.items()], ignore_index=True))
     return result
+
+
+def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: int = 0, folder: Path | None = None) -> list[Path]:
+    """Train the packaged model with recipe fast and write its files; `study` must have run in the same folder.
+
+    It learns from four fifths of the cases; the last fifth chooses the epoch. Threshold and calibration come from the out-of-fold
+    answers of the same recipe, since no case is left that the network has not seen.
+
+    Args:
+        run: the study's folder.
+        source: the data source of the study.
+        weights: the pretrained weights of the study.
+        recall: what the threshold reaches on the out-of-fold answers.
+        seed: seed of everything random.
+        folder: where the files go; the package's own by default.
+    """
+    from bhi_utils import release as packaged
+
+    result, start = run.read_json(RESULTS), time.perf_counter()
+    pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    if pack.info["fingerprint"] != result["data"]["fingerprint"]:
+        raise InputError("The study in this folder was made from other data: run it again with this DATA, or name its own.")
+    answered = run.read_csv("out_of_fold.csv.gz").query("model == 'fast'")
+    values, table = settings("fast"), splits.make(pack.manifest, scheme="kfold", seed=seed)
+    table["split"] = table["split"].replace("test", "train")
+    train = samples.training_samples(pack, table, mode=values["BALANCE"], seed=seed)
+    trained = _train(Fold(pack, table, 0, run.artifacts / "checkpoints"), train, values, weights=weights, seed=seed)
+    return packaged.save(
+        trained.model,
+        pack,
+        threshold=metrics.threshold_for_recall(answered["label"], answered["probability"], recall=recall),
+        calibration=metrics.fit_calibration(answered["label"], answered["logit"]),
+        threshold_rule=f"highest threshold with recall >= {recall} on the out-of-fold answers",
+        out_of_fold=result["models"]["fast"],
+        initialisation="ImageNet",
+        training={**values, "folds": result["parameters"]["folds"], "seed": seed, "minutes": round((time.perf_counter() - start) / 60, 1)},
+        folder=folder,
+        validation_cases=tuple(int(case) for case in table.loc[table["split"] == "val", "case"]),
+    )
+
+
+def _train(fold: Fold, train: samples.Samples, values: Mapping[str, Any], *, weights: str, seed: int) -> training.Trained:
+    return training.train_efficientnetb0(
+        fold.pack,
+        fold.table,
+        train,
+        Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder),
+        image_size=values["IMAGE_SIZE"],
+        weights=weights,
+        blocks=values["FINE_TUNE_BLOCKS"],
+        rate=values["FINE_TUNE_RATE"],
+        views=values["VIEWS"],
+    )
 
 
 def _curve(frame: pd.DataFrame) -> list[dict[str, float]]:

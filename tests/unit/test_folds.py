@@ -1,0 +1,105 @@
+"""Out of fold: each patch is answered once, by a model that has not seen its case, with what that fold's validation cases decided."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from bhi_utils import archive, folds, metrics, phantom
+from bhi_utils.paths import InputError
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory) -> archive.Pack:
+    cache = tmp_path_factory.mktemp("cache")
+    return archive.pack(phantom.write(cache / "small.zip", cases=12, patches_per_case=30, seed=1, nested=False), cache, progress=False)
+
+
+@pytest.fixture(scope="module")
+def dealt(pack, tmp_path_factory) -> list[folds.Fold]:
+    return folds.deal(pack, tmp_path_factory.mktemp("folds"), folds=4, seed=0)
+
+
+@pytest.fixture(scope="module")
+def frame(pack, dealt):
+    arm = folds.linear(folds.colour_histograms(pack.patches))
+    return folds.out_of_fold(dealt, arm, recall=0.9)[""]
+
+
+def test_each_patch_is_answered_once_by_a_fold_that_did_not_train_on_its_case(pack, dealt, frame):
+    assert sorted(frame["row"]) == list(range(len(pack.manifest)))
+    for fold in dealt:
+        cases = set(frame.loc[frame["fold"] == fold.number, "case"])
+        used = {part: set(pack.manifest["case"].to_numpy()[fold.rows(part)]) for part in ("train", "val", "test")}
+        assert cases == used["test"] and not used["test"] & (used["train"] | used["val"])
+        assert not used["train"] & used["val"]
+
+
+def test_folds_keep_their_checkpoints_apart(dealt):
+    assert len({fold.folder for fold in dealt}) == len(dealt)
+
+
+def test_the_threshold_and_calibration_come_from_validation_rows_alone(dealt):
+    fold = dealt[0]
+    random = np.random.default_rng(0)
+    valid = random.normal(size=len(fold.rows("val"))) + fold.labels("val")
+    one = folds.answers(fold, {"val": valid, "test": random.normal(size=len(fold.rows("test")))}, recall=0.8)
+    other = folds.answers(fold, {"val": valid, "test": random.normal(size=len(fold.rows("test")))}, recall=0.8)
+    threshold = one["logit"] - one["margin"]
+    np.testing.assert_allclose(threshold, (other["logit"] - other["margin"]).iloc[0])
+    assert (valid[fold.labels("val") == 1] >= threshold.iloc[0]).mean() >= 0.8
+    calibration = metrics.fit_calibration(fold.labels("val"), valid)
+    np.testing.assert_allclose(one["probability_calibrated"], calibration.apply(one["logit"]))
+
+
+def test_pooled_metrics_rank_by_calibrated_answers_and_decide_by_each_folds_threshold(frame):
+    found = folds.pooled(frame, resamples=50)
+    called = frame["margin"] >= 0
+    positive = frame["label"] == 1
+    assert found["recall"]["value"] == pytest.approx((called & positive).sum() / positive.sum())
+    assert found["precision"]["value"] == pytest.approx((called & positive).sum() / called.sum())
+    from sklearn.metrics import brier_score_loss, roc_auc_score
+
+    assert found["auc"]["value"] == pytest.approx(roc_auc_score(frame["label"], frame["probability_calibrated"]))
+    assert found["brier"]["value"] == pytest.approx(brier_score_loss(frame["label"], frame["probability_calibrated"]))
+    by_fold = [roc_auc_score(part["label"], part["logit"]) for _, part in frame.groupby("fold")]
+    assert found["fold_auc"] == pytest.approx(by_fold) and found["mean_fold_auc"] == pytest.approx(np.mean(by_fold))
+    assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
+
+
+def test_paired_differences_are_those_of_the_values(frame):
+    worse = frame.assign(margin=-frame["margin"], probability_calibrated=1 - frame["probability_calibrated"])
+    found = folds.paired(frame, worse, resamples=20)
+    expected = folds.pooled(frame, resamples=0)["auc"]["value"] - folds.pooled(worse, resamples=0)["auc"]["value"]
+    assert found["auc"]["value"] == pytest.approx(expected) and found["auc"]["low"] <= found["auc"]["high"]
+
+
+def test_a_histogram_of_each_colour_adds_up_to_one(pack):
+    found = folds.colour_histograms(pack.patches[:5])
+    assert found.shape == (5, 3 * folds.BINS)
+    np.testing.assert_allclose(found.reshape(5, 3, -1).sum(axis=2), 1, rtol=1e-6)
+    flat = np.full((1, 50, 50, 3), (0, 128, 255), dtype=np.uint8)
+    assert np.flatnonzero(folds.colour_histograms(flat)[0]).tolist() == [0, folds.BINS + 8, 3 * folds.BINS - 1]
+
+
+def test_a_study_that_was_stopped_goes_on_with_the_folds_it_has(dealt, tmp_path):
+    fitted = []
+
+    def arm(fold):
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(fold.number)
+        random = np.random.default_rng(fold.number)
+        return {"": {part: fold.labels(part) + random.normal(size=len(fold.rows(part))) for part in ("val", "test")}}
+
+    with pytest.raises(KeyboardInterrupt):
+        folds.out_of_fold(dealt, arm, recall=0.9, keep=tmp_path)
+    stopped = list(fitted)
+    fitted.clear()
+    found = folds.out_of_fold(dealt[:3], arm, recall=0.9, keep=tmp_path)[""]
+    assert stopped == [0, 1] and fitted == [2]
+    np.testing.assert_allclose(found["probability"], expit(found["logit"]))
+
+
+def test_no_fold_at_all_is_one_sentence():
+    with pytest.raises(InputError, match="no fold to fit"):
+        folds.out_of_fold([], lambda fold: {}, recall=0.9)
