@@ -26,8 +26,8 @@ from bhi_utils.paths import InputError, cache_dir, write_atomic
 RATE = 1e10
 #: Searches that take more seconds than these, at that rate on one core, announce their cost; are kept on disk.
 ANNOUNCED, KEPT = 5.0, 1.0
-#: Rows that are compared among each other in order to measure this machine.
-SAMPLE = 1024
+#: Rows that are compared among each other in order to measure this machine, and how often: the fastest counts, others were disturbed.
+SAMPLE, TRIALS = 512, 3
 #: Rows that are searched between two steps of the progress bar, at least.
 SLAB = 4096
 #: Rows that are read at a time.
@@ -53,7 +53,7 @@ class Cost:
 
 
 def cost(count: int, width: int) -> Cost:
-    """Estimate a search from a small one that is timed here, a second or so; the search itself is not started.
+    """Estimate a search from small ones that are timed here, a second in all; the search itself is not started.
 
     Args:
         count: rows of the smaller class.
@@ -61,12 +61,13 @@ def cost(count: int, width: int) -> Cost:
     """
     rows = max(2, min(SAMPLE, count))
     sample = np.random.default_rng(0).random((rows, width), dtype=np.float32)
-    search = _Search(sample, 1)
-    start = time.perf_counter()
-    search.rows(slice(None))
-    seconds = (time.perf_counter() - start) * (count / rows) ** 2
+    search, seconds = _Search(sample, 1, _chunk(count)), []
+    for _ in range(TRIALS):
+        start = time.perf_counter()
+        search.rows(slice(None))
+        seconds.append((time.perf_counter() - start) * (count / rows) ** 2)
     memory = count * width * 4 + _cores() * 2 * _chunk(count) * width * 8
-    return Cost(count, width, seconds, memory, _cores())
+    return Cost(count, width, min(seconds), memory, _cores())
 
 
 def nearest(data: np.ndarray, rows: np.ndarray, *, neighbours: int) -> np.ndarray:
@@ -101,7 +102,7 @@ def _search(data: np.ndarray, rows: np.ndarray, neighbours: int, *, quiet: bool)
     flat = np.empty((len(rows), int(np.prod(data.shape[1:]))), dtype=np.float32)
     for place, block in _blocks(data, rows):
         flat[place : place + len(block)] = block
-    search, found = _Search(flat, neighbours), np.empty((len(rows), neighbours), dtype=np.int32)
+    search, found = _Search(flat, neighbours, _chunk(len(rows))), np.empty((len(rows), neighbours), dtype=np.int32)
     # even parts, none of them small: for few rows scikit-learn shares the work out differently, and takes another of equally near ones
     slab = max(SLAB, 8 * _cores() * _chunk(len(rows)))
     parts = np.array_split(np.arange(len(rows)), max(1, len(rows) // slab))
@@ -116,8 +117,8 @@ def _search(data: np.ndarray, rows: np.ndarray, neighbours: int, *, quiet: bool)
 class _Search:
     """scikit-learn's exhaustive search, with buffers that do not grow with the number of cores."""
 
-    def __init__(self, flat: np.ndarray, neighbours: int) -> None:
-        self.flat, self.chunk = flat, _chunk(len(flat))
+    def __init__(self, flat: np.ndarray, neighbours: int, chunk: int) -> None:
+        self.flat, self.chunk = flat, chunk
         self.index = NearestNeighbors(n_neighbors=neighbours + 1).fit(flat)
 
     def rows(self, part: slice) -> np.ndarray:

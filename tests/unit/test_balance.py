@@ -190,7 +190,7 @@ class TestSearch:
             balance.smote_plan(*patches_of_two_classes())
 
     def test_the_cost_grows_with_the_square_in_time_and_in_proportion_in_memory(self, monkeypatch):
-        ticks = iter(range(100))
+        ticks = iter(range(100))  # every look at the clock is a second later
         monkeypatch.setattr(neighbours.time, "perf_counter", lambda: next(ticks))
         monkeypatch.setattr(neighbours, "SAMPLE", 64)
         small, large = neighbours.cost(4_096, 300), neighbours.cost(40_960, 300)
