@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from bhi_utils.bench_archive import MEGABYTES
 from bhi_utils.plots import INK, THOUSANDS, style
+from bhi_utils.recipes import NAMES as RECIPE_NAMES
 
 #: Colour-blind safe, told apart by shape and by place as well.
 LOOKS = ({"color": "#0072B2", "marker": "o"}, {"color": "#D55E00", "marker": "s"})
@@ -87,4 +88,33 @@ def benchmarks(result: Mapping[str, Any]) -> Figure:
     for axis in (seconds, memory, speed):
         axis.legend(loc="upper left")
         axis.yaxis.set_major_formatter(THOUSANDS)
+    return figure
+
+
+@style()
+def recipes(result: Mapping[str, Any]) -> Figure:
+    """AUC of every model with its interval and its folds on the left; precision over recall, out of fold, on the right."""
+    figure = Figure(figsize=(10.5, 4.2))
+    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    names = list(result["models"])
+    for place, name in enumerate(names):
+        found = result["models"][name]
+        left.plot([found["auc"]["low"], found["auc"]["high"]], [place] * 2, color=LOOKS[0]["color"], linewidth=1.6)
+        left.plot(found["auc"]["value"], place, markersize=6, label=None if place else "pooled, 95 % interval by case", **LOOKS[0])
+        folds = found["fold_auc"]
+        label = None if place else "single folds"
+        left.plot(folds, [place + 0.22] * len(folds), "|", color=LOOKS[1]["color"], markersize=8, markeredgewidth=1.6, label=label)
+    left.set_yticks(range(len(names)), [RECIPE_NAMES[name].replace(", ", ",\n") for name in names])
+    left.invert_yaxis()
+    left.set(xlabel="AUC, out of fold", title="Every patch answered by a model that has not seen its case")
+    left.legend(loc="lower left")
+    for look, (name, curve) in zip(SIDES, result["curve"].items(), strict=False):
+        axes = ([row["recall"] for row in curve], [row["precision"] for row in curve])
+        right.plot(*axes, label=RECIPE_NAMES[name], linewidth=1.6, color=look["color"], linestyle=look["linestyle"])
+        point = result["models"][name]
+        right.plot(point["recall"]["value"], point["precision"]["value"], color=look["color"], marker=look["marker"], markersize=7)
+    right.axvline(result["parameters"]["recall"], color=INK, linewidth=0.9, linestyle=":")
+    right.set(xlabel="recall", ylabel="precision", title="Markers: thresholds chosen on validation cases")
+    right.legend(loc="lower left")
+    right.grid(True)
     return figure

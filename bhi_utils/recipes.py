@@ -10,16 +10,18 @@ import time
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from bhi_utils import archive, folds, metrics, parameters, samples, splits, training
+from bhi_utils import archive, folds, metrics, parameters, splits
 from bhi_utils.folds import Arm, Fold
 from bhi_utils.paths import InputError, Run, cache_dir
-from bhi_utils.phases import Recipe
 from bhi_utils.records import git_commit
+
+if TYPE_CHECKING:
+    from bhi_utils.training import Trained
 
 #: Recipe to the profile that holds it.
 PROFILES = {"fast": "cpu", "paper": "paper"}
@@ -58,8 +60,9 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
     """
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
-        train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed)
-        trained = _train(fold, train, values, weights=weights, seed=seed)
+        from bhi_utils import training
+
+        trained = _train(fold, values, weights=weights, seed=seed)
         ways = {"": 1} if answer_views == 1 else {"": 1, f", {answer_views} views": answer_views}
         found = {way: {part: trained.cut.logits(fold.rows(part), views=views) for part in ("val", "test")} for way, views in ways.items()}
         return found | {"probe": training.frozen_probe(trained, {"train": fold.labels("train")})}
@@ -71,8 +74,10 @@ def custom_cnn(values: Mapping[str, Any], *, seed: int) -> Arm:
     """An arm that trains the custom CNN from scratch."""
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
+        from bhi_utils import samples, training
+
         train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed)
-        recipe = Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
+        recipe = training.Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
         trained = training.train_cnn(fold.pack, fold.table, train, recipe, image_size=values["CNN_IMAGE_SIZE"])
         return {
             "": {
@@ -159,8 +164,7 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
     answered = run.read_csv("out_of_fold.csv.gz").query("model == 'fast'")
     values, table = settings("fast"), splits.make(pack.manifest, scheme="kfold", seed=seed)
     table["split"] = table["split"].replace("test", "train")
-    train = samples.training_samples(pack, table, mode=values["BALANCE"], seed=seed)
-    trained = _train(Fold(pack, table, 0, run.artifacts / "checkpoints"), train, values, weights=weights, seed=seed)
+    trained = _train(Fold(pack, table, 0, run.artifacts / "checkpoints"), values, weights=weights, seed=seed)
     return packaged.save(
         trained.model,
         pack,
@@ -175,12 +179,15 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
     )
 
 
-def _train(fold: Fold, train: samples.Samples, values: Mapping[str, Any], *, weights: str, seed: int) -> training.Trained:
+def _train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> "Trained":
+    from bhi_utils import samples, training
+
+    train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed)
     return training.train_efficientnetb0(
         fold.pack,
         fold.table,
         train,
-        Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder),
+        training.Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder),
         image_size=values["IMAGE_SIZE"],
         weights=weights,
         blocks=values["FINE_TUNE_BLOCKS"],
