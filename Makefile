@@ -1,6 +1,6 @@
 # Two commands: `make run` and `make test`. Needs Python 3.11 and make, on Linux or macOS; everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help run test lab app notebooks lint clean
+.PHONY: help run test test-backends lab app notebooks lint clean
 
 # the first of these that is Python 3.11; or say which: make run PYTHON=/path/to/python3.11
 IS_311 := 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
@@ -19,7 +19,7 @@ RUN_OPTIONS = --profile $(PROFILE) $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS
 help:  ## this list
 	@echo "Usage: make TARGET [NAME=value ...]"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "  PYTHON   the Python 3.11 that .venv is made with          (now: $(or $(PYTHON),none found))"
 	@echo "  PROFILE  run: quick, cpu, paper or gpu                    (now: $(PROFILE))"
@@ -34,6 +34,10 @@ run: $(READY)  ## run the seven notebooks; the figures and a table of metrics at
 
 test: $(READY)  ## run all tests, the notebooks and the app among them
 	$(BIN)/python -m pytest -q --durations=15 $(ARGS)
+
+test-backends: $(READY)  ## install PyTorch, and test training and prediction on every Keras backend
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[backends]"
+	$(BIN)/python -m pytest -q --durations=15 tests/unit/test_backends.py $(ARGS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/python -m jupyter lab notebooks

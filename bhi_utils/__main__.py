@@ -4,12 +4,13 @@ Also ``python -m bhi_utils``. Heavy libraries are imported by the subcommand tha
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bhi_utils import __version__
+from bhi_utils import __version__, backends
 from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only", nargs="+", default=[], metavar="NN", help="run these notebooks only, such as 05 06")
     command.add_argument("--resume", action="store_true", help="skip what an earlier run into the same folder has finished")
     command.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and run nothing")
+    command.add_argument("--devices", type=int, metavar="N", help="train on N GPUs of this machine, with KERAS_BACKEND=jax (1)")
 
 
 def _command(
@@ -114,6 +116,9 @@ def _command(
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.devices is not None:
+        os.environ[backends.VARIABLE] = str(options.devices)
+    backends.require_devices()
     from bhi_utils import pipeline
 
     values: dict[str, str] = {name: value for name, value in (("DATA", options.data), ("WEIGHTS", options.weights)) if value is not None}
@@ -126,6 +131,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _notebooks(options: argparse.Namespace) -> int:
+    backends.require()
     from bhi_utils import pipeline
 
     return _reporting(pipeline.publish)
@@ -195,6 +201,7 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _bench_archive(options: argparse.Namespace) -> None:
+    backends.require()
     from bhi_utils import bench_archive
 
     run = Run.open(options.out)
@@ -220,6 +227,7 @@ def _bench_smote(options: argparse.Namespace) -> None:
 
 
 def _bench_training(options: argparse.Namespace) -> None:
+    backends.require()
     from bhi_utils import bench_training
 
     run = Run.open(options.out)
@@ -237,6 +245,7 @@ BENCHES = {"archive": _bench_archive, "smote": _bench_smote, "training": _bench_
 
 
 def _predict(options: argparse.Namespace) -> None:
+    backends.require()
     from bhi_utils import prediction
 
     prediction.check_out(options.csv)
@@ -289,6 +298,7 @@ def _predictor(model: Path | None) -> "Predictor":
 
 def _bundle(model: Path | None) -> Path:
     """The bundle that was asked for, or the packaged one; a copy of the package without it takes the newest run's. Says which."""
+    backends.require()
     from bhi_utils import bundles
 
     if model is None:

@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
+from bhi_utils.devices import dealt
 from bhi_utils.paths import InputError
 from bhi_utils.samples import Batches
 
@@ -81,7 +82,7 @@ class Phases:
             bar,
         ]
         # the batches come shuffled
-        history = part.fit(train, validation_data=valid, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0).history
+        history = part.fit(dealt(train), validation_data=dealt(valid), epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0).history
         bar.epoch_bar.close()
         if not np.isfinite(history["loss"]).all():
             raise InputError(f"The loss of {self.model.name} became NaN in phase '{phase}': lower the learning rate or raise BATCH_SIZE.")

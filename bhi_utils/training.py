@@ -25,6 +25,7 @@ from tqdm import tqdm
 from bhi_utils import metrics, models, predictor, resident, seen
 from bhi_utils.archive import Pack
 from bhi_utils.cut import Cut
+from bhi_utils.devices import on_devices
 from bhi_utils.paths import Run
 from bhi_utils.phases import Phases, Recipe
 from bhi_utils.samples import Batches, Samples, guard
@@ -53,6 +54,7 @@ class Trained:
     cut: Cut | None = None
 
 
+@on_devices
 def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe, *, image_size: int) -> Trained:
     """Train the custom CNN from scratch, in one phase."""
     start = time.perf_counter()
@@ -63,6 +65,7 @@ def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe,
     return Trained(phases.best(), "scratch", phases.table(), time.perf_counter() - start)
 
 
+@on_devices
 def train_efficientnetb0(
     pack: Pack,
     table: pd.DataFrame,

@@ -24,9 +24,9 @@ FLOORS = {
     3: "notebook leakage training phases cut predictor kernels parameters preflight records summary app_page evidence prediction "
     "bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release recipes",
     2: "models splits dealing plots plots_app plots_metrics plots_steps features samples loaders inspection comparison findings "
-    "seen folding folds",
+    "seen folding folds devices",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
-    "quality balance neighbours augment metrics bench pool cleaning download measures near_duplicates bundles",
+    "quality balance neighbours augment metrics bench pool cleaning download measures near_duplicates bundles backends",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 #: Distribution of an imported name where the two differ.
@@ -34,7 +34,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "imblearn": "imbala
 #: What a listed library brings along for certain.
 DISTRIBUTIONS |= {"IPython": "ipykernel", "h5py": "keras", "requests": "kagglehub", "kagglesdk": "kagglehub"}
 #: Imported only where another Keras backend is chosen.
-OPTIONAL = {"jax", "torch"}
+OPTIONAL = {"torch"}
 
 
 def plain(name: str) -> str:
@@ -98,16 +98,16 @@ class TestDependencies:
         lines = re.findall(r"^      - (.*)$", (ROOT / "environment.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert [line.split("  #")[0] for line in lines] == conda["dependencies"][-1]["pip"]
 
-    def test_the_gpu_extra_adds_cuda_only(self, project):
-        assert project["optional-dependencies"] == {"gpu": ["tensorflow[and-cuda]"]}
+    def test_the_extras_add_cuda_and_the_backend_that_checks_do_without(self, project):
+        assert project["optional-dependencies"] == {"backends": ["torch"], "gpu": ["tensorflow[and-cuda]"]}
 
 
 class TestMake:
-    TARGETS = {"help", "run", "test", "lab", "app", "notebooks", "lint", "clean"}
+    TARGETS = {"help", "run", "test", "test-backends", "lab", "app", "notebooks", "lint", "clean"}
 
     def test_the_targets_exist_and_help_names_them(self):
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        assert set(re.findall(r"^([a-z]+):.*## ", makefile, flags=re.MULTILINE)) == self.TARGETS
+        assert set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE)) == self.TARGETS
         if sys.platform != "win32":
             said = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
             assert all(f"  {target} " in said for target in self.TARGETS)
@@ -127,7 +127,7 @@ class TestReadme:
         return (ROOT / "README.md").read_text(encoding="utf-8")
 
     def test_the_make_targets_that_it_names_exist(self):
-        named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`[^`\n]+`|```.*?```", self.text(), flags=re.DOTALL))))
+        named = set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(re.findall(r"`[^`\n]+`|```.*?```", self.text(), flags=re.DOTALL))))
         assert {"run", "test"} <= named <= TestMake.TARGETS
 
     def test_it_lists_every_notebook(self):

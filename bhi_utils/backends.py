@@ -1,0 +1,70 @@
+"""Which library computes for Keras and on how many devices, settled before either is loaded.
+
+Used by the command and by ``pipeline``, so that a wrong wish is one sentence and not a traceback out of Keras, by ``records`` and by
+``devices``, which deals the batches. Keras itself chooses by the same rules: ``KERAS_BACKEND``, else its ``keras.json``, else TensorFlow.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+from bhi_utils.paths import InputError
+
+#: The backends that train; Keras' others, numpy and openvino, only predict. Each is also the name of its library.
+BACKENDS = ("tensorflow", "jax", "torch")
+#: The environment variable that says on how many devices to train: ``bhi run --devices`` sets it, the kernels inherit it.
+VARIABLE = "BHI_DEVICES"
+
+
+def name() -> str:
+    """The backend in force, or the one that Keras is going to choose."""
+    if "keras" in sys.modules:
+        return sys.modules["keras"].config.backend()
+    if os.environ.get("KERAS_BACKEND"):
+        return os.environ["KERAS_BACKEND"]
+    try:
+        folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        return str(json.loads((folder / "keras.json").read_text(encoding="utf-8"))["backend"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return BACKENDS[0]
+
+
+def require() -> str:
+    """The backend's name, once it is sure that Keras can load it.
+
+    Raises:
+        InputError: there is no such backend, or its library is not installed.
+    """
+    chosen = name()
+    if chosen not in BACKENDS:
+        raise InputError(f"KERAS_BACKEND {chosen!r} does not exist here: choose one of {', '.join(BACKENDS)}.")
+    if importlib.util.find_spec(chosen) is None:
+        raise InputError(
+            f"KERAS_BACKEND is {chosen}, which is not installed: run `pip install {chosen}`, or set KERAS_BACKEND to one of "
+            f"{', '.join(other for other in BACKENDS if other != chosen)}."
+        )
+    return chosen
+
+
+def require_devices(batch_size: int = 0) -> int:
+    """On how many devices to train, as ``BHI_DEVICES`` asks: 1 where it is unset or 0.
+
+    Args:
+        batch_size: samples a step, which the devices share; 0 where that is not known yet.
+
+    Raises:
+        InputError: see ``require``; no whole number; more than one on another backend than JAX; or a batch that cannot be shared evenly.
+    """
+    chosen = require()
+    text = os.environ.get(VARIABLE, "").strip() or "0"
+    if not text.isdecimal():
+        raise InputError(f"{VARIABLE} {text!r} is no number of devices: give 1, 2 or more, or 0 for one.")
+    count = max(1, int(text))
+    if count > 1 and chosen != "jax":
+        # on TensorFlow, Keras' distribution API takes the call and trains on one device all the same
+        raise InputError(f"{count} devices need the JAX backend, and this is {chosen}: set KERAS_BACKEND=jax, or ask for one device.")
+    if batch_size % count:
+        raise InputError(f"BATCH_SIZE {batch_size} cannot be shared evenly by {count} devices: give a multiple of {count}.")
+    return count

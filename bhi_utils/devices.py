@@ -1,0 +1,87 @@
+"""Training on several devices of one machine, each taking its part of every batch: Keras' distribution API, on the JAX backend.
+
+Used by training and ``phases``. How many is asked for by ``BHI_DEVICES``, see ``backends``. Weights are kept on every device and
+gradients are averaged over all samples of a batch, so a step gives what one device gives. Only ``fit`` shares the work; a forward pass
+outside of it, such as the filling of the feature cache, is computed by each device in full.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import keras
+import numpy as np
+
+from bhi_utils import backends
+from bhi_utils.paths import InputError
+
+
+@contextmanager
+def shared(batch_size: int) -> Iterator[int]:
+    """Train on as many devices as ``BHI_DEVICES`` asks for; networks must be made inside, so that their weights lie on all of them.
+
+    Args:
+        batch_size: samples a step, over all devices.
+
+    Raises:
+        InputError: see ``backends.require_devices``; or the machine has fewer devices.
+    """
+    count = backends.require_devices(batch_size)
+    if count == 1:
+        yield count
+        return
+    here = keras.distribution.list_devices()
+    if count > len(here):
+        raise InputError(
+            f"{count} devices are asked for and JAX finds {len(here)} ({', '.join(here)}): lower --devices or {backends.VARIABLE}."
+        )
+    mesh = keras.distribution.DeviceMesh((count,), ["batch"], here[:count])
+    with keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False).scope():
+        yield count
+
+
+def on_devices(train: Callable) -> Callable:
+    """Make a training function ``(pack, table, samples, recipe, **options)`` run in ``shared``."""
+
+    @wraps(train)
+    def run(pack: Any, table: Any, samples: Any, recipe: Any, **options: Any) -> Any:
+        with shared(recipe.batch_size):
+            return train(pack, table, samples, recipe, **options)
+
+    return run
+
+
+def dealt(batches: keras.utils.PyDataset) -> keras.utils.PyDataset:
+    """``batches`` in a form that the devices in force can share; the same object where that is one."""
+    distribution = keras.distribution.distribution()
+    return batches if distribution is None else _Even(batches, distribution.device_mesh.devices.size)
+
+
+class _Even(keras.utils.PyDataset):
+    """Batches filled up to a multiple of ``parts``, which a data set's last one seldom is, with samples that weigh nothing.
+
+    Keras divides a batch's loss by its length, so the real samples of a batch that was filled up weigh that much more.
+    """
+
+    def __init__(self, batches: keras.utils.PyDataset, parts: int) -> None:
+        super().__init__()
+        self._batches, self._parts = batches, parts
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def on_epoch_begin(self) -> None:
+        self._batches.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self._batches.on_epoch_end()
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        patches, labels, *weights = self._batches[number]
+        count = len(labels)
+        extra = -count % self._parts
+        weight = np.ones(count, dtype=np.float32) if not weights else weights[0]
+        filler = np.arange(count + extra) % count
+        weight = np.concatenate([weight * np.float32((count + extra) / count), np.zeros(extra, dtype=np.float32)])
+        return patches[filler], labels[filler], weight
