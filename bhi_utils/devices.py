@@ -77,11 +77,12 @@ class _Even(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         self._batches.on_epoch_end()
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __getitem__(self, number: int) -> tuple[Any, np.ndarray, np.ndarray]:
         patches, labels, *weights = self._batches[number]
         count = len(labels)
         extra = -count % self._parts
         weight = np.ones(count, dtype=np.float32) if not weights else weights[0]
         filler = np.arange(count + extra) % count
         weight = np.concatenate([weight * np.float32((count + extra) / count), np.zeros(extra, dtype=np.float32)])
-        return patches[filler], labels[filler], weight
+        # resident patches come as several columns of row numbers
+        return keras.tree.map_structure(lambda column: column[filler], patches), labels[filler], weight
