@@ -12,6 +12,8 @@ from bhi_utils.paths import InputError, shown
 
 #: The model that comes with the package; ``release`` writes it.
 PACKAGED = Path(__file__).parent / "trained" / "efficientnetb0.bundle.json"
+#: The value of WEIGHTS that starts from it, and what tables call such a start.
+START = "packaged"
 _KEYS = ("name", "model", "sha256", "threshold", "calibration")
 
 

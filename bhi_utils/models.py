@@ -159,7 +159,7 @@ def _with_weights(model: keras.Model) -> list[keras.layers.Layer]:
 
 def _pretrained(weights: str) -> keras.Model:
     """EfficientNetB0 without top, its weights loaded."""
-    if weights == "packaged":
+    if weights == bundles.START:
         whole = keras.saving.load_model(bundles.read(bundles.packaged())[1], compile=False, safe_mode=True)
         return keras.Model(whole.input, whole.get_layer("pool").input)
     if weights == "imagenet":

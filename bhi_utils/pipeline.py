@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from bhi_utils import archive, cleaning, download, parameters, preflight, published, records, sources
+from bhi_utils import archive, bundles, cleaning, download, parameters, preflight, published, records, sources
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
 from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
 from bhi_utils.summary import summary
@@ -187,7 +187,9 @@ def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
     for step in steps:
         weights = step.values.get("WEIGHTS", "")
         if weights not in parameters.WORDS and not Path(weights).is_file():
-            raise InputError(f"The weight file {weights} does not exist: pass imagenet, none or the path of a file.")
+            raise InputError(f"The weight file {weights} does not exist: pass imagenet, packaged, none or the path of a file.")
+        if weights == bundles.START:
+            bundles.packaged()  # a copy of the package without one is told before anything runs
     cost = preflight.estimate(_patches(steps, root), {step.name: step.values for step in steps})
     print("\n".join(cost.lines()), flush=True)
     preflight.check_disk(cost.disk, preflight.places(root))

@@ -146,10 +146,10 @@ def source_hash(notebook: Path) -> str:
 
 
 def code_hash() -> str:
-    """Hash of the package's source files."""
+    """Hash of the package's source files, and of the packaged model, whose bundle names the model's own hash."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.py"), *folder.glob("*.json")]):
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*.json"), *folder.glob("trained/*.json")]):
         # read as text: a checkout on Windows may have other line ends
         digest.update(f"{path.name}\n{path.read_text(encoding='utf-8')}\n".encode())
     return digest.hexdigest()

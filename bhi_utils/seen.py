@@ -8,7 +8,7 @@ synthetic cohort may bear the archive's numbers; patches of a single colour coun
 import hashlib
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from bhi_utils import bundles, paths, splits
 from bhi_utils.archive import Pack
 from bhi_utils.paths import InputError, shown
 
-#: What tables call a start from the packaged model, and the value of WEIGHTS that asks for it.
-PACKAGED = "packaged"
 _CHUNK = 4096
 
 
@@ -124,7 +122,7 @@ def of_split(pack: Pack, table: pd.DataFrame) -> Seen:
 
 def before(initialisation: str) -> Seen:
     """What a network had seen before its training began: the packaged model's patches if it started there, else none of ours."""
-    return Seen.of(bundles.packaged()) if initialisation == PACKAGED else Seen()
+    return Seen.of(bundles.packaged()) if initialisation == bundles.START else Seen()
 
 
 def leave_out(pack: Pack, table: pd.DataFrame, weights: str) -> pd.DataFrame:
@@ -138,7 +136,7 @@ def leave_out(pack: Pack, table: pd.DataFrame, weights: str) -> pd.DataFrame:
     Raises:
         InputError: a part is then empty or holds one class only.
     """
-    if weights != PACKAGED:
+    if weights != bundles.START:
         return table
     used = set(table.loc[table["split"] != "unused", "case"])
     by_id, by_pixels = (found & used for found in before(weights).cases_in(pack))
@@ -156,6 +154,27 @@ def leave_out(pack: Pack, table: pd.DataFrame, weights: str) -> pd.DataFrame:
                 )
     print(said)
     return result
+
+
+def guard(pack: Pack, weights: str, *, cases: Collection[int] | None = None) -> None:
+    """Stop where a network that starts from ``weights`` would be trained or judged on cases that they have seen.
+
+    Args:
+        pack: the data set.
+        weights: WEIGHTS of a run; only ``packaged`` has seen patches like these.
+        cases: the cases in use; all of the pack by default.
+
+    Raises:
+        InputError: one of them was seen.
+    """
+    if weights != bundles.START:
+        return
+    found = set.union(*before(weights).cases_in(pack)) & ({*pack.manifest["case"]} if cases is None else {*cases})
+    if found:
+        raise InputError(
+            f"The packaged model was trained on {len(found):,} of these cases, such as {min(found)}, so nothing that starts from it can be "
+            "trained or measured on them: pass --weights imagenet, none or a file."
+        )
 
 
 def unseen(pack: Pack, seen: Seen) -> tuple[np.ndarray, dict[str, Any]]:

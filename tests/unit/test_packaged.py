@@ -10,12 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bhi_utils import archive, bundles, metrics, models, phantom, release, samples, seen, splits, training
+from bhi_utils import archive, bundles, metrics, models, phantom, pipeline, release, seen, splits, training
 from bhi_utils.__main__ import main
 from bhi_utils.evaluation import TITLES
 from bhi_utils.metrics import Calibration
 from bhi_utils.paths import InputError, Run
-from bhi_utils.phases import Recipe
 from bhi_utils.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -168,6 +167,12 @@ class TestDefault:
 
 
 class TestStart:
+    def test_a_copy_without_the_model_is_told_before_any_notebook_runs(self, write_notebook, monkeypatch, tmp_path):
+        path = write_notebook("01_weights", 'WEIGHTS: str = "none"  # weights\nOUT: str = "runs/x"  # folder')
+        monkeypatch.setattr(bundles, "PACKAGED", tmp_path / "none.bundle.json")
+        with pytest.raises(InputError, match="holds no trained model"):
+            pipeline.run({"WEIGHTS": "packaged"}, out=str(tmp_path / "out"), folder=path.parent)
+
     def test_the_base_is_the_packaged_one_and_the_classifier_is_new(self, packaged, network, pack):
         models.require_weights("packaged")
         started = models.efficientnetb0(image_size=32, weights="packaged", seed=9)
@@ -176,35 +181,31 @@ class TestStart:
         np.testing.assert_allclose(*pooled, atol=1e-5)
         assert not np.allclose(network.get_layer("logit").get_weights()[0], started.get_layer("logit").get_weights()[0])
 
-    def test_what_the_start_has_seen_is_kept_with_what_is_trained_from_it(self, packaged, pack, tmp_path):
+    def test_what_the_start_has_seen_is_kept_with_what_is_trained_from_it(self, small, pack, tmp_path, monkeypatch):
+        monkeypatch.setattr(bundles, "PACKAGED", small[1])
         pixels = np.random.default_rng(1)
         other = changed(pack, tmp_path, lambda case, _: (case + 500, pixels.integers(0, 256, (50, 50, 3), dtype=np.uint8)))
         table = splits.make(other.manifest)
-        train = samples.training_samples(other, table, mode="none", seed=0)
-        recipe = Recipe(epochs=1, batch_size=64, seed=0, folder=tmp_path / "checkpoints")
-        options = {"image_size": 32, "weights": "packaged", "blocks": 0, "rate": 1e-4, "views": 0}
-        one = training.train_efficientnetb0(other, table, train, recipe, **options)
-        assert one.initialisation == "packaged"
         run = Run.open(tmp_path / "run")
-        labels = other.manifest["label"].to_numpy()
-        one = _that_ranks(one, other, labels)
+        one = training.Trained(that_ranks(other), "packaged", pd.DataFrame({"phase": []}), 0.0)
         training.finish(run, other, table, [one], recall=0.9, card={"data": {"synthetic": False}})
-        bundle = run.read_json("models/efficientnetb0.bundle.json")
+        bundle = run.read_json("models/cnn.bundle.json")
         assert bundle["seen"]["synthetic_cases"] == first_cases(pack, 6)
         used = table.loc[table["split"].isin(["train", "val"]), "case"]
         assert bundle["seen"]["real_cases"] == sorted(used) == sorted(bundle["train_cases"] + bundle["validation_cases"])
-        found = seen.Seen.of(run.models / "efficientnetb0.bundle.json")
-        inside = other.manifest["case"].isin(used).to_numpy()
-        np.testing.assert_array_equal(found.pixels(other.patches), inside)
+        found = seen.Seen.of(run.models / "cnn.bundle.json")
+        np.testing.assert_array_equal(found.pixels(other.patches), other.manifest["case"].isin(used))
+        assert found.pixels(pack.patches[pack.manifest["case"].isin(first_cases(pack, 6))]).mean() > 0.99
 
 
-def _that_ranks(one, pack, labels):
-    """The trained network with its classifier turned so that positives of the pack rank higher: noise cannot be learned."""
-    model = one.model
+def that_ranks(pack):
+    """A small network whose classifier ranks the pack's positives higher: noise could not be learned."""
+    model = models.cnn(image_size=32, seed=0, filters=(4, 64))
+    labels = pack.manifest["label"].to_numpy()
     pool = keras.Model(model.input, model.get_layer("pool").output).predict(np.float32(pack.patches), verbose=0)
     kernel = np.linalg.lstsq(pool - pool.mean(axis=0), labels - labels.mean(), rcond=None)[0]
     model.get_layer("logit").set_weights([np.float32(kernel[:, None]), np.float32([-pool.mean(axis=0) @ kernel])])
-    return one
+    return model
 
 
 class TestLeavingOut:
@@ -230,6 +231,13 @@ class TestLeavingOut:
         monkeypatch.setattr(bundles, "PACKAGED", save(models.cnn(image_size=32, seed=0, filters=(4, 8)), pack, tmp_path, rows=rows)[1])
         with pytest.raises(InputError, match=r"Left out.*The val part then holds no IDC− patch: give data with more new cases"):
             seen.leave_out(pack, table, "packaged")
+
+    def test_what_has_not_left_them_out_does_not_begin(self, small, pack, monkeypatch):
+        monkeypatch.setattr(bundles, "PACKAGED", small[1])
+        seen.guard(pack, "imagenet")
+        seen.guard(pack, "packaged", cases=set(pack.manifest["case"]) - set(first_cases(pack, 6)))
+        with pytest.raises(InputError, match="was trained on 6 of these cases"):
+            seen.guard(pack, "packaged")
 
     def test_one_patch_with_seen_pixels_takes_its_case_out(self, small, pack, tmp_path):
         known = first_cases(pack, 6)
