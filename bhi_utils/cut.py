@@ -57,8 +57,7 @@ class Cut:
         evaluated = np.concatenate([*self._rows.values()])
         self._real.ensure(evaluated, title="Features of validation and test cases")
         self._pooled = _Pooled(self._real, rest)
-        self._pooled.ensure(samples.real, views)
-        self._pooled.ensure(evaluated, 1)
+        self._pooled.ensure(np.concatenate([samples.real, evaluated]))
         self._made, self._made_pooled, self._labels, self._weights = None, None, samples.labels, samples.weights
         if samples.mode == "feature_smote":
             self._plan_on_features(samples.real)
@@ -72,11 +71,11 @@ class Cut:
 
     def batches(self) -> tuple[Batches, Batches]:
         """Training batches of cached features, a random view of each sample in each epoch, and validation batches."""
-        return self._both(self._real.gather, self._made)
+        return self._both(self._real.gather, self._made, views=self._views)
 
     def pooled_batches(self) -> tuple[Batches, Batches]:
-        """The same, run on through the frozen blocks and pooled."""
-        return self._both(self._pooled.gather, self._made_pooled)
+        """The same of patches as they are, run on through the frozen blocks and pooled: enough for a classifier to start from."""
+        return self._both(self._pooled.gather, self._made_pooled, views=1)
 
     def logits(self, rows: np.ndarray, *, views: int = 1) -> np.ndarray:
         """Answers of the tail, with its weights as they are now.
@@ -112,7 +111,7 @@ class Cut:
         every = np.arange(len(plan))
         made.ensure(every, self._views, title="Features of SMOTE's patches")
         pooled = _Pooled(made, rest)
-        pooled.ensure(every, self._views)
+        pooled.ensure(every)
         self._made, self._made_pooled = made.gather, pooled.gather
 
     def _add(self, plan: SmotePlan) -> None:
@@ -120,8 +119,8 @@ class Cut:
         self._labels = np.concatenate([self._labels, np.full(len(plan), plan.label, dtype=self._labels.dtype)])
         self._weights = np.ones(len(self._labels), dtype=np.float32)
 
-    def _both(self, real: Gather, made: Gather | None) -> tuple[Batches, Batches]:
-        rows, valid, views, recipe = self._samples.rows, self._rows["val"], self._views, self._recipe
+    def _both(self, real: Gather, made: Gather | None, *, views: int) -> tuple[Batches, Batches]:
+        rows, valid, recipe = self._samples.rows, self._rows["val"], self._recipe
 
         def fetch(index: np.ndarray, seed: list[int]) -> np.ndarray:
             view = np.random.default_rng(seed).integers(0, views, len(index))
@@ -143,25 +142,20 @@ class Cut:
 
 
 class _Pooled:
-    """Cached features run on through the blocks that stay frozen, and pooled; small enough for memory: float16, one row a patch."""
+    """Cached features of patches as they are, run on through the blocks that stay frozen, and pooled; small enough for memory."""
 
     def __init__(self, features: Features, rest: keras.Model) -> None:
-        self._features, self._rest, self._views = features, rest, {}
+        self._features, self._rest = features, rest
+        self._values = np.zeros((features.shape[0], rest.output_shape[-1]), dtype=np.float32)
 
-    def ensure(self, rows: np.ndarray, views: int) -> None:
-        rows = np.unique(rows)
-        for view in range(views):
-            target = self._views.setdefault(view, np.zeros((self._features.shape[0], self._rest.output_shape[-1]), dtype=np.float16))
-            source = self._features.read(view)
-            for start in range(0, len(rows), 256):
-                part = rows[start : start + 256]
-                target[part] = self._rest.predict_on_batch(source[part].astype(np.float32))
+    def ensure(self, rows: np.ndarray) -> None:
+        rows, source = np.unique(rows), self._features.read(0)
+        for start in range(0, len(rows), 256):
+            part = rows[start : start + 256]
+            self._values[part] = self._rest.predict_on_batch(source[part].astype(np.float32))
 
-    def gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
-        result = np.empty((len(rows), self._rest.output_shape[-1]), dtype=np.float32)
-        for view in np.unique(views):
-            result[views == view] = self._views[view][rows[views == view]]
-        return result
+    def gather(self, rows: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return self._values[rows]
 
 
 def _between(gather: Gather, plan: SmotePlan) -> Gather:

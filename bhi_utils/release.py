@@ -115,7 +115,8 @@ measured on them. In brackets: 95 % intervals over resampled cases.
 {chr(10).join(rows)}
 
 Threshold on the probability: {bundle["threshold"]:.4f}, the {bundle["threshold_rule"]}. Calibration (Platt): slope {slope["slope"]:.4f},
-intercept {slope["intercept"]:.4f}. Loss, Brier score and calibration error are of the probability before calibration.
+intercept {slope["intercept"]:.4f}. AUC, average precision, loss, Brier score and calibration error
+are of calibrated probabilities, each fold's from its own validation cases; so is the threshold behind recall and its companions.
 
 ## Limits
 

@@ -101,7 +101,7 @@ def train_efficientnetb0(
         return Trained(phases.best(), "scratch", phases.table(), time.perf_counter() - start)
     initialisation = "imagenet" if weights == "imagenet" else Path(weights).name
     cut = None
-    frozen = recipe.epochs if not blocks else max(1, recipe.epochs // 3)
+    epochs = _shares(recipe.epochs, blocks)
     with ExitStack() as opened:
         if views:
             cut = Cut(model, blocks, pack, table, samples, recipe, views)
@@ -110,12 +110,22 @@ def train_efficientnetb0(
             stages = [opened.enter_context(_patches(model, pack, table, samples, recipe))] * (1 + blocks)
         for stage, (part, train, valid) in enumerate(stages):
             models.unfreeze(model, stage)
-            # the epochs left after phase 1, shared among the stages of phase 2, the deepest taking what does not divide
-            share = frozen if not stage else (recipe.epochs - frozen + stage - 1) // blocks
+            share = epochs[stage]
             name = "frozen base" if not stage else f"last {stage} block(s)"
             if share:
                 phases.fit(name, part, train, valid, epochs=share, rate=rate if stage else LEARNING_RATE)
     return Trained(phases.best(), initialisation, phases.table(), time.perf_counter() - start, cut)
+
+
+def _shares(epochs: int, blocks: int) -> list[int]:
+    """Epochs of phase 1 and of each stage of phase 2: a third, then one for each stage on the way, the deepest taking the rest."""
+    if not blocks:
+        return [epochs]
+    frozen = max(1, epochs // 3)
+    deepest = max(epochs - frozen - (blocks - 1), min(1, epochs - frozen))
+    left = epochs - frozen - deepest
+    # too few epochs for every stage: the shallow ones are passed over first
+    return [frozen, *(int(stage > blocks - 1 - left) for stage in range(1, blocks)), deepest]
 
 
 def frozen_probe(trained: Trained, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

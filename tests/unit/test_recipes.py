@@ -1,0 +1,94 @@
+"""The recipes' study: a profile is what is trained, every model answers for the same patches, a release knows what it has seen."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from bhi_utils import parameters, phantom, plots_studies, recipes
+from bhi_utils.paths import InputError, Run
+from bhi_utils.predictor import Predictor
+
+WEIGHTS = os.environ.get("BHI_TEST_WEIGHTS", "")
+TINY = {"IMAGE_SIZE": 64, "CNN_IMAGE_SIZE": 32, "BALANCE": "class_weight", "BATCH_SIZE": 32, "EPOCHS": 3}
+TINY |= {"FINE_TUNE_BLOCKS": 1, "FINE_TUNE_RATE": 0.001, "VIEWS": 2}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A study and a release on a small phantom."""
+    if not WEIGHTS:
+        pytest.skip("BHI_TEST_WEIGHTS names no ImageNet weight file")
+    folder = tmp_path_factory.mktemp("recipes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BHI_CACHE", str(folder / "cache"))
+        patch.setattr(recipes, "settings", lambda recipe: TINY)
+        source = phantom.write(folder / "small.zip", cases=12, patches_per_case=40, seed=1, nested=False)
+        run = Run.open(folder / "run")
+        result = recipes.study(run, str(source), weights=WEIGHTS, number=3, resamples=20, cnn=False)
+        files = recipes.release(run, str(source), weights=WEIGHTS, folder=folder / "trained")
+        yield run, result, files, str(source)
+
+
+def test_a_recipe_is_what_its_profile_says():
+    for recipe, profile in recipes.PROFILES.items():
+        kept = recipes.settings(recipe)
+        assert kept.items() <= parameters.read_profile(profile).items() and {"IMAGE_SIZE", "BALANCE", "EPOCHS", "BATCH_SIZE"} <= set(kept)
+    paper = recipes.settings("paper")
+    assert (paper["IMAGE_SIZE"], paper["BATCH_SIZE"], paper["EPOCHS"], paper["BALANCE"]) == (200, 8, 15, "smote")
+
+
+def test_every_model_answers_each_patch_once_and_the_result_is_whole(made):
+    run, result, *_ = made
+    answers = run.read_csv("out_of_fold.csv.gz")
+    for _, frame in answers.groupby("model"):
+        assert sorted(frame["row"]) == list(range(result["data"]["patches"]))
+    assert set(result["models"]) == {"fast", "fast, 8 views", "probe", "colour"} == set(answers["model"])
+    assert set(result["differences"]) == {"fast − probe", "fast, 8 views − fast"}
+    assert json.loads((run.artifacts / recipes.RESULTS).read_text(encoding="utf-8")) == json.loads(json.dumps(result))
+    for name, curve in result["curve"].items():
+        assert [row["recall"] for row in curve] == sorted(row["recall"] for row in curve), name
+        assert all(0 < row["precision"] <= 1 for row in curve)
+
+
+def test_tables_and_figure_show_what_the_result_holds(made):
+    result = made[1]
+    shown = recipes.table(result)
+    assert list(shown.index) == [recipes.NAMES[name] for name in result["models"]]
+    assert shown.iloc[0]["pooled AUC"].startswith(f"{result['models']['fast']['auc']['value']:.3f} (")
+    assert len(recipes.differences(result)) == len(result["differences"])
+    goals = recipes.goals(result)
+    gain = result["models"]["fast"]["auc"]["value"] - result["models"]["probe"]["auc"]["value"]
+    assert goals.loc["gain over the probe", "one view"] == pytest.approx(gain)
+    reached = goals[["one view", "eight views"]].max(axis=1) >= goals["wanted"]
+    assert list(goals["reached"]) == ["yes" if one else "no" for one in reached]
+    figure = plots_studies.recipes(result)
+    assert len(figure.axes) == 2 and figure.axes[0].get_yticklabels()[0].get_text().startswith("EfficientNetB0")
+
+
+def test_a_release_answers_knows_its_cases_and_quotes_out_of_fold_metrics(made):
+    run, result, files, _ = made
+    bundle = next(path for path in files if path.name.endswith(".bundle.json"))
+    content = json.loads(bundle.read_text(encoding="utf-8"))
+    cases = set(run.read_csv("out_of_fold.csv.gz")["case"])
+    assert set(content["train_cases"]) | set(content["validation_cases"]) == cases
+    assert not set(content["train_cases"]) & set(content["validation_cases"])
+    assert content["metrics"]["out_of_fold"]["auc"] == result["models"]["fast"]["auc"]
+    answered = run.read_csv("out_of_fold.csv.gz").query("model == 'fast' and label == 1")
+    assert (answered["probability"] >= content["threshold"]).mean() >= 0.93
+    answer = Predictor.load(bundle).predict(np.full((2, 50, 50, 3), 200, dtype=np.uint8))
+    assert np.isfinite(answer["probability"]).all()
+
+
+def test_a_release_of_other_data_than_the_study_is_refused(made, tmp_path, monkeypatch):
+    run = made[0]
+    monkeypatch.setenv("BHI_CACHE", str(tmp_path))
+    other = phantom.write(tmp_path / "other.zip", cases=10, patches_per_case=20, seed=2, nested=False)
+    with pytest.raises(InputError, match="made from other data"):
+        recipes.release(run, str(other), weights=WEIGHTS, folder=tmp_path)
+
+
+def test_no_recipe_starts_from_scratch(tmp_path):
+    with pytest.raises(InputError, match="start from a trained network"):
+        recipes.study(Run.open(tmp_path), "phantom", weights="none")
