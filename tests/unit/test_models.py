@@ -91,7 +91,7 @@ def test_imagenet_without_a_network_names_the_alternatives(monkeypatch, tmp_path
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     if (Path.home() / ".keras" / "models" / "efficientnetb0_notop.h5").exists():
         pytest.skip("the weights have been downloaded on this computer before")
-    with pytest.raises(InputError, match="--weights FILE.h5, or train from scratch with --weights none"):
+    with pytest.raises(InputError, match="--weights FILE.h5, or start from the packaged model"):
         models.require_weights("imagenet")
 
 
