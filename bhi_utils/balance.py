@@ -61,6 +61,8 @@ def smote_plan(patches: np.ndarray, labels: np.ndarray, *, neighbours: int = 5, 
         raise InputError(f"SMOTE with {neighbours} neighbours is impossible: give 1 or more.")
     counts = np.bincount(labels[rows], minlength=2)
     label = int(np.argmin(counts))
+    if not counts[label]:
+        raise InputError(f"SMOTE needs training patches of both classes, but class {label} has none: add cases or change the split.")
     if counts[label] <= neighbours:
         raise InputError(
             f"SMOTE with {neighbours} neighbours needs more than {neighbours} training patches of each class, but class {label} "

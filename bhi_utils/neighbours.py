@@ -1,7 +1,7 @@
 """The nearest neighbours that SMOTE chooses from: what the search will cost, the search itself, and its result kept on disk.
 
 Used by ``balance`` and by ``bench_smote``. The search compares every pair, so its time grows with the square of the patches: seconds for
-thousands, an hour for the whole archive on two cores. It therefore says its cost before it starts, and is never done twice.
+thousands, a third of an hour for the whole archive on two cores. It therefore says its cost before it starts, and is never done twice.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from tqdm import tqdm
 from bhi_utils.paths import InputError, cache_dir, write_atomic
 
 #: Multiplications and additions a second that one core is taken to do when it is only asked whether a search is worth a measurement.
-RATE = 1e10
+RATE = 2e10
 #: Searches that take more seconds than these, at that rate on one core, announce their cost; are kept on disk.
 ANNOUNCED, KEPT = 5.0, 1.0
-#: Rows that are compared among each other in order to measure this machine, and how often: the fastest counts, others were disturbed.
-SAMPLE, TRIALS = 512, 3
+#: Rows that are compared among each other in order to measure this machine, at most.
+SAMPLE = 2048
 #: Rows that are searched between two steps of the progress bar, at least.
 SLAB = 4096
 #: Rows that are read at a time.
@@ -36,7 +36,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class Cost:
-    """What a search costs on this machine: ``seconds`` and ``memory`` (bytes) for ``count`` rows of ``width`` values on ``cores`` cores."""
+    """What a search of ``count`` rows of ``width`` values costs here: ``seconds`` when ``cores`` cores are free, ``memory`` in bytes."""
 
     count: int
     width: int
@@ -47,27 +47,30 @@ class Cost:
     def sentence(self) -> str:
         return (
             f"SMOTE compares {self.count:,} patches of the smaller class with each other, {self.width:,} values each: about "
-            f"{_duration(self.seconds)} and {max(0.1, self.memory / 1e9):.1f} GB of memory on {self.cores} core(s); "
+            f"{_duration(self.seconds)} and {max(0.1, self.memory / 1e9):.1f} GB of memory where {self.cores} core(s) are free; "
             "the time grows with the square of the patches."
         )
 
 
 def cost(count: int, width: int) -> Cost:
-    """Estimate a search from small ones that are timed here, a second in all; the search itself is not started.
+    """Estimate a search from a smaller one that is measured here, a second or two; the search itself is not started.
+
+    Processor time is taken, since other programs multiply the clock's. A small search spends more on what does not grow with the square,
+    so that the estimate is too high rather than too low.
 
     Args:
         count: rows of the smaller class.
         width: values a row, 7,500 for a patch of 50×50 pixels.
     """
-    rows = max(2, min(SAMPLE, count))
+    rows = max(2, min(SAMPLE, count // 4))
     sample = np.random.default_rng(0).random((rows, width), dtype=np.float32)
-    search, seconds = _Search(sample, 1, _chunk(count)), []
-    for _ in range(TRIALS):
-        start = time.perf_counter()
-        search.rows(slice(None))
-        seconds.append((time.perf_counter() - start) * (count / rows) ** 2)
+    search = _Search(sample, 1, _chunk(count))
+    search.rows(slice(0, 2))  # the threads are started before the clock
+    start = time.process_time()
+    search.rows(slice(None))
+    seconds = (time.process_time() - start) / _cores() * (count / rows) ** 2
     memory = count * width * 4 + _cores() * 2 * _chunk(count) * width * 8
-    return Cost(count, width, min(seconds), memory, _cores())
+    return Cost(count, width, seconds, memory, _cores())
 
 
 def nearest(data: np.ndarray, rows: np.ndarray, *, neighbours: int) -> np.ndarray:
@@ -163,7 +166,7 @@ def _keep(path: Path, found: np.ndarray) -> None:
         with write_atomic(path) as temporary:
             np.savez(temporary, nearest=found)
     except InputError as error:
-        # the hour's work is not thrown away because a file of it cannot be kept
+        # the work is not thrown away because a file of it cannot be kept
         print(f"SMOTE's neighbours are not kept for the next time: {error}", file=sys.stderr)
 
 

@@ -191,25 +191,33 @@ class TestSearch:
 
     def test_the_cost_grows_with_the_square_in_time_and_in_proportion_in_memory(self, monkeypatch):
         ticks = iter(range(100))  # every look at the clock is a second later
-        monkeypatch.setattr(neighbours.time, "perf_counter", lambda: next(ticks))
+        monkeypatch.setattr(neighbours.time, "process_time", lambda: next(ticks))
+        monkeypatch.setattr(neighbours, "_cores", lambda: 2)
         monkeypatch.setattr(neighbours, "SAMPLE", 64)
         small, large = neighbours.cost(4_096, 300), neighbours.cost(40_960, 300)
-        assert large.seconds == 100 * small.seconds == 100 * 64**2
+        assert large.seconds == 100 * small.seconds == 100 * 64**2 / 2
         assert large.memory - small.memory == (40_960 - 4_096) * 300 * 4
 
     def test_the_cost_of_the_whole_archive_is_said_in_hours_and_gigabytes(self):
         said = neighbours.Cost(78_786, 7_500, 4_000.0, 2_400_000_000, 2).sentence()
-        assert "compares 78,786 patches" in said and "about 67 min and 2.4 GB of memory on 2 core(s)" in said
+        assert "compares 78,786 patches" in said and "about 67 min and 2.4 GB of memory where 2 core(s) are free" in said
         assert "1 h 40 min" in neighbours.Cost(78_786, 7_500, 6_000.0, 0, 2).sentence()
 
 
-@pytest.mark.parametrize("few", [0, 4, 5])
+@pytest.mark.parametrize("few", [1, 4, 5])
 def test_too_few_patches_of_the_smaller_class_is_one_sentence(few):
     patches, labels = patches_of_two_classes()
     labels[:] = 0
     labels[:few] = 1
     with pytest.raises(InputError, match=f"more than 5 training patches of each class, but class 1 has {few}: lower"):
         balance.smote_plan(patches, labels)
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_one_class_alone_cannot_be_balanced(only):
+    patches, _ = patches_of_two_classes()
+    with pytest.raises(InputError, match=f"of both classes, but class {1 - only} has none: add cases"):
+        balance.smote_plan(patches, np.full(90, only))
 
 
 def test_numbers_that_do_not_fit_are_refused():
