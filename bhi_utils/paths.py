@@ -26,6 +26,7 @@ WRITERS = {
     "smote.json": "03_preprocessing_smote",
     "training.json": "05_training_cnn_vs_efficientnetb0",
     "predictions.csv.gz": "05_training_cnn_vs_efficientnetb0",
+    "checkpoints": "05_training_cnn_vs_efficientnetb0",
     "models": "05_training_cnn_vs_efficientnetb0",
     "metrics.json": "06_metric_figures",
 }
@@ -140,6 +141,11 @@ class Run:
     def models(self) -> Path:
         """Trained models and their bundles."""
         return self.artifacts / "models"
+
+    @property
+    def checkpoints(self) -> Path:
+        """States of a training that has not ended."""
+        return self.artifacts / "checkpoints"
 
     @property
     def figures(self) -> Path:

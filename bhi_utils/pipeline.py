@@ -12,9 +12,9 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from bhi_utils import archive, bundles, cleaning, download, parameters, preflight, published, records, sources
+from bhi_utils import archive, bundles, checkpoint, cleaning, download, parameters, preflight, published, records, sources
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
-from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
+from bhi_utils.paths import WRITERS, InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
 from bhi_utils.summary import summary
 
 __all__ = ["NotebookFailed", "Step", "find_notebooks", "plan", "publish", "run", "select"]
@@ -113,7 +113,8 @@ def run(
         profile: a profile's name; none by default.
         out: the run's folder, taken from the current one; ``runs/<profile>`` of the project by default.
         only: numbers or names of the notebooks to run; all by default.
-        resume: skip what an earlier run into the same folder has finished with the same parameters, notebooks and package.
+        resume: skip what an earlier run into the same folder has finished with the same parameters, notebooks and package, and go on
+            with a training that was killed.
         dry_run: say what would be done, and do nothing.
         folder: where the notebooks are.
 
@@ -137,6 +138,8 @@ def run(
     opened = Run.open(root)
     record = records.Record.open(opened, notebooks, profile=profile, values=values)
     done = record.finished([(step.path, step.given) for step in steps]) if resume else set()
+    if not resume:
+        _forget(opened, steps)
     _execute(opened, record, steps, done)
     print(summary(opened, fresh=record.wrote("artifacts/metrics.json", [step.name for step in steps])), end="")
     return opened
@@ -166,6 +169,7 @@ def _with_defaults(notebooks: Sequence[Path]) -> tuple[Run, Sequence[Path]]:
     if len(roots) != 1:
         raise InputError(f"The notebooks' OUT differ ({', '.join(map(str, sorted(roots, key=str)))}): give all of them the same default.")
     opened = Run.open(str(roots.pop()))
+    _forget(opened, steps)
     _execute(opened, records.Record.open(opened, notebooks, profile="", values={}), steps, set())
     return opened, notebooks
 
@@ -210,6 +214,12 @@ def _patches(steps: Sequence[Step], root: Path) -> int:
         return int(Run(root).read_json("dataset.json")["patches"])
     except (InputError, ValueError, KeyError, TypeError):
         return 0  # the notebook itself says which artefact is missing
+
+
+def _forget(opened: Run, steps: Sequence[Step]) -> None:
+    """Remove what an unfinished training of an earlier run left, when this run trains: its notebook would go on with it."""
+    if WRITERS["checkpoints"] in {step.name for step in steps}:
+        checkpoint.clear(opened.checkpoints)
 
 
 def _execute(opened: Run, record: records.Record, steps: Sequence[Step], done: set[str]) -> None:

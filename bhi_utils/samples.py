@@ -5,13 +5,13 @@ batch asks for them, synthetic ones are drawn at that moment from their plan.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import keras
 import numpy as np
 import pandas as pd
 
-from bhi_utils import balance, splits
+from bhi_utils import balance, checkpoint, splits
 from bhi_utils.archive import Pack
 from bhi_utils.paths import InputError
 
@@ -127,6 +127,12 @@ def guard(pack: Pack, table: pd.DataFrame, samples: Samples) -> None:
         raise ValueError(f"Case {case} is among the training samples but not in the split's training part: draw them anew from this split.")
 
 
+def fingerprint(pack: Pack, table: pd.DataFrame, samples: Samples) -> str:
+    """Hash of all that the batches of a training are drawn from: the data set, who is in which part, and the samples."""
+    drawn = {field.name: getattr(samples, field.name) for field in fields(samples) if field.name != "patches"}
+    return checkpoint.fingerprint(pack.info["fingerprint"], [table[name].tolist() for name in ("case", "split")], drawn)
+
+
 class Batches(keras.utils.PyDataset):
     """Batches for ``fit`` on any backend; the order of epoch ``e`` depends on the seed and ``e`` alone.
 
@@ -163,6 +169,10 @@ class Batches(keras.utils.PyDataset):
         self.epoch += 1
         if self.seed is not None:
             self.order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.labels))
+
+    def skip_to(self, epochs: int) -> None:
+        """Make the next epoch the one after ``epochs`` epochs."""
+        self.epoch = epochs - 1
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
         index = self.order[number * self.batch_size : (number + 1) * self.batch_size]

@@ -22,13 +22,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from bhi_utils import metrics, models, predictor, resident, seen
+from bhi_utils import checkpoint, metrics, models, predictor, resident, seen
 from bhi_utils.archive import Pack
 from bhi_utils.cut import Cut
 from bhi_utils.devices import on_devices
 from bhi_utils.paths import Run
-from bhi_utils.phases import Phases, Recipe
-from bhi_utils.samples import Batches, Samples, guard
+from bhi_utils.phases import Phases, Recipe, explained_memory
+from bhi_utils.samples import Batches, Samples, fingerprint, guard
 from bhi_utils.splits import indices
 
 #: Adam's rate for new layers: the paper's.
@@ -54,17 +54,19 @@ class Trained:
     cut: Cut | None = None
 
 
+@explained_memory()
 @on_devices
 def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe, *, image_size: int) -> Trained:
     """Train the custom CNN from scratch, in one phase."""
     start = time.perf_counter()
     model = models.cnn(image_size=image_size, seed=recipe.seed)
-    phases = Phases(model, recipe)
+    phases = Phases(model, recipe, basis=fingerprint(pack, table, samples))
     with _patches(model, pack, table, samples, recipe) as fed:
         phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE)
-    return Trained(phases.best(), "scratch", phases.table(), time.perf_counter() - start)
+    return Trained(phases.best(), "scratch", phases.table(), phases.earlier + time.perf_counter() - start)
 
 
+@explained_memory()
 @on_devices
 def train_efficientnetb0(
     pack: Pack,
@@ -93,12 +95,12 @@ def train_efficientnetb0(
     """
     start = time.perf_counter()
     model = models.efficientnetb0(image_size=image_size, weights=weights, seed=recipe.seed)
-    phases = Phases(model, recipe)
+    phases = Phases(model, recipe, basis=[fingerprint(pack, table, samples), views])
     if weights == "none":
         models.unfreeze(model, None)
         with _patches(model, pack, table, samples, recipe) as fed:
             phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE)
-        return Trained(phases.best(), "scratch", phases.table(), time.perf_counter() - start)
+        return Trained(phases.best(), "scratch", phases.table(), phases.earlier + time.perf_counter() - start)
     initialisation = "imagenet" if weights == "imagenet" else Path(weights).name
     cut = None
     epochs = _shares(recipe.epochs, blocks)
@@ -114,7 +116,7 @@ def train_efficientnetb0(
             name = "frozen base" if not stage else f"last {stage} block(s)"
             if share:
                 phases.fit(name, part, train, valid, epochs=share, rate=rate if stage else LEARNING_RATE)
-    return Trained(phases.best(), initialisation, phases.table(), time.perf_counter() - start, cut)
+    return Trained(phases.best(), initialisation, phases.table(), phases.earlier + time.perf_counter() - start, cut)
 
 
 def _shares(epochs: int, blocks: int) -> list[int]:
@@ -143,6 +145,7 @@ def frozen_probe(trained: Trained, labels: dict[str, np.ndarray]) -> dict[str, n
     return {part: probe.decision_function(features[part]) for part in ("val", "test")}
 
 
+@explained_memory()
 def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *, recall: float, card: dict[str, Any]) -> dict[str, Any]:
     """Predict, choose threshold and calibration on validation cases, and write models, bundles and predictions.
 
@@ -193,6 +196,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
     better = max((one.model.name for one in trained), key=lambda name: entries[name]["validation_auc"])
     training = {"better": better, "target_recall": recall, "models": entries}
     run.write_json("training.json", training)
+    checkpoint.clear(run.checkpoints)
     return training
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bhi_utils import archive, balance, metrics, models, phantom, samples, splits, training
+from bhi_utils import archive, balance, checkpoint, metrics, models, phantom, samples, splits, training
 from bhi_utils.augment import dihedral
 from bhi_utils.cut import Cut
 from bhi_utils.paths import InputError, Run
@@ -130,7 +130,7 @@ def cached(pack, table, weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cached")
     train = samples.training_samples(pack, table, mode="smote", seed=0)
     options = {"image_size": 32, "weights": weights, "blocks": 2, "rate": 1e-4, "views": 2}
-    return [training.train_efficientnetb0(pack, table, train, recipe(folder), **options) for _ in range(2)]
+    return [training.train_efficientnetb0(pack, table, train, recipe(folder / name), **options) for name in ("first", "again")]
 
 
 def test_training_from_the_cache_repeats_itself(cached):
@@ -171,11 +171,12 @@ def test_the_weights_kept_are_those_of_the_best_validation_epoch_of_all_phases(p
     auc = keras.metrics.AUC(from_logits=True)
     auc.update_state(pack.manifest["label"].to_numpy()[rows, None], logits[:, None])
     assert float(auc.result()) == pytest.approx(trained.history["val_auc"].max(), abs=1e-3)
-    assert not list(tmp_path.iterdir())
 
 
 def test_finish_leaves_models_bundles_and_predictions_that_agree(cached, pack, table, tmp_path):
     run = Run.open(tmp_path / "run")
+    run.checkpoints.mkdir()
+    (run.checkpoints / f"cnn.1{checkpoint.SUFFIX}").touch()
     result = training.finish(run, pack, table, [cached[0]], recall=0.8, card={"data": {"synthetic": True}})
     predictions = run.read_csv("predictions.csv.gz")
     assert list(predictions.columns) == "model split fold case x y label logit probability probability_calibrated".split()
@@ -191,6 +192,7 @@ def test_finish_leaves_models_bundles_and_predictions_that_agree(cached, pack, t
     assert metrics.evaluate(rows, threshold=one.threshold, resamples=0)["recall"]["value"] >= 0.8
     assert one.bundle["train_cases"] == sorted(table.loc[table["split"] == "train", "case"])
     assert result["better"] == "efficientnetb0"
+    assert not run.checkpoints.exists()
 
 
 @pytest.mark.parametrize(("changes", "sentence"), [({"epochs": 0}, "EPOCHS 0"), ({"batch_size": 0}, "BATCH_SIZE 0")])
