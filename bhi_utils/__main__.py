@@ -118,7 +118,6 @@ def _command(
 def _run(options: argparse.Namespace) -> int:
     if options.devices is not None:
         os.environ[backends.VARIABLE] = str(options.devices)
-    backends.require_devices()
     from bhi_utils import pipeline
 
     values: dict[str, str] = {name: value for name, value in (("DATA", options.data), ("WEIGHTS", options.weights)) if value is not None}

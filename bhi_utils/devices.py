@@ -15,6 +15,7 @@ import numpy as np
 
 from bhi_utils import backends
 from bhi_utils.paths import InputError
+from bhi_utils.samples import Batches
 
 
 @contextmanager
@@ -52,21 +53,31 @@ def on_devices(train: Callable) -> Callable:
     return run
 
 
-def dealt(batches: keras.utils.PyDataset) -> keras.utils.PyDataset:
-    """``batches`` in a form that the devices in force can share; the same object where that is one."""
+def dealt(batches: Batches, *, learning: bool) -> keras.utils.PyDataset:
+    """``batches`` in a form that the devices in force can share; the same object where that is one.
+
+    Args:
+        batches: of training or validation.
+        learning: whether every batch's own loss has to stay what it is, which training needs, or the mean over all samples and the
+            metrics, which validation needs.
+    """
     distribution = keras.distribution.distribution()
-    return batches if distribution is None else _Even(batches, distribution.device_mesh.devices.size)
+    return batches if distribution is None else _Even(batches, distribution.device_mesh.devices.size, learning)
 
 
 class _Even(keras.utils.PyDataset):
     """Batches filled up to a multiple of ``parts``, which a data set's last one seldom is, with samples that weigh nothing.
 
-    Keras divides a batch's loss by its length, so the real samples of a batch that was filled up weigh that much more.
+    Keras divides a batch's loss by its length, and weighs batches by their lengths, so the real samples weigh more to make up for the
+    others: those of one batch in training, all alike in validation.
     """
 
-    def __init__(self, batches: keras.utils.PyDataset, parts: int) -> None:
+    def __init__(self, batches: Batches, parts: int, learning: bool) -> None:
         super().__init__()
-        self._batches, self._parts = batches, parts
+        self._batches, self._parts, self._learning = batches, parts, learning
+        count = len(batches.labels)
+        lengths = [min(batches.batch_size, count - start) for start in range(0, count, batches.batch_size)]
+        self._makes_up = sum(length + -length % parts for length in lengths) / count
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -83,6 +94,7 @@ class _Even(keras.utils.PyDataset):
         extra = -count % self._parts
         weight = np.ones(count, dtype=np.float32) if not weights else weights[0]
         filler = np.arange(count + extra) % count
-        weight = np.concatenate([weight * np.float32((count + extra) / count), np.zeros(extra, dtype=np.float32)])
+        makes_up = (count + extra) / count if self._learning else self._makes_up
+        weight = np.concatenate([weight * np.float32(makes_up), np.zeros(extra, dtype=np.float32)])
         # resident patches come as several columns of row numbers
         return keras.tree.map_structure(lambda column: column[filler], patches), labels[filler], weight

@@ -147,7 +147,7 @@ class Phases:
         options = {"epochs": watch.epochs, "initial_epoch": watch.begin, "callbacks": [watch, bar], "shuffle": False, "verbose": 0}
         try:
             with explained_memory():
-                part.fit(dealt(train), validation_data=dealt(valid), **options)
+                part.fit(dealt(train, learning=True), validation_data=dealt(valid, learning=False), **options)
         finally:
             bar.epoch_bar.close()
 

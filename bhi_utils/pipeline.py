@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from bhi_utils import archive, bundles, checkpoint, cleaning, download, parameters, preflight, published, records, sources
+from bhi_utils import archive, backends, bundles, checkpoint, cleaning, download, parameters, preflight, published, records, sources
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
 from bhi_utils.paths import WRITERS, InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
 from bhi_utils.summary import summary
@@ -189,6 +189,7 @@ def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
         own = ", ".join(f"{name}={value!r}" for name, value in step.given.items() if name != "OUT")
         print(f"  {step.name}" + (f": {own}" if own else ""))
     for step in steps:
+        backends.require_devices(int(step.values.get("BATCH_SIZE", 0)))
         weights = step.values.get("WEIGHTS", "")
         if weights not in parameters.WORDS and not Path(weights).is_file():
             raise InputError(f"The weight file {weights} does not exist: pass imagenet, packaged, none or the path of a file.")

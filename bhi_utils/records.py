@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bhi_utils import __version__
+from bhi_utils import __version__, backends
 from bhi_utils.paths import InputError, Run, project_root, write_json
 
 NAME = "run.json"
-#: Whose versions a result depends on.
-PACKAGES = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn", "imbalanced-learn", "papermill")
+#: Whose versions a result depends on, besides the backend's.
+PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "imbalanced-learn", "papermill")
 STATUSES = ("pending", "running", "ok", "failed")
 
 
@@ -165,9 +165,10 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Python, the platform and the packages that results depend on."""
-    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    for package in PACKAGES:
+    """Python, the platform, Keras' backend and the packages that results depend on."""
+    backend = backends.name()
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}", "backend": backend}
+    for package in (backend, *PACKAGES):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
