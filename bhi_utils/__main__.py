@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", default="", metavar="WEIGHTS", help="training: imagenet or a file; by default random, time is the same"
     )
     command.add_argument("--epochs", type=int, metavar="N", help="training: epochs of either recipe (15), 0 leaves the recipes out")
+    command.add_argument("--blocks", type=int, metavar="N", help="training: blocks that either recipe fine-tunes (those of profile cpu)")
     command.add_argument("--dry-run", action="store_true", help="smote: print what its search will cost, and measure nothing")
     command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
     command.add_argument("--out", default="runs/studies", metavar="DIR", help="the folder of the result, and for scratch (%(default)s)")
@@ -192,8 +193,8 @@ def _phantom(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     if options.sizes and options.of == "smote":
         raise InputError(f"--sizes is for --of archive and training: leave it out, --of {options.of} measures all patches of --data.")
-    if (options.weights or options.epochs is not None) and options.of != "training":
-        raise InputError(f"--weights and --epochs are for --of training: leave them out, --of {options.of} trains nothing.")
+    if (options.weights or options.epochs is not None or options.blocks is not None) and options.of != "training":
+        raise InputError(f"--weights, --epochs and --blocks are for --of training: leave them out, --of {options.of} trains nothing.")
     if options.dry_run and options.of != "smote":
         raise InputError(f"--dry-run is for --of smote: leave it out, --of {options.of} has no estimate.")
     BENCHES[options.of](options)
@@ -230,7 +231,7 @@ def _bench_training(options: argparse.Namespace) -> None:
     from bhi_utils import bench_training
 
     run = Run.open(options.out)
-    given = {} if options.epochs is None else {"epochs": options.epochs}
+    given = {name: getattr(options, name) for name in ("epochs", "blocks") if getattr(options, name) is not None}
     result = bench_training.study(run, options.data, weights=options.weights, batches=options.sizes or (), repeats=options.repeats, **given)
     for table in (bench_training.table, bench_training.recipes_table, bench_training.goals):
         if len(found := table(result)):

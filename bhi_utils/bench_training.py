@@ -47,6 +47,7 @@ def study(
     weights: str = "",
     batches: Sequence[int] = (),
     epochs: int = EPOCHS,
+    blocks: int = 0,
     repeats: int = 3,
     image_size: int = IMAGE_SIZE,
     patches: tuple[int, int] = (TRAIN, VALID),
@@ -61,6 +62,7 @@ def study(
         weights: as for ``models.efficientnetb0``, pretrained; random ones in the form of such a file by default.
         batches: batch sizes of the table.
         epochs: epochs of either recipe; 0 leaves the recipes out.
+        blocks: last blocks that phase 2 fine-tunes in either recipe, 1 to 6; 0 takes what the profile of recipe fast says.
         repeats: how often each side is measured.
         image_size: side in pixels that the network sees.
         patches: how many training and validation patches the recipes have.
@@ -76,12 +78,15 @@ def study(
     """
     if repeats < 1 or epochs < 0 or any(size < 1 for size in batches):
         raise InputError("A benchmark needs at least one repeat, batches of one patch or more, and 0 epochs or more.")
+    if not 0 <= blocks <= 6:
+        raise InputError(f"{blocks} blocks cannot be fine-tuned behind a cache: give 1 to 6, or 0 for those of recipe fast.")
     start, path = time.perf_counter(), archive.find_source(source, cache=cache_dir())
     pack = archive.pack(path, cache_dir())
-    command = _command(source if source == "phantom" else path.name, weights, batches, epochs, repeats)
+    blocks = blocks or int(parameters.read_profile(PROFILES["fast"])["FINE_TUNE_BLOCKS"])
+    command = _command(source if source == "phantom" else path.name, weights, batches, epochs, blocks, repeats)
     fixed, table = bench_sides.fixed_patches(pack, *patches, seed=seed)
     with on_cores(cores if resident.card() is None else os.cpu_count() or 1) as used, _scratch(run) as folder:
-        gpu, blocks = bool(resident.gpus()), int(parameters.read_profile(PROFILES["fast"])["FINE_TUNE_BLOCKS"])
+        gpu = bool(resident.gpus())
         options = {"weights": weights or bench_sides.random_weights(folder), "blocks": blocks, "image_size": image_size, "seed": seed}
         result = {"command": command, "commit": git_commit(), "data": _facts(pack), "machine": machine(used)}
         result["machine"] |= {"device": notebook.device_line(), "gpu": gpu}
@@ -105,10 +110,10 @@ def _facts(pack: Pack) -> dict[str, Any]:
     return {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "fingerprint")}
 
 
-def _command(source: str, weights: str, batches: Sequence[int], epochs: int, repeats: int) -> str:
+def _command(source: str, weights: str, batches: Sequence[int], epochs: int, blocks: int, repeats: int) -> str:
     sizes = f" --sizes {' '.join(map(str, batches))}" if batches else ""
     start = f" --weights {Path(weights).name}" if weights else ""
-    return f"bhi bench --of training --data {source}{start}{sizes} --epochs {epochs} --repeats {repeats}"
+    return f"bhi bench --of training --data {source}{start}{sizes} --epochs {epochs} --blocks {blocks} --repeats {repeats}"
 
 
 def table(result: dict[str, Any]) -> pd.DataFrame:
@@ -167,7 +172,7 @@ def sentence(result: dict[str, Any]) -> str:
         found = result["recipes"]
         ratio, low, high = (1 / found["ratio"][name] for name in ("median", "high", "low"))
         said += (
-            f" {found['epochs']} epochs of {found['patches']['train']:,} patches: "
+            f" {found['epochs']} epochs of {found['patches']['train']:,} patches down to the last {result['blocks']} block(s): "
             f"recipe paper {found['paper']['seconds']['median']:,.0f} s, recipe fast {found['fast']['seconds']['median']:,.0f} s, "
             f"{ratio:.1f} times sooner ({low:.1f} to {high:.1f})."
         )

@@ -29,7 +29,7 @@ def studied(cohort, tmp_path_factory):
         patched.setattr(bench_sides, "LEAST", 0)
         # a patience that would end a phase of random weights at once, were it not lifted
         patched.setattr(phases, "PATIENCE", 0)
-        options = {"batches": (8,), "epochs": 6, "repeats": 1, "image_size": 32, "patches": (48, 16)}
+        options = {"batches": (8,), "epochs": 6, "blocks": 1, "repeats": 1, "image_size": 32, "patches": (48, 16)}
         found = bench_training.study(run, str(cohort), **options)
         assert phases.PATIENCE == 0
         return run, found
@@ -93,7 +93,7 @@ def test_without_recipes_there_is_the_table_alone(studied):
 
 def test_what_the_command_names_is_what_was_asked_without_anybodys_folders(studied, cohort):
     _, result = studied
-    assert result["command"] == f"bhi bench --of training --data {cohort.name} --sizes 8 --epochs 6 --repeats 1"
+    assert result["command"] == f"bhi bench --of training --data {cohort.name} --sizes 8 --epochs 6 --blocks 1 --repeats 1"
     assert result["weights"] == "random" and str(cohort.parent) not in json.dumps(result)
 
 
@@ -107,7 +107,8 @@ def test_the_environment_is_left_as_it_was(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"repeats": 0}, "one repeat"), ({"batches": [0]}, "one patch"), ({"epochs": -1}, "0 epochs")]
+    ("options", "words"),
+    [({"repeats": 0}, "one repeat"), ({"batches": [0]}, "one patch"), ({"epochs": -1}, "0 epochs"), ({"blocks": 7}, "7 blocks")],
 )
 def test_numbers_that_measure_nothing_are_refused(tmp_path, cohort, options, words):
     with pytest.raises(InputError, match=words):
@@ -116,4 +117,4 @@ def test_numbers_that_measure_nothing_are_refused(tmp_path, cohort, options, wor
 
 def test_options_of_another_benchmark_are_refused(capsys):
     assert main(["bench", "--of", "archive", "--epochs", "3"]) == 2
-    assert "--epochs are for --of training" in capsys.readouterr().err
+    assert "--epochs and --blocks are for --of training" in capsys.readouterr().err
