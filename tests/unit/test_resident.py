@@ -105,7 +105,7 @@ def test_training_through_the_device_leaves_the_network_that_takes_patches(pack,
 def test_several_devices_can_share_batches_of_row_numbers(pack, table):
     train = samples.training_samples(pack, table, mode="smote", seed=0)
     _, draw, _ = resident.feeds(models.cnn(image_size=32, seed=0, filters=(4,)), train, train.real[:4], resident=True)
-    even = devices._Even(samples.Batches(lambda index, _: draw(index), train.labels[:7], batch_size=5), 4)
+    even = devices._Even(samples.Batches(lambda index, _: draw(index), train.labels[:7], batch_size=5), 4, learning=True)
     columns, labels, weight = even[0]
     assert set(columns) == {"base", "neighbour", "step"} and {len(column) for column in columns.values()} == {8} == {len(labels)}
     assert (weight > 0).sum() == 5
