@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bhi_utils import metrics, splits
+from bhi_utils import checkpoint, metrics, splits
 from bhi_utils.archive import Pack
 from bhi_utils.paths import InputError, write_atomic
 
@@ -183,4 +183,5 @@ def _kept(fold: Fold, arm: Arm, keep: Path | None) -> Mapping[str, Mapping[str, 
     found = arm(fold)
     with write_atomic(path) as temporary:
         np.savez(temporary, **{f"{name}|{part}": values for name, parts in found.items() for part, values in parts.items()})
+    checkpoint.clear(fold.folder)
     return found

@@ -133,8 +133,9 @@ def prepare(pack: Pack, *, weights: str, image_size: int, folds: int, seed: int,
     Raises:
         InputError: too few cases, or runs of case ids, for the folds; or the weights cannot be had.
     """
-    from bhi_utils import features, models
+    from bhi_utils import features, models, seen
 
+    seen.guard(pack, weights)
     manifest, labels = pack.manifest, pack.manifest["label"].to_numpy()
     numbers = {"image": splits.image_folds(len(manifest), seed=seed, folds=folds)}
     for arm, scheme in (("case", "grouped"), ("runs", "runs")):

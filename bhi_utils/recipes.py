@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import archive, folds, metrics, parameters, splits
+from bhi_utils import archive, folds, metrics, parameters, seen, splits
 from bhi_utils.folds import Arm, Fold
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.records import git_commit
@@ -109,6 +109,7 @@ def study(
     if weights == "none":
         raise InputError("WEIGHTS is none, but the recipes start from a trained network: pass imagenet or a weight file.")
     start, pack = time.perf_counter(), archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    seen.guard(pack, weights)
     values = settings("fast")
     dealt = folds.deal(pack, run.artifacts / "checkpoints", folds=number, seed=seed)
     about = {"values": values, "seed": seed, "folds": number, "data": pack.info["fingerprint"], "weights": Path(weights).name}

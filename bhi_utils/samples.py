@@ -67,7 +67,8 @@ def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int) -
         pack: the data set.
         table: the split, columns ``case, split``; that no case is in two parts is asserted here, before any training.
         mode: ``none``; ``class_weight`` (rarer class weighs more in the loss); ``oversample`` (its patches repeated at random);
-            ``smote`` (synthetic patches between neighbours, at 50×50); ``feature_smote`` (real samples; the cut adds synthetic features).
+            ``smote`` (synthetic patches between neighbours, at 50×50); ``feature_smote`` (the cut adds synthetic
+            features; whatever trains on the patches themselves weighs the classes).
         seed: seed of the repeats or of SMOTE.
     """
     splits.assert_disjoint(table)
@@ -78,7 +79,7 @@ def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int) -
     if not counts.all():
         raise InputError("The training cases hold only one class: add cases or change the split.")
     sampled, plan, weights = rows, None, np.ones(len(rows), dtype=np.float32)
-    if mode == "class_weight":
+    if mode in ("class_weight", "feature_smote"):  # what trains on patches has no features to make samples from
         weights = (len(rows) / (2 * counts))[labels[rows]].astype(np.float32)
     elif mode == "oversample":
         rare = rows[labels[rows] == counts.argmin()]

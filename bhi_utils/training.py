@@ -28,7 +28,7 @@ from bhi_utils.cut import Cut
 from bhi_utils.devices import on_devices
 from bhi_utils.paths import Run
 from bhi_utils.phases import Phases, Recipe, explained_memory
-from bhi_utils.samples import Batches, Samples, fingerprint, guard
+from bhi_utils.samples import Batches, Samples, check_balance, fingerprint, guard
 from bhi_utils.splits import indices
 
 #: Adam's rate for new layers: the paper's.
@@ -88,12 +88,14 @@ def train_efficientnetb0(
         samples: the training samples.
         recipe: epochs, batch size, seed.
         image_size: side in pixels that patches are resized to.
-        weights: ``imagenet``, ``none`` or a file.
+        weights: ``imagenet``, ``packaged``, ``none`` or a file.
         blocks: how many of the last blocks phase 2 fine-tunes, one more at a time.
         rate: Adam's rate in phase 2.
         views: 0 trains on patches; 1 to 8 caches the frozen part's output for as many dihedral views of each patch.
     """
     start = time.perf_counter()
+    check_balance(samples.mode, weights=weights, views=views)
+    seen.guard(pack, weights, cases=set(table.loc[table["split"] != "unused", "case"]))
     model = models.efficientnetb0(image_size=image_size, weights=weights, seed=recipe.seed)
     phases = Phases(model, recipe, basis=[fingerprint(pack, table, samples), views])
     if weights == "none":
