@@ -109,3 +109,11 @@ def test_a_source_with_too_few_patches_of_a_class_cannot_be_balanced(cohort, tmp
     monkeypatch.setattr(bench_smote, "NEIGHBOURS", 500)
     with pytest.raises(InputError, match="more than 500 patches of each class"):
         bench_smote.study(Run.open(tmp_path / "out"), str(cohort))
+
+
+def test_the_recorded_result_is_of_the_real_sample_and_meets_its_goals():
+    result = bench_smote.recorded()
+    assert not result["data"]["synthetic"] and result["data"]["patches"] > 13_000
+    assert result["repeats"] >= 3 and not result["commit"].endswith("-dirty")
+    assert [cost["smaller_class"] for cost in result["estimates"]] == [result["data"]["positive"], 78_786]
+    assert bench_smote.goals(result)["met"].all()
