@@ -28,16 +28,16 @@ def train(folder: Path) -> dict:
     from bhi_utils import archive, metrics, phantom, predictor, records, samples, splits, training
     from bhi_utils.notebook import device_line
 
-    source = phantom.write(folder / "small.zip", cases=8, patches_per_case=10, seed=1, nested=False)
+    source = phantom.write(folder / "small.zip", cases=8, patches_per_case=12, seed=1, nested=False)
     pack = archive.pack(source, folder, progress=False)
     table = splits.make(pack.manifest, seed=0)
     train = samples.training_samples(pack, table, mode="smote", seed=0)
     found = {"device": device_line(), "versions": records.versions(), "histories": {}}
-    recipe = training.Recipe(epochs=2, batch_size=16, seed=0, folder=folder)
+    recipes = (training.Recipe(epochs=2, batch_size=16, seed=0, folder=folder / f"state_{number}") for number in range(3))
     options = {"image_size": SIZE, "weights": str(folder / "start.weights.h5"), "rate": 1e-3}
-    trained = {"cnn": training.train_cnn(pack, table, train, recipe, image_size=SIZE)}
-    trained["cached"] = training.train_efficientnetb0(pack, table, train, recipe, blocks=1, views=2, **options)
-    trained["raw"] = training.train_efficientnetb0(pack, table, train, recipe, blocks=0, views=0, **options)
+    trained = {"cnn": training.train_cnn(pack, table, train, next(recipes), image_size=SIZE)}
+    trained["cached"] = training.train_efficientnetb0(pack, table, train, next(recipes), blocks=1, views=2, **options)
+    trained["raw"] = training.train_efficientnetb0(pack, table, train, next(recipes), blocks=0, views=0, **options)
     for name, one in trained.items():
         card = {"threshold": 0.5, "calibration": metrics.Calibration(1.0, 0.0), "card": {}}
         found["histories"][name] = one.history.to_dict("records")

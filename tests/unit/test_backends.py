@@ -69,7 +69,7 @@ def real_patches(count: int) -> np.ndarray:
 
 
 def phantom_patches(folder: Path) -> np.ndarray:
-    source = phantom.write(folder / "small.zip", cases=4, patches_per_case=8, seed=2, nested=False)
+    source = phantom.write(folder / "small.zip", cases=4, patches_per_case=12, seed=2, nested=False)
     return np.array(archive.pack(source, folder / "packed", progress=False).patches[:24])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bhi_utils import bench_archive
+from bhi_utils import bench_archive, bench_smote
 from bhi_utils.summary import results_table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -147,6 +147,10 @@ class TestReadme:
     def test_its_benchmark_is_the_one_that_was_kept(self):
         shown = re.search(r"<!-- benchmark -->\n(.*?)\n<!-- /benchmark -->", self.text(), flags=re.DOTALL)
         assert shown.group(1) == bench_archive.sentence(bench_archive.recorded())
+
+    def test_its_benchmark_of_smote_is_the_one_that_was_kept(self):
+        shown = re.search(r"<!-- smote -->\n(.*?)\n<!-- /smote -->", self.text(), flags=re.DOTALL)
+        assert shown.group(1) == bench_smote.sentence(bench_smote.recorded())
 
     def test_it_says_that_it_is_no_medical_device(self):
         assert re.search(r"research use only", self.text(), flags=re.IGNORECASE) and "medical device" in self.text()
