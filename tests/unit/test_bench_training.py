@@ -30,9 +30,12 @@ def studied(cohort, tmp_path_factory):
         # a patience that would end a phase of random weights at once, were it not lifted
         patched.setattr(phases, "PATIENCE", 0)
         options = {"batches": (8,), "epochs": 6, "blocks": 1, "repeats": 1, "image_size": 32, "patches": (48, 16)}
+        # each kind of step is compiled by itself, which takes longer than all the rest
+        for step in ("frozen", "all"):
+            patched.delitem(bench_sides.STEPS, step)
         found = bench_training.study(run, str(cohort), **options)
         assert phases.PATIENCE == 0
-        return run, found
+        yield run, found
 
 
 def test_the_patches_are_fixed_and_keep_their_parts(pack):
@@ -52,6 +55,7 @@ def test_a_source_that_is_too_small_is_one_sentence(pack):
         bench_sides.fixed_patches(pack, 1000, 16, seed=0)
 
 
+@pytest.mark.slow
 def test_both_recipes_run_all_epochs_to_the_same_depth_and_only_fast_caches(studied):
     run, result = studied
     assert json.loads((run.artifacts / bench_training.RESULTS).read_text(encoding="utf-8")) == json.loads(json.dumps(result))
@@ -66,10 +70,11 @@ def test_both_recipes_run_all_epochs_to_the_same_depth_and_only_fast_caches(stud
     assert not list(run.root.glob("bench-*")), "scratch is gone"
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_a_batch_size_and_goals_speak_only_for_what_was_measured(studied):
     _, result = studied
     table = bench_training.table(result)
-    assert list(table.index) == [("host", "float32", 8)] and (table > 0).all(axis=None) and table.shape[1] == 4
+    assert list(table.index) == [("host", "float32", 8)] and (table > 0).all(axis=None) and table.shape[1] == 2
     learning, answering = bench_training.best(result)
     assert bench_training.minutes(result) == pytest.approx(30 * 190_000 / learning / 60)
     assert list(bench_training.goals(result).index) == ["time of recipe fast ÷ paper"]
@@ -84,6 +89,7 @@ def test_the_table_has_a_row_a_batch_size_and_goals_speak_only_for_what_was_meas
     assert "On the GPU" in bench_training.sentence(on_card)
 
 
+@pytest.mark.slow
 def test_without_recipes_there_is_the_table_alone(studied):
     _, result = studied
     short = {name: value for name, value in result.items() if name != "recipes"}
@@ -91,6 +97,7 @@ def test_without_recipes_there_is_the_table_alone(studied):
     assert "recipe" not in bench_training.sentence(short)
 
 
+@pytest.mark.slow
 def test_what_the_command_names_is_what_was_asked_without_anybodys_folders(studied, cohort):
     _, result = studied
     assert result["command"] == f"bhi bench --of training --data {cohort.name} --sizes 8 --epochs 6 --blocks 1 --repeats 1"
