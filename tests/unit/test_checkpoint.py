@@ -80,7 +80,7 @@ def network(data, weights, folder: Path, kind: str) -> training.Trained:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(models, "cnn", partial(models.cnn, filters=(4, 8)))
             return training.train_cnn(*data, recipe, image_size=32)
-    options = {"image_size": 32, "weights": weights, "blocks": 2, "rate": 1e-3, "views": 2}
+    options = {"image_size": 32, "weights": weights, "blocks": 1, "rate": 1e-3, "views": 2}
     return training.train_efficientnetb0(*data, recipe, **options)
 
 
@@ -95,14 +95,14 @@ def test_a_training_killed_again_and_again_ends_as_the_undisturbed_one(data, wei
     expected = network(data, weights, tmp_path / "undisturbed", kind)
     steps = -(-len(data[2]) // 32)
     # within the first epoch; in the middle of the second, which for the cached one is another phase; right after an epoch was saved
-    for what, number in (("batch", 2), ("batch", steps + steps // 2), ("epoch", 1)):
+    for what, number in (("batch", 2), ("batch", steps + steps // 2), ("epoch", 1))[kind == "cached" :]:
         kill(what, number)
         with pytest.raises(Killed):
             network(data, weights, tmp_path / "killed", kind)
     said = capsys.readouterr().out
     assert ("goes on after epoch 1 of 3" if kind == "cnn" else "frozen base: had ended") in said
     assert same(network(data, weights, tmp_path / "killed", kind), expected)
-    assert len(list((tmp_path / "killed").iterdir())) == (1 if kind == "cnn" else 3)
+    assert len(list((tmp_path / "killed").iterdir())) == (1 if kind == "cnn" else 2)
 
 
 @pytest.mark.slow
