@@ -11,6 +11,7 @@ import pandas as pd
 from bhi_utils import balance, models, paths
 from bhi_utils.archive import Pack
 from bhi_utils.balance import SmotePlan
+from bhi_utils.devices import answers
 from bhi_utils.features import Features, front
 from bhi_utils.phases import Recipe
 from bhi_utils.samples import Batches, Samples, guard
@@ -92,7 +93,7 @@ class Cut:
         for view in range(views):
             for start in range(0, len(rows), 256):
                 part = rows[start : start + 256]
-                total[start : start + 256] += self.tail.predict_on_batch(self._real.gather(part, np.full(len(part), view)))[:, 0]
+                total[start : start + 256] += answers(self.tail, self._real.gather(part, np.full(len(part), view)), whole=256)[:, 0]
         return total / views
 
     def _plan_on_features(self, real: np.ndarray) -> None:
@@ -152,7 +153,7 @@ class _Pooled:
         rows, source = np.unique(rows), self._features.read(0)
         for start in range(0, len(rows), 256):
             part = rows[start : start + 256]
-            self._values[part] = self._rest.predict_on_batch(source[part].astype(np.float32))
+            self._values[part] = answers(self._rest, source[part].astype(np.float32), whole=256)
 
     def gather(self, rows: np.ndarray, _: np.ndarray) -> np.ndarray:
         return self._values[rows]

@@ -1,6 +1,6 @@
-"""Training on several devices of one machine, each taking its part of every batch: Keras' distribution API, on the JAX backend.
+"""What JAX needs of batches: equal parts for several devices of one machine, by Keras' distribution API, and lengths that stay the same.
 
-Used by training and ``phases``. How many is asked for by ``BHI_DEVICES``, see ``backends``. Weights are kept on every device and
+Used by all that trains or predicts. How many is asked for by ``BHI_DEVICES``, see ``backends``. Weights are kept on every device and
 gradients are averaged over all samples of a batch, so a step gives what one device gives. Only ``fit`` shares the work; a forward pass
 outside of it, such as the filling of the feature cache, is computed by each device in full.
 """
@@ -40,6 +40,21 @@ def shared(batch_size: int) -> Iterator[int]:
     mesh = keras.distribution.DeviceMesh((count,), ["batch"], here[:count])
     with keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False).scope():
         yield count
+
+
+def answers(model: keras.Model, batch: np.ndarray, *, whole: int) -> Any:
+    """``model.predict_on_batch``; on JAX, which compiles the network anew for each length, of always as many samples.
+
+    Args:
+        model: any network with one input.
+        batch: array (n, …).
+        whole: length up to which a shorter batch is filled there; its last sample is repeated.
+    """
+    count = len(batch)
+    if keras.config.backend() != "jax" or count >= whole:
+        return model.predict_on_batch(batch)
+    filled = model.predict_on_batch(batch[np.minimum(np.arange(whole), count - 1)])
+    return keras.tree.map_structure(lambda part: part[:count], filled)
 
 
 def on_devices(train: Callable) -> Callable:

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bhi_utils.augment import DIHEDRAL, dihedral
+from bhi_utils.devices import answers
 from bhi_utils.folding import fold
 from bhi_utils.paths import InputError, shown, write_atomic
 
@@ -105,7 +106,7 @@ class Features:
             block = rows[start : start + _NOTE_EVERY]
             for first in range(0, len(block), BATCH):
                 part = block[first : first + BATCH]
-                output = np.asarray(self._front.predict_on_batch(dihedral(self._fetch(part), view).astype(np.float32)))
+                output = np.asarray(answers(self._front, dihedral(self._fetch(part), view).astype(np.float32), whole=BATCH))
                 if not np.abs(output).max() <= np.finfo(np.float16).max:
                     raise InputError("The frozen part's output does not fit float16: set VIEWS to 0, which trains without the cache.")
                 target[part] = output

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from bhi_utils import checkpoint, metrics, models, predictor, resident, seen
 from bhi_utils.archive import Pack
 from bhi_utils.cut import Cut
-from bhi_utils.devices import on_devices
+from bhi_utils.devices import answers, on_devices
 from bhi_utils.paths import Run
 from bhi_utils.phases import Phases, Recipe, explained_memory
 from bhi_utils.samples import Batches, Samples, check_balance, fingerprint, guard
@@ -224,7 +224,7 @@ def _logits(model: keras.Model, pack: Pack, table: pd.DataFrame) -> dict[str, np
         rows = indices(pack.manifest, table, part)
         chunks = [rows[start : start + 64] for start in range(0, len(rows), 64)]
         bar = tqdm(chunks, desc=f"{model.name} on {part} cases", unit="batch", file=sys.stderr, mininterval=1)
-        result[part] = np.concatenate([model.predict_on_batch(pack.patches[chunk].astype(np.float32))[:, 0] for chunk in bar])
+        result[part] = np.concatenate([answers(model, pack.patches[chunk].astype(np.float32), whole=64)[:, 0] for chunk in bar])
     return result
 
 
