@@ -103,7 +103,8 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         "-p", dest="values", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a notebook's parameter"
     )
     command.add_argument("--only", nargs="+", default=[], metavar="NN", help="run these notebooks only, such as 05 06")
-    command.add_argument("--resume", action="store_true", help="skip what an earlier run into the same folder has finished, go on with a training that was killed")
+    text = "skip what an earlier run into the same folder has finished, and go on with a training that was killed"
+    command.add_argument("--resume", action="store_true", help=text)
     command.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and run nothing")
     command.add_argument("--devices", type=int, metavar="N", help="train on N GPUs of this machine, with KERAS_BACKEND=jax (1)")
 
