@@ -168,7 +168,8 @@ def test_samples_that_fill_a_batch_up_change_neither_a_steps_loss_nor_the_valida
 def unloaded(monkeypatch):
     """As if this process had not loaded Keras."""
     monkeypatch.delitem(sys.modules, "keras")
-    monkeypatch.delenv(backends.VARIABLE, raising=False)
+    # set, not removed: the command sets it too, and what was absent before would stay behind for other tests
+    monkeypatch.setenv(backends.VARIABLE, "")
     return monkeypatch
 
 
