@@ -61,12 +61,10 @@ def answer(folder: Path) -> dict:
         answers, maps = Predictor.load(bundle).predict_with_evidence(patches)
         found[bundle.name] = {"logit": answers["logit"].to_numpy(), "probability": answers["probability"].to_numpy(), "maps": maps}
     floats = patches.astype(np.float32)
-    for size in (SIZE, 200):
+    for size in (SIZE, 64, 200):
         found[f"resize to {size}"] = keras.ops.convert_to_numpy(keras.layers.Resizing(size, size, interpolation="bilinear")(floats))
     for name, (layer, drawn) in augmented(floats, folder / "drawn.pickle").items():
-        # a tensor of its own: on PyTorch, one of Keras' layers changes its input in place
-        given = keras.ops.convert_to_tensor(floats.copy())
-        found[name] = keras.ops.convert_to_numpy(layer.transform_images(given, drawn, training=True))
+        found[name] = keras.ops.convert_to_numpy(layer.transform_images(floats, drawn, training=True))
     found["not in training"] = keras.ops.convert_to_numpy(augment.augmenter(0)(floats, training=False))
     with open(folder / f"answers_{keras.config.backend()}.pickle", "wb") as file:
         pickle.dump(found, file)

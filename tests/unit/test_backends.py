@@ -24,9 +24,8 @@ from bhi_utils.paths import InputError
 
 CHILD = Path(__file__).with_name("backend_child.py")
 ARCHIVE, WEIGHTS = os.environ.get("BHI_TEST_ARCHIVE", ""), os.environ.get("BHI_TEST_WEIGHTS", "")
-#: On JAX the compilation is what takes time here, not the computation: little is optimised, and one process keeps it for the next.
+#: On JAX the compilation is what takes time here, not the computation.
 QUICK = "--xla_backend_optimization_level=0"
-COMPILED = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 OTHERS = [
     pytest.param(name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed"))
     for name in ("jax", "torch")
@@ -35,8 +34,7 @@ OTHERS = [
 
 def child(job: str, folder: Path, backend: str, **variables: str) -> dict:
     """What ``backend_child.py`` found in a process that computes with ``backend``."""
-    environment = {**os.environ, **COMPILED, "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"), "CUDA_VISIBLE_DEVICES": "-1"}
-    environment |= {"KERAS_BACKEND": backend, "BHI_CACHE": str(folder / "cache"), **variables}
+    environment = {**os.environ, "KERAS_BACKEND": backend, "BHI_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": "-1", **variables}
     command = [sys.executable, str(CHILD), job, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-4000:]
@@ -103,7 +101,7 @@ def answers(folder: Path, backend: str) -> dict:
 
 @pytest.mark.parametrize("backend", OTHERS)
 def test_a_saved_model_answers_alike_on_every_backend(saved, backend):
-    child("answer", saved, backend, XLA_FLAGS=QUICK)
+    child("answer", saved, backend)
     ours, theirs = answers(saved, keras.config.backend()), answers(saved, backend)
     assert ours.keys() == theirs.keys()
     for name in ("cnn.bundle.json", "efficientnetb0.bundle.json"):
