@@ -99,6 +99,7 @@ def answers(folder: Path, backend: str) -> dict:
     return pickle.loads((folder / f"answers_{backend}.pickle").read_bytes())
 
 
+@pytest.mark.skipif(not WEIGHTS, reason="BHI_TEST_WEIGHTS names no ImageNet weight file; a random network magnifies rounding")
 @pytest.mark.parametrize("backend", OTHERS)
 def test_a_saved_model_answers_alike_on_every_backend(saved, backend):
     child("answer", saved, backend)
@@ -106,8 +107,7 @@ def test_a_saved_model_answers_alike_on_every_backend(saved, backend):
     assert ours.keys() == theirs.keys()
     for name in ("cnn.bundle.json", "efficientnetb0.bundle.json"):
         assert np.ptp(ours[name]["probability"]) > 0.5
-        # a network of random weights magnifies rounding where a patch is nearly flat, so it proves less than a trained one
-        np.testing.assert_allclose(theirs[name]["probability"], ours[name]["probability"], atol=1e-4 if WEIGHTS else 2e-3)
+        np.testing.assert_allclose(theirs[name]["probability"], ours[name]["probability"], atol=1e-4)
         np.testing.assert_allclose(theirs[name]["maps"], ours[name]["maps"], atol=1e-2)
     # patches are in 0–255: a thousandth of a grey level
     for name in [name for name in ours if not name.endswith(".json")]:
