@@ -64,7 +64,9 @@ def answer(folder: Path) -> dict:
     for size in (SIZE, 64, 200):
         found[f"resize to {size}"] = keras.ops.convert_to_numpy(keras.layers.Resizing(size, size, interpolation="bilinear")(floats))
     for name, (layer, drawn) in augmented(floats, folder / "drawn.pickle").items():
-        found[name] = keras.ops.convert_to_numpy(layer.transform_images(floats, drawn, training=True))
+        # a tensor, as in a network's graph, and one of its own: on PyTorch, the brightness layer changes its input in place
+        given = keras.ops.convert_to_tensor(floats.copy())
+        found[name] = keras.ops.convert_to_numpy(layer.transform_images(given, drawn, training=True))
     found["not in training"] = keras.ops.convert_to_numpy(augment.augmenter(0)(floats, training=False))
     with open(folder / f"answers_{keras.config.backend()}.pickle", "wb") as file:
         pickle.dump(found, file)
