@@ -1,6 +1,7 @@
 """What the project's files say of each other: dependencies, Makefile, README, modules and their order."""
 
 import ast
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from bhi_utils import bench_archive, bench_smote
 from bhi_utils.summary import results_table
@@ -32,7 +34,7 @@ FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split(
 #: Distribution of an imported name where the two differ.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "yaml": "pyyaml", "gradio_client": "gradio"}
 #: What a listed library brings along for certain.
-DISTRIBUTIONS |= {"IPython": "ipykernel", "h5py": "keras", "requests": "kagglehub", "kagglesdk": "kagglehub"}
+DISTRIBUTIONS |= {"packaging": "keras", "IPython": "ipykernel", "h5py": "keras", "requests": "kagglehub", "kagglesdk": "kagglehub"}
 #: Imported only where another Keras backend is chosen.
 OPTIONAL = {"torch"}
 
@@ -86,6 +88,14 @@ class TestDependencies:
         pinned = [plain(line) for line in lines]
         assert len(pinned) == len(set(pinned)) and {plain(name) for name in project["dependencies"]} <= set(pinned)
         assert "bhi-utils" not in pinned
+
+    def test_every_version_installs_on_any_python_that_the_project_takes(self, project):
+        oldest = "3.11.0"
+        assert SpecifierSet(project["requires-python"]).contains(oldest)
+        lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+        pinned = {plain(line) for line in lines}
+        needs = {dist.name: dist.metadata["Requires-Python"] for dist in importlib.metadata.distributions() if plain(dist.name) in pinned}
+        assert len(needs) > 100 and not {name: need for name, need in needs.items() if need and not SpecifierSet(need).contains(oldest)}
 
     def test_everything_imported_is_listed(self, project):
         files = [path for folder in ("bhi_utils", "tests") for path in (ROOT / folder).rglob("*.py")]
