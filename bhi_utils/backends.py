@@ -68,3 +68,19 @@ def require_devices(batch_size: int = 0) -> int:
     if batch_size % count:
         raise InputError(f"BATCH_SIZE {batch_size} cannot be shared evenly by {count} devices: give a multiple of {count}.")
     return count
+
+
+def gpus() -> int:
+    """How many GPUs the backend in force can use. The one place in the package that asks a backend instead of Keras."""
+    backend = name()
+    if backend == "tensorflow":
+        import tensorflow
+
+        return len(tensorflow.config.list_physical_devices("GPU"))
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    import jax
+
+    return sum(device.platform == "gpu" for device in jax.devices())

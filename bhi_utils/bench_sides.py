@@ -22,13 +22,12 @@ from bhi_utils import models, parameters, phases, resident, samples, splits, tra
 from bhi_utils.archive import Pack
 from bhi_utils.bench import spread
 from bhi_utils.paths import InputError
+from bhi_utils.recipes import PROFILES
 
 #: Views that recipe fast caches.
 VIEWS = 4
 #: A cell is measured for at least so many seconds: a step may be over in an instant.
 LEAST = 3.0
-#: The recipes as profiles hold them.
-PROFILES = {"paper": "paper", "fast": "cpu"}
 #: What a step does, by key of a cell.
 STEPS = {"frozen": "classifier", "last_blocks": "last {} block(s)", "all": "everything", "inference": "inference"}
 

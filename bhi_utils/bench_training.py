@@ -16,11 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from bhi_utils import archive, bench_sides, notebook, parameters, resident
+from bhi_utils import archive, backends, bench_sides, notebook, parameters, resident
 from bhi_utils.archive import Pack
 from bhi_utils.bench import machine, on_cores
-from bhi_utils.bench_sides import PROFILES, STEPS
+from bhi_utils.bench_sides import STEPS
 from bhi_utils.paths import InputError, Run, cache_dir
+from bhi_utils.recipes import PROFILES
 from bhi_utils.records import git_commit
 
 RESULTS = "training_speed.json"
@@ -86,7 +87,7 @@ def study(
     command = _command(source if source == "phantom" else path.name, weights, batches, epochs, blocks, repeats)
     fixed, table = bench_sides.fixed_patches(pack, *patches, seed=seed)
     with on_cores(cores if resident.card() is None else os.cpu_count() or 1) as used, _scratch(run) as folder:
-        gpu = bool(resident.gpus())
+        gpu = bool(backends.gpus())
         options = {"weights": weights or bench_sides.random_weights(folder), "blocks": blocks, "image_size": image_size, "seed": seed}
         result = {"command": command, "commit": git_commit(), "data": _facts(pack), "machine": machine(used)}
         result["machine"] |= {"device": notebook.device_line(), "gpu": gpu}

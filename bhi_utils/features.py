@@ -53,8 +53,7 @@ class Features:
 
     def missing(self, rows: np.ndarray, views: int) -> int:
         """How many outputs `ensure` would compute."""
-        rows = np.unique(rows)
-        return sum(int((~self._done(view)[rows]).sum()) for view in range(views))
+        return sum(len(part) for _, part in self._todo(np.unique(rows), views))
 
     def ensure(self, rows: np.ndarray, views: int = 1, *, title: str = "Features") -> None:
         """Compute what is not on disk yet, after saying how much that is.
@@ -70,7 +69,7 @@ class Features:
         if not 1 <= views <= DIHEDRAL:
             raise InputError(f"VIEWS {views} is impossible: a square patch has {DIHEDRAL} views, so choose 1 to {DIHEDRAL}, or 0 for none.")
         rows = np.unique(rows)
-        todo = [(view, rows[~self._done(view)[rows]]) for view in range(views)]
+        todo = self._todo(rows, views)
         total = sum(len(part) for _, part in todo)
         size = 2 * views * len(rows) * int(np.prod(self.shape[1:]))
         known = "all" if not total else "none" if total == views * len(rows) else f"{views * len(rows) - total:,} of them"
@@ -93,6 +92,9 @@ class Features:
         for place, (row, view) in enumerate(zip(rows, views, strict=True)):
             result[place] = self.read(int(view))[row]
         return result
+
+    def _todo(self, rows: np.ndarray, views: int) -> list[tuple[int, np.ndarray]]:
+        return [(view, rows[~self._done(view)[rows]]) for view in range(views)]
 
     def _fill(self, view: int, rows: np.ndarray, bar: tqdm) -> None:
         if not len(rows):

@@ -1,8 +1,8 @@
 """Cross-validation by case: every patch is answered by models that were trained without its case.
 
-Used by the studies and by the packaged model's card. Each fold tests on one fifth of the cases, chooses epoch, threshold and calibration
-on another, and trains on the rest, as ``splits`` deals them. An arm is a function that fits one model on one fold; all arms see the same
-folds, so that their answers can be compared case by case.
+Used by training for its probe, by the studies, and for the packaged model's card. Each fold tests on one fifth of the cases, chooses
+epoch, threshold and calibration on another, and trains on the rest, as ``splits`` deals them. An arm is a function that fits one model
+on one fold; all arms see the same folds, so that their answers can be compared case by case.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bhi_utils import checkpoint, metrics, splits
@@ -140,12 +140,16 @@ def colour_histograms(patches: np.ndarray) -> np.ndarray:
     return found
 
 
+def logistic_regression() -> Pipeline:
+    """The classifier of every probe, with a fixed recipe: strongly regularised, since features outnumber what cases can tell."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000))
+
+
 def linear(features: np.ndarray) -> Arm:
     """An arm that fits a logistic regression on fixed features, float array (n, d), one row a patch of the pack."""
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000))
-        model.fit(features[fold.rows("train")], fold.labels("train"))
+        model = logistic_regression().fit(features[fold.rows("train")], fold.labels("train"))
         return {"": {part: model.decision_function(features[fold.rows(part)]) for part in ("val", "test")}}
 
     return fit

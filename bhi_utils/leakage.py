@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bhi_utils import archive, balance, metrics, splits
 from bhi_utils.archive import Pack
+from bhi_utils.folds import logistic_regression
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.records import git_commit
 
@@ -113,7 +113,7 @@ class Material:
 def head(name: str, seed: int) -> Pipeline:
     """A small model on frozen features, with a fixed recipe: nothing is chosen on data that might leak."""
     if name == "logistic regression":
-        return make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000))
+        return logistic_regression()
     # 15 epochs do not converge, and are not meant to: the recipe is the same for every arm
     network = MLPClassifier(hidden_layer_sizes=(64,), alpha=1e-3, batch_size=128, learning_rate_init=5e-4, max_iter=15, random_state=seed)
     return make_pipeline(StandardScaler(), network)

@@ -5,7 +5,6 @@ thousands, a third of an hour for the whole archive on two cores. It therefore s
 """
 
 import hashlib
-import os
 import sys
 import time
 import zipfile
@@ -21,6 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 from tqdm import tqdm
 
 from bhi_utils.paths import InputError, cache_dir, write_atomic
+from bhi_utils.pool import cores
 
 #: Multiplications and additions a second that one core is taken to do when it is only asked whether a search is worth a measurement.
 RATE = 2e10
@@ -68,9 +68,9 @@ def cost(count: int, width: int) -> Cost:
     search.rows(slice(0, 2))  # the threads are started before the clock
     start = time.process_time()
     search.rows(slice(None))
-    seconds = (time.process_time() - start) / _cores() * (count / rows) ** 2
-    memory = count * width * 4 + _cores() * 2 * _chunk(count) * width * 8
-    return Cost(count, width, seconds, memory, _cores())
+    seconds = (time.process_time() - start) / cores() * (count / rows) ** 2
+    memory = count * width * 4 + cores() * 2 * _chunk(count) * width * 8
+    return Cost(count, width, seconds, memory, cores())
 
 
 def nearest(data: np.ndarray, rows: np.ndarray, *, neighbours: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def _search(data: np.ndarray, rows: np.ndarray, neighbours: int, *, quiet: bool)
         flat[place : place + len(block)] = block
     search, found = _Search(flat, neighbours, _chunk(len(rows))), np.empty((len(rows), neighbours), dtype=np.int32)
     # even parts, none of them small: for few rows scikit-learn shares the work out differently, and takes another of equally near ones
-    slab = max(SLAB, 8 * _cores() * _chunk(len(rows)))
+    slab = max(SLAB, 8 * cores() * _chunk(len(rows)))
     parts = np.array_split(np.arange(len(rows)), max(1, len(rows) // slab))
     with tqdm(total=len(rows), desc="SMOTE's neighbours", unit="patch", file=sys.stderr, mininterval=1, disable=quiet) as bar:
         for part in parts:
@@ -132,7 +132,7 @@ class _Search:
 
 def _chunk(count: int) -> int:
     """Rows that each core converts to float64 at a time. Few rows are searched with scikit-learn's own number, exactly as it would."""
-    return 256 if count <= 2048 else min(256, max(32, 256 // _cores()))
+    return 256 if count <= 2048 else min(256, max(32, 256 // cores()))
 
 
 def _blocks(data: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -168,10 +168,6 @@ def _keep(path: Path, found: np.ndarray) -> None:
     except InputError as error:
         # the work is not thrown away because a file of it cannot be kept
         print(f"SMOTE's neighbours are not kept for the next time: {error}", file=sys.stderr)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _duration(seconds: float) -> str:

@@ -20,7 +20,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bhi_utils import __version__
+from bhi_utils import __version__, backends
 from bhi_utils.paths import InputError, Run, write_atomic
 
 #: Resolution of the saved file and of the copy inside the notebook, in dots an inch.
@@ -113,25 +113,10 @@ def device_line() -> str:
     backend = keras.backend.backend()
     on = f"Keras {keras.__version__} on {backend} {_version(backend)}".rstrip()
     names = _gpu_names()
-    if _gpus_seen(backend):
+    if backends.gpus():
         return f"GPU, {names[0] if names else 'model unknown'} ({on})"
     cpu = f"CPU, {os.cpu_count()} cores ({on})"
     return f"{cpu}; {_why_unused(backend, names)}" if names else f"{cpu}; no GPU found"
-
-
-def _gpus_seen(backend: str) -> int:
-    """How many GPUs the backend can use. The one place in the package that asks a backend instead of Keras."""
-    if backend == "tensorflow":
-        import tensorflow
-
-        return len(tensorflow.config.list_physical_devices("GPU"))
-    if backend == "torch":
-        import torch
-
-        return torch.cuda.device_count()
-    import jax
-
-    return sum(device.platform == "gpu" for device in jax.devices())
 
 
 def _gpu_names() -> list[str]:

@@ -1,6 +1,7 @@
 """Worker processes that start as fresh Pythons, end with their parent, and hand back results in order.
 
-Used by ``packing``, ``inspection`` and ``phantom_archive``. It imports the standard library only, so that a worker starts quickly.
+Used by ``packing``, ``inspection`` and ``phantom_archive``, and by ``neighbours`` for the number of cores. It imports the standard
+library only, so that a worker starts quickly.
 """
 
 import multiprocessing

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from bhi_utils import backends
 from bhi_utils.paths import InputError
 from bhi_utils.preflight import ACTIVATIONS
 from bhi_utils.samples import Samples
@@ -64,7 +65,7 @@ def choose(patches: int, *, batch_size: int, image_size: int) -> Placement:
         return Placement(True, MIXED, "BHI_PRECISION asks for it")
     if asked not in ("", FLOAT32):
         raise InputError(f"BHI_PRECISION {asked!r} does not exist: set it to {FLOAT32} or {MIXED}, or unset it.")
-    if not gpus():
+    if not backends.gpus():
         return Placement(False, FLOAT32)
     if asked:
         return Placement(False, FLOAT32, "BHI_PRECISION asks for it")
@@ -180,13 +181,6 @@ def precision(model: keras.Model, policy: str) -> Iterator[None]:
     finally:
         for layer, old in zip(layers, before, strict=True):
             layer.dtype_policy = old
-
-
-def gpus() -> int:
-    """How many GPUs the backend can use."""
-    from bhi_utils import notebook
-
-    return notebook._gpus_seen(keras.backend.backend())
 
 
 def card() -> tuple[float, float] | None:

@@ -17,12 +17,9 @@ import keras
 import numpy as np
 import pandas as pd
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from bhi_utils import checkpoint, metrics, models, predictor, resident, seen
+from bhi_utils import checkpoint, folds, metrics, models, predictor, resident, seen
 from bhi_utils.archive import Pack
 from bhi_utils.cut import Cut
 from bhi_utils.devices import answers, on_devices
@@ -105,16 +102,14 @@ def train_efficientnetb0(
         return Trained(phases.best(), "scratch", phases.table(), phases.earlier + time.perf_counter() - start)
     initialisation = "imagenet" if weights == "imagenet" else Path(weights).name
     cut = None
-    epochs = _shares(recipe.epochs, blocks)
     with ExitStack() as opened:
         if views:
             cut = Cut(model, blocks, pack, table, samples, recipe, views)
             stages = [(cut.head, *cut.pooled_batches())] + [(cut.tail, *cut.batches())] * blocks
         else:
             stages = [opened.enter_context(_patches(model, pack, table, samples, recipe))] * (1 + blocks)
-        for stage, (part, train, valid) in enumerate(stages):
+        for stage, ((part, train, valid), share) in enumerate(zip(stages, _shares(recipe.epochs, blocks), strict=True)):
             models.unfreeze(model, stage)
-            share = epochs[stage]
             name = "frozen base" if not stage else f"last {stage} block(s)"
             if share:
                 phases.fit(name, part, train, valid, epochs=share, rate=rate if stage else LEARNING_RATE)
@@ -143,7 +138,7 @@ def frozen_probe(trained: Trained, labels: dict[str, np.ndarray]) -> dict[str, n
         float arrays for ``val`` and ``test``.
     """
     features = trained.cut.probe()
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000)).fit(features["train"], labels["train"])
+    probe = folds.logistic_regression().fit(features["train"], labels["train"])
     return {part: probe.decision_function(features[part]) for part in ("val", "test")}
 
 

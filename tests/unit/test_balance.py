@@ -73,7 +73,7 @@ def test_neighbours_do_not_depend_on_the_cores_or_on_how_the_search_is_cut_up(mo
     # few different values, so that distances are often equal
     data = generator.integers(0, 4, (5000, 20)).astype(np.float32)
     expected = neighbours._search(data, np.arange(5000), 5, quiet=True)
-    monkeypatch.setattr(neighbours, "_cores", lambda: cores)
+    monkeypatch.setattr(neighbours, "cores", lambda: cores)
     monkeypatch.setattr(neighbours, "SLAB", 1)
     np.testing.assert_array_equal(neighbours._search(data, np.arange(5000), 5, quiet=True), expected)
 
@@ -191,7 +191,7 @@ class TestSearch:
     def test_the_cost_grows_with_the_square_in_time_and_in_proportion_in_memory(self, monkeypatch):
         ticks = iter(range(100))  # every look at the clock is a second later
         monkeypatch.setattr(neighbours.time, "process_time", lambda: next(ticks))
-        monkeypatch.setattr(neighbours, "_cores", lambda: 2)
+        monkeypatch.setattr(neighbours, "cores", lambda: 2)
         monkeypatch.setattr(neighbours, "SAMPLE", 64)
         small, large = neighbours.cost(4_096, 300), neighbours.cost(40_960, 300)
         assert large.seconds == 100 * small.seconds == 100 * 64**2 / 2

@@ -9,13 +9,7 @@ from bhi_utils import archive, bench_smote, phantom
 from bhi_utils.__main__ import main
 from bhi_utils.paths import InputError, Run
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("BHI_CACHE", str(folder))
-        yield folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")

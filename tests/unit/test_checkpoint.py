@@ -19,12 +19,7 @@ class Killed(BaseException):
     """Ends a training as abruptly as a signal does: nobody catches it."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("BHI_CACHE", str(folder))
-        yield folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def opened(cache: Path) -> archive.Pack:
@@ -37,17 +32,6 @@ def data(cache):
     pack = opened(cache)
     table = splits.make(pack.manifest, seed=0)
     return pack, table, samples.training_samples(pack, table, mode="smote", seed=0)
-
-
-@pytest.fixture(scope="module")
-def weights(cache) -> str:
-    """A complete weight file: random weights that stand for pretrained ones."""
-    keras.utils.set_random_seed(3)
-    base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(32, 32, 3))
-    normalization = next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization))
-    normalization.set_weights([np.float32([0.485, 0.456, 0.406]), np.float32([0.0524, 0.0502, 0.0506]), np.array(0)])
-    base.save_weights(cache / "random.weights.h5")
-    return str(cache / "random.weights.h5")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import expit
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from bhi_utils import archive, folds, metrics, phantom
 from bhi_utils.paths import InputError
@@ -57,8 +58,6 @@ def test_pooled_metrics_rank_by_calibrated_answers_and_decide_by_each_folds_thre
     positive = frame["label"] == 1
     assert found["recall"]["value"] == pytest.approx((called & positive).sum() / positive.sum())
     assert found["precision"]["value"] == pytest.approx((called & positive).sum() / called.sum())
-    from sklearn.metrics import brier_score_loss, roc_auc_score
-
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(frame["label"], frame["probability_calibrated"]))
     assert found["brier"]["value"] == pytest.approx(brier_score_loss(frame["label"], frame["probability_calibrated"]))
     by_fold = [roc_auc_score(part["label"], part["logit"]) for _, part in frame.groupby("fold")]

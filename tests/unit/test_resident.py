@@ -2,32 +2,21 @@
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 
-from bhi_utils import archive, devices, models, phantom, resident, samples, splits, training
+from bhi_utils import archive, backends, devices, models, phantom, resident, samples, splits, training
 from bhi_utils.paths import InputError
 
 #: A large card of a recent generation, as `resident.on_gpu` is told of it.
 LARGE = (80e9, 9.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("BHI_CACHE", str(folder))
-        yield folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
 def pack(cache) -> archive.Pack:
     return archive.pack(phantom.write(cache / "small.zip", cases=8, patches_per_case=14, seed=1, nested=False), cache, progress=False)
-
-
-@pytest.fixture(scope="module")
-def table(pack) -> pd.DataFrame:
-    return splits.make(pack.manifest, seed=0)
 
 
 def fitted(pack, table, mode: str, *, on_device: bool, policy: str = resident.FLOAT32) -> tuple[keras.Model, keras.Model, dict]:
@@ -113,12 +102,12 @@ def test_several_devices_can_share_batches_of_row_numbers(pack, table):
 
 def test_a_cpu_has_host_batches_in_float32_and_says_nothing(monkeypatch):
     monkeypatch.delenv("BHI_PRECISION", raising=False)
-    monkeypatch.setattr(resident, "gpus", lambda: 0)
+    monkeypatch.setattr(backends, "gpus", lambda: 0)
     assert resident.choose(1000, batch_size=32, image_size=200) == resident.Placement(False, "float32", "")
 
 
 def test_a_gpu_takes_the_archive_and_can_be_told_not_to(monkeypatch):
-    monkeypatch.setattr(resident, "gpus", lambda: 1)
+    monkeypatch.setattr(backends, "gpus", lambda: 1)
     monkeypatch.setattr(resident, "card", lambda: LARGE)
     sizes = {"batch_size": 256, "image_size": 200}
     monkeypatch.delenv("BHI_PRECISION", raising=False)

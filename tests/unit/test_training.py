@@ -14,34 +14,12 @@ from bhi_utils.cut import Cut
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor, find_bundle
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("BHI_CACHE", str(folder))
-        yield folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
 def pack(cache) -> archive.Pack:
     return archive.pack(phantom.write(cache / "small.zip", cases=10, patches_per_case=24, seed=1, nested=False), cache, progress=False)
-
-
-@pytest.fixture(scope="module")
-def table(pack) -> pd.DataFrame:
-    return splits.make(pack.manifest, seed=0)
-
-
-@pytest.fixture(scope="module")
-def weights(cache) -> str:
-    """A complete weight file: random weights that stand for pretrained ones."""
-    keras.utils.set_random_seed(3)
-    base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(32, 32, 3))
-    normalization = next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization))
-    normalization.set_weights([np.float32([0.485, 0.456, 0.406]), np.float32([0.0524, 0.0502, 0.0506]), np.array(0)])
-    base.save_weights(cache / "random.weights.h5")
-    return str(cache / "random.weights.h5")
 
 
 def recipe(folder: Path, **changes) -> training.Recipe:
