@@ -39,6 +39,8 @@ class Cut:
     Attributes:
         tail: from the cut to the logit.
         head: from pooled features to the logit.
+        filling: seconds that filling the cache took.
+        cost: seconds that filling it takes from nothing, for this split alone.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Cut:
         self._real.ensure(samples.real, views, title="Features of training cases")
         evaluated = np.concatenate([*self._rows.values()])
         self._real.ensure(evaluated, title="Features of validation and test cases")
+        self.filling, self.cost = self._real.filling, self._real.cost(views * len(samples.real) + len(evaluated))
         self._pooled = _Pooled(self._real, rest)
         self._pooled.ensure(np.concatenate([samples.real, evaluated]))
         self._made, self._made_pooled, self._labels, self._weights = None, None, samples.labels, samples.weights
@@ -111,6 +114,7 @@ class Cut:
         made = Features(frozen, drawn, len(plan), identity=digest.hexdigest(), cache=paths.cache_dir())
         every = np.arange(len(plan))
         made.ensure(every, self._views, title="Features of SMOTE's patches")
+        self.filling, self.cost = self.filling + made.filling, self.cost + made.cost(self._views * len(every))
         pooled = _Pooled(made, rest)
         pooled.ensure(every)
         self._made, self._made_pooled = made.gather, pooled.gather

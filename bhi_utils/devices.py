@@ -1,10 +1,12 @@
-"""What JAX needs of batches: equal parts for several devices of one machine, by Keras' distribution API, and lengths that stay the same.
+"""What a backend needs beside Keras: JAX equal parts of batches for several devices and lengths that stay the same, TensorFlow its memory.
 
 Used by all that trains or predicts. How many is asked for by ``BHI_DEVICES``, see ``backends``. Weights are kept on every device and
 gradients are averaged over all samples of a batch, so a step gives what one device gives. Only ``fit`` shares the work; a forward pass
 outside of it, such as the filling of the feature cache, is computed by each device in full.
 """
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -16,6 +18,9 @@ import numpy as np
 from bhi_utils import backends
 from bhi_utils.paths import InputError
 from bhi_utils.samples import Batches
+
+#: glibc's numbers of two parameters of its allocator, from malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @contextmanager
@@ -55,6 +60,20 @@ def answers(model: keras.Model, batch: np.ndarray, *, whole: int) -> Any:
         return model.predict_on_batch(batch)
     filled = model.predict_on_batch(batch[np.minimum(np.arange(whole), count - 1)])
     return keras.tree.map_structure(lambda part: part[:count], filled)
+
+
+def keep_memory() -> None:
+    """Undo what TensorFlow does to the C library's memory allocator when a training starts: a no-op wherever that does not apply.
+
+    TensorFlow's generator data sets tell glibc to hand freed memory back from 128 kB on. So each step gives the memory of its feature
+    maps back and asks for it again, and zeroing it costs more than a third of a training step on two cores.
+    """
+    if keras.config.backend() != "tensorflow" or not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library than glibc may have none, or one that does nothing
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
 
 
 def on_devices(train: Callable) -> Callable:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from bhi_utils.augment import DIHEDRAL, dihedral
 from bhi_utils.devices import answers
 from bhi_utils.folding import fold
-from bhi_utils.paths import InputError, shown, write_atomic
+from bhi_utils.paths import InputError, shown, write_atomic, write_json
 
 #: Patches a call of the frozen part: on two cores, 16 to 64 are about equally quick.
 BATCH = 32
@@ -43,6 +44,11 @@ class Features:
         count: number of samples in the source.
         identity: hash of the samples' pixels and order.
         cache: folder that keeps the files.
+
+    Attributes:
+        shape: of all outputs under one view.
+        folder: where they lie.
+        filling: seconds that this object has spent on computing outputs.
     """
 
     def __init__(self, front: keras.Model, fetch: Callable[[np.ndarray], np.ndarray], count: int, *, identity: str, cache: Path) -> None:
@@ -50,6 +56,7 @@ class Features:
         self.shape = (count, *front.output_shape[1:])
         self.folder = cache / "features" / _key(front, identity, self.shape)
         self._maps: dict[int, np.ndarray] = {}
+        self.filling = 0.0
 
     def missing(self, rows: np.ndarray, views: int) -> int:
         """How many outputs `ensure` would compute."""
@@ -105,7 +112,7 @@ class Features:
                 np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=self.shape).flush()
         target = np.load(path, mmap_mode="r+")
         for start in range(0, len(rows), _NOTE_EVERY):
-            block = rows[start : start + _NOTE_EVERY]
+            began, block = time.perf_counter(), rows[start : start + _NOTE_EVERY]
             for first in range(0, len(block), BATCH):
                 part = block[first : first + BATCH]
                 output = np.asarray(answers(self._front, dihedral(self._fetch(part), view).astype(np.float32), whole=BATCH))
@@ -118,6 +125,24 @@ class Features:
             # noted after the outputs are on disk: what a killed run leaves behind is whole as far as it says
             with write_atomic(self._note(view)) as temporary:
                 np.save(temporary, done)
+            self._spend(len(block), time.perf_counter() - began)
+
+    def cost(self, outputs: int) -> float:
+        """Seconds that so many outputs take to compute, from what those on disk took; NaN where none was computed yet."""
+        known = self._spent()
+        return outputs * known["seconds"] / known["outputs"] if known["outputs"] else float("nan")
+
+    def _spent(self) -> dict[str, float]:
+        try:
+            return json.loads((self.folder / "spent.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {"outputs": 0, "seconds": 0.0}
+
+    def _spend(self, outputs: int, seconds: float) -> None:
+        self.filling += seconds
+        known = self._spent()
+        total = {"outputs": known["outputs"] + outputs, "seconds": known["seconds"] + seconds}
+        write_json(self.folder / "spent.json", total)
 
     def _done(self, view: int) -> np.ndarray:
         """Bool array (count,): which samples are on disk. A damaged note or a missing file counts as none."""
@@ -145,7 +170,10 @@ class Features:
 
 
 def _key(front: keras.Model, identity: str, shape: Sequence[int]) -> str:
-    digest = hashlib.sha256(json.dumps([identity, front.name, list(shape), front.get_layer("resize").get_config()["height"]]).encode())
+    # what weights do not show: the input's size and its range
+    scales = [str(layer.get_config()["scale"]) for layer in front.layers if isinstance(layer, keras.layers.Rescaling)]
+    facts = [identity, front.name, list(shape), front.get_layer("resize").get_config()["height"], scales]
+    digest = hashlib.sha256(json.dumps(facts).encode())
     for weight in front.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()[:24]

@@ -6,7 +6,7 @@ on one fold; all arms see the same folds, so that their answers can be compared 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,32 @@ class Fold:
         table: the split, ``case, split, fold``.
         number: which fold is the test part.
         folder: for checkpoints, the fold's own.
+        learned: int array, the training rows where fewer than all are learned from, see `thinned`.
     """
 
     pack: Pack
     table: pd.DataFrame
     number: int
     folder: Path
+    learned: np.ndarray | None = None
 
     def rows(self, part: str) -> np.ndarray:
         """Rows of the pack that belong to a part."""
+        if part == "train" and self.learned is not None:
+            return self.learned
         return splits.indices(self.pack.manifest, self.table, part)
 
     def labels(self, part: str) -> np.ndarray:
         """Their labels."""
         return self.pack.manifest["label"].to_numpy()[self.rows(part)]
 
+    def cases(self, part: str) -> np.ndarray:
+        """Ids of the cases that they belong to, each once."""
+        return np.unique(self.pack.manifest["case"].to_numpy()[self.rows(part)])
 
-#: Fits one model; gives the logits of validation and test rows for each way of answering that it has a name for.
+
+#: Fits one model; gives the logits of validation and test rows for each way of answering that it has a name for, as ``val`` and
+#: ``test``, and where it is known what the fit cost, as ``seconds``.
 Arm = Callable[[Fold], Mapping[str, Mapping[str, np.ndarray]]]
 
 
@@ -67,17 +76,42 @@ def deal(pack: Pack, folder: Path, *, folds: int, seed: int) -> list[Fold]:
     return found
 
 
+def thinned(fold: Fold, *, seed: int, patches: float = 1.0, cases: float = 1.0, count: int | None = None) -> Fold:
+    """The fold with fewer training patches, drawn at random; validation and test stay as they are.
+
+    Args:
+        fold: from `deal`.
+        seed: seed of the draw; with equal seeds, a smaller draw of cases or of a case's patches lies within a larger one.
+        patches: this share of each training case's patches, at least one of them.
+        cases: this share of the training cases, at least one of them.
+        count: so many patches of those that are left.
+
+    Raises:
+        InputError: there are fewer than ``count``.
+    """
+    random, rows = np.random.default_rng([seed, fold.number]), fold.rows("train")
+    frame = pd.DataFrame({"row": rows, "case": fold.pack.manifest["case"].to_numpy()[rows], "order": random.permutation(len(rows))})
+    kept = random.permutation(fold.cases("train"))
+    kept = kept[: max(1, round(cases * len(kept)))]
+    frame = frame[frame["case"].isin(kept)].sort_values("order")
+    place, size = frame.groupby("case").cumcount(), frame.groupby("case")["row"].transform("size")
+    frame = frame[place < np.maximum(1, np.round(patches * size))]
+    if count is not None and count > len(frame):
+        raise InputError(f"{count:,} training patches are wanted and fold {fold.number} has {len(frame):,}: give a larger source.")
+    return replace(fold, learned=np.sort(frame["row"].to_numpy()[:count]))
+
+
 def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> pd.DataFrame:
     """The test rows of a fold with everything that its validation rows decide.
 
     Args:
         fold: the fold.
-        logits: float arrays for ``val`` and ``test``, in the order of `Fold.rows`.
+        logits: float arrays for ``val`` and ``test``, in the order of `Fold.rows`; ``seconds`` is optional.
         recall: the threshold is the highest that reaches it on the validation rows.
 
     Returns:
-        ``row, case, fold, label, logit, probability, probability_calibrated, margin``; ``margin`` is the logit minus the threshold's, so
-        that a patch is called IDC+ at ``margin >= 0`` in every fold.
+        ``row, case, fold, label, logit, probability, probability_calibrated, margin, seconds``; ``margin`` is the logit minus the
+        threshold's, so that a patch is called IDC+ at ``margin >= 0`` in every fold; ``seconds`` is what the fold's fit took, or NaN.
     """
     valid, test = (np.asarray(logits[part], dtype=np.float64) for part in ("val", "test"))
     calibration = metrics.fit_calibration(fold.labels("val"), valid)
@@ -90,6 +124,7 @@ def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> p
         probability=expit(test),
         probability_calibrated=calibration.apply(test),
         margin=test - logit(threshold),
+        seconds=float(logits.get("seconds", np.nan)),
     )
 
 
@@ -183,7 +218,7 @@ def _kept(fold: Fold, arm: Arm, keep: Path | None) -> Mapping[str, Mapping[str, 
     if path.is_file():
         with np.load(path) as stored:
             names = sorted({key.rpartition("|")[0] for key in stored})
-            return {name: {part: stored[f"{name}|{part}"] for part in ("val", "test")} for name in names}
+            return {name: {key.rpartition("|")[2]: stored[key] for key in stored if key.rpartition("|")[0] == name} for name in names}
     found = arm(fold)
     with write_atomic(path) as temporary:
         np.savez(temporary, **{f"{name}|{part}": values for name, parts in found.items() for part, values in parts.items()})

@@ -100,8 +100,8 @@ def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = 1000, se
     Returns:
         name to ``{"value", "low", "high"}``; ``low`` and ``high`` are None without resamples and for ``threshold``.
     """
-    table = _resampled(frame, threshold, resamples, seed)
-    result = {name: _interval(table[name]) for name in NAMES}
+    table = resampled(frame, threshold, resamples, seed)
+    result = {name: interval(table[name]) for name in NAMES}
     result["threshold"] = {"value": float(threshold), "low": None, "high": None}
     return result
 
@@ -123,11 +123,11 @@ def difference(
     """
     if set(first["case"]) != set(second["case"]):
         raise InputError("The two sets of predictions are not of the same cases, so they cannot be compared case by case.")
-    one, two = (_resampled(frame, threshold, resamples, seed) for frame in (first, second))
-    return {name: _interval(one[name] - two[name]) for name in NAMES}
+    one, two = (resampled(frame, threshold, resamples, seed) for frame in (first, second))
+    return {name: interval(one[name] - two[name]) for name in NAMES}
 
 
-def _resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) -> dict[str, np.ndarray]:
+def resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) -> dict[str, np.ndarray]:
     """Each metric of the frame as it is (entry 0) and of each draw of its cases: float arrays (1 + resamples,)."""
     _check(frame["label"].to_numpy(), frame["logit"].to_numpy())
     # cases by id, so that a draw is the same one for two frames of the same cases
@@ -139,8 +139,8 @@ def _resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int)
     return _weighted(frame, case, counts, threshold)
 
 
-def _interval(values: np.ndarray) -> dict[str, float | None]:
-    """Entry 0, and the 2.5th and 97.5th percentile of the others, if there are any."""
+def interval(values: np.ndarray) -> dict[str, float | None]:
+    """Entry 0 of what `resampled` gives, and the 2.5th and 97.5th percentile of the others, if there are any."""
     low, high = np.nanpercentile(values[1:], [2.5, 97.5]) if len(values) > 1 else (None, None)
     return {"value": float(values[0]), "low": None if low is None else float(low), "high": None if high is None else float(high)}
 

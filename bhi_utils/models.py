@@ -54,7 +54,7 @@ def cnn(*, image_size: int, seed: int, filters: tuple[int, ...] = (24, 48, 96, 1
     return keras.Model(inputs, _classifier(x, dropout, seed), name="cnn")
 
 
-def efficientnetb0(*, image_size: int, weights: str, seed: int, dropout: float = 0.2) -> keras.Model:
+def efficientnetb0(*, image_size: int, weights: str, seed: int, dropout: float = 0.2, input_range: float = 255.0) -> keras.Model:
     """EfficientNetB0 (Tan & Le 2019, arXiv 1905.11946) on patches; everything trainable, see ``unfreeze``.
 
     Keras' EfficientNetB0 expects 0–255 and normalises inside, so the paper's [0,1] is undone by a Rescaling in front of it.
@@ -65,6 +65,8 @@ def efficientnetb0(*, image_size: int, weights: str, seed: int, dropout: float =
             and bias belong to another training set), ``none`` (from scratch), or a ``.h5`` file without top.
         seed: seed of a random start, augmentation and dropout.
         dropout: share of pooled features dropped in training.
+        input_range: what white becomes in front of the base: 255, as it was trained on; 1 feeds it [0,1] raw, to measure what
+            that costs.
 
     Raises:
         InputError: the weights cannot be had or are not EfficientNetB0's.
@@ -72,7 +74,7 @@ def efficientnetb0(*, image_size: int, weights: str, seed: int, dropout: float =
     source = None if weights == "none" else _pretrained(weights)
     keras.utils.set_random_seed(seed)  # the application's layers take no seed of their own
     inputs, x = _head_of_graph(image_size, seed)
-    x = keras.layers.Rescaling(255.0, name="to_0_255")(x)
+    x = keras.layers.Rescaling(input_range, name="to_0_255")(x)
     base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_tensor=x)
     if source is None:
         _ease(base)
@@ -96,13 +98,14 @@ def require_weights(weights: str) -> None:
         _pretrained(weights)
 
 
-def unfreeze(model: keras.Model, blocks: int | None) -> None:
+def unfreeze(model: keras.Model, blocks: int | None, *, batchnorm: bool = False) -> None:
     """Choose what of an EfficientNetB0 learns. The classifier always does.
 
     Args:
         model: from ``efficientnetb0``.
         blocks: how many of the last blocks learn, 0 (frozen base) to 7; the convolution after the last block goes with the first
             of them. BatchNorm stays frozen, hence in inference mode. None: everything learns, BatchNorm too (from scratch).
+        batchnorm: BatchNorm learns with the blocks that do, from each batch's statistics, to measure what that costs.
     """
     if blocks is not None and not 0 <= blocks <= 7:
         raise InputError(f"{blocks} blocks cannot be fine-tuned: EfficientNetB0 has 7, so choose 0 to 7.")
@@ -110,7 +113,7 @@ def unfreeze(model: keras.Model, blocks: int | None) -> None:
         name = layer.name
         if blocks is None or name == "logit":
             layer.trainable = True
-        elif isinstance(layer, keras.layers.BatchNormalization):
+        elif isinstance(layer, keras.layers.BatchNormalization) and not batchnorm:
             layer.trainable = False
         elif name.startswith("block"):
             layer.trainable = int(name[5]) > 7 - blocks

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
 from bhi_utils import checkpoint, records
-from bhi_utils.devices import dealt
+from bhi_utils.devices import dealt, keep_memory
 from bhi_utils.paths import InputError
 from bhi_utils.samples import Batches
 
@@ -158,7 +158,7 @@ class _Watch(keras.callbacks.EarlyStopping):
     def __init__(self, phases: Phases, phase: str, part: keras.Model, train: Batches, epochs: int, path: Path) -> None:
         super().__init__(monitor="val_auc", mode="max", patience=PATIENCE)
         self.phases, self.phase, self.epochs, self._train, self._path = phases, phase, epochs, train, path
-        self._memory = phases.restore(path, part.optimizer)
+        self._memory, self._settled = phases.restore(path, part.optimizer), False
         self.begin, self.ended = self._memory.get("epoch", 0), self._memory.get("ended", False)
         if self._memory:
             how = "had ended" if self.ended else f"goes on after epoch {self.begin} of {epochs}"
@@ -177,6 +177,10 @@ class _Watch(keras.callbacks.EarlyStopping):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Stop at once when the loss is no number: no further weights are worth anything."""
         self._require_finite(logs["loss"])
+        if not self._settled:
+            # TensorFlow's change comes with the first batch
+            self._settled = True
+            keep_memory()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Note the epoch, keep its weights when they are the best, and save the state."""

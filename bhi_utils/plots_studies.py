@@ -1,4 +1,4 @@
-"""The figures of the studies: what leaks how much, and how the archive's handling grows with its size.
+"""The figures of the studies: what leaks how much, what size costs, what recipes and their parts bring.
 
 Every function takes a study's recorded result and returns a `Figure`; none of them shows or saves.
 """
@@ -6,6 +6,7 @@ Every function takes a study's recorded result and returns a `Figure`; none of t
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from bhi_utils.bench_archive import MEGABYTES
@@ -117,4 +118,75 @@ def recipes(result: Mapping[str, Any]) -> Figure:
     right.set(xlabel="recall", ylabel="precision", title="Markers: thresholds chosen on validation cases")
     right.legend(loc="lower left")
     right.grid(True)
+    return figure
+
+
+@style()
+def ablations(result: Mapping[str, Any]) -> Figure:
+    """Difference in AUC of every arm from the base on the left, minutes of training on the right; bars are 95 % intervals by case."""
+    rows = [row for row in result["arms"] if row["difference"] is not None]
+    questions = list(dict.fromkeys(row["question"] for row in rows))
+    # a free line before each question, for its heading
+    places = [place + questions.index(row["question"]) for place, row in enumerate(rows)]
+    figure = Figure(figsize=(10.5, 0.27 * (len(rows) + len(questions)) + 1.2))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.7, 1))
+    for place, row in zip(places, rows, strict=True):
+        found = row["difference"]
+        left.plot([found["low"], found["high"]], [place] * 2, color=LOOKS[0]["color"], linewidth=1.6)
+        left.plot(found["value"], place, markersize=5.5, **LOOKS[0])
+        right.plot(row["minutes"], place, markersize=5.5, **LOOKS[1])
+    base = next(row for row in result["arms"] if row["difference"] is None)
+    left.axvline(0, color=INK, linewidth=0.9)
+    right.axvline(base["minutes"], color=INK, linewidth=0.9)
+    left.set_yticks(places, [row["arm"] for row in rows])
+    for question in questions:
+        first = next(place for place, row in zip(places, rows, strict=True) if row["question"] == question)
+        left.text(0, first - 0.72, question, transform=left.get_yaxis_transform(), fontsize="small", fontweight="bold", va="center")
+    left.set_ylim(max(places) + 0.8, -1.2)
+    left.set(xlabel="difference in AUC from the base, paired by case", title="What a change brings")
+    right.set(xlabel="minutes, all folds, cache included", title="What it costs (line: the base)", xscale="log")
+    ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if _within(tick, [row["minutes"] for row in result["arms"]])]
+    right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    right.minorticks_off()
+    for axis in (left, right):
+        axis.grid(axis="x")
+    return figure
+
+
+def _within(tick: float, values: Sequence[float]) -> bool:
+    return 0.7 * min(values) <= tick <= 1.4 * max(values)
+
+
+@style()
+def learning_curve(result: Mapping[str, Any]) -> Figure:
+    """AUC over the number of training cases on the left and of patches on the right, the law fitted to it, and the full archive."""
+    figure = Figure(figsize=(10.5, 3.9))
+    axes = figure.subplots(1, 2, sharey=True)
+    titles = {"cases": "More cases, all of their patches", "patches": "More patches of the same cases"}
+    for axis, (kind, title) in zip(axes, titles.items(), strict=True):
+        rows, law, look = result[kind], result["forecast"][kind], LOOKS[0]
+        sizes = np.array([row[kind] for row in rows])
+        values = np.array([row["auc"]["value"] for row in rows])
+        reach = [values - [row["auc"]["low"] for row in rows], [row["auc"]["high"] for row in rows] - values]
+        axis.errorbar(sizes, values, yerr=reach, linewidth=0, elinewidth=1.4, capsize=2.5, markersize=5, label="measured", **look)
+        line = np.geomspace(sizes[0], law["at"], 60)
+        axis.plot(line, 1 - law["factor"] * line ** law["exponent"], color=INK, linewidth=1, linestyle="--", label="power law of the error")
+        point = law["auc"]
+        axis.errorbar(
+            law["at"],
+            point["value"],
+            yerr=[[point["value"] - point["low"]], [point["high"] - point["value"]]],
+            color=LOOKS[1]["color"],
+            marker=LOOKS[1]["marker"],
+            capsize=2.5,
+            linewidth=0,
+            elinewidth=1.4,
+            label="the law at the full archive's size",
+        )
+        axis.axvline(law["at"], color=LOOKS[1]["color"], linewidth=0.9, linestyle=":")
+        axis.set(xscale="log", xlabel=f"training {kind}", title=title)
+        axis.xaxis.set_major_formatter(THOUSANDS)
+        axis.grid(True)
+    axes[0].set_ylabel("AUC, out of fold")
+    axes[0].legend(loc="lower right")
     return figure

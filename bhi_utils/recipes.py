@@ -4,7 +4,6 @@ Used by ``notebooks/studies/recipes.ipynb`` and by the other studies of training
 ``cpu`` is the recipe called *fast*, ``paper`` the published one.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -15,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import archive, folds, metrics, parameters, seen, splits
+from bhi_utils import archive, folds, metrics, parameters, splits
 from bhi_utils.folds import Arm, Fold
 from bhi_utils.paths import InputError, Run, cache_dir
-from bhi_utils.records import git_commit
+from bhi_utils.studies import Study
 
 if TYPE_CHECKING:
     from bhi_utils.training import Trained
 
 #: Recipe to the profile that holds it.
 PROFILES = {"fast": "cpu", "paper": "paper"}
+#: What a recipe may also say, for the ablations: how the networks' parts are fed and frozen.
+USUAL = {"INPUT_RANGE": 255, "TRAIN_BATCHNORM": False}
 #: How tables name the models.
 NAMES = {
     "fast": "EfficientNetB0, recipe fast",
@@ -50,10 +51,10 @@ def recorded() -> dict[str, Any]:
 
 
 def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_views: int = 8) -> Arm:
-    """An arm that trains EfficientNetB0 from the cache; it also answers with the frozen probe.
+    """An arm that trains EfficientNetB0; where it has a cache, it also answers with the frozen probe.
 
     Args:
-        values: a recipe, see `settings`.
+        values: a recipe, see `settings`, and perhaps something of `USUAL`.
         weights: as for ``models.efficientnetb0``, pretrained.
         seed: seed of everything random.
         answer_views: besides the patch as it is, answer with the mean of so many views; 1 leaves that out.
@@ -63,9 +64,15 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
         from bhi_utils import training
 
         trained = _train(fold, values, weights=weights, seed=seed)
+        cut, parts = trained.cut, ("val", "test")
+        if cut is None:
+            return {"": _answered(trained, fold)}
+        # what the cache held already is counted as if it had been computed for this fit
+        seconds = np.array(trained.seconds - cut.filling + cut.cost)
         ways = {"": 1} if answer_views == 1 else {"": 1, f", {answer_views} views": answer_views}
-        found = {way: {part: trained.cut.logits(fold.rows(part), views=views) for part in ("val", "test")} for way, views in ways.items()}
-        return found | {"probe": training.frozen_probe(trained, {"train": fold.labels("train")})}
+        found = {way: {part: cut.logits(fold.rows(part), views=views) for part in parts} for way, views in ways.items()}
+        found |= {"probe": training.frozen_probe(trained, {"train": fold.labels("train")})}
+        return {way: logits if way == "probe" else {**logits, "seconds": seconds} for way, logits in found.items()}
 
     return fit
 
@@ -76,16 +83,19 @@ def custom_cnn(values: Mapping[str, Any], *, seed: int) -> Arm:
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
         from bhi_utils import samples, training
 
-        train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed)
+        train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
         recipe = training.Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
         trained = training.train_cnn(fold.pack, fold.table, train, recipe, image_size=values["CNN_IMAGE_SIZE"])
-        return {
-            "": {
-                part: trained.model.predict(fold.pack.patches[fold.rows(part)], batch_size=64, verbose=0)[:, 0] for part in ("val", "test")
-            }
-        }
+        return {"": _answered(trained, fold)}
 
     return fit
+
+
+def _answered(trained: "Trained", fold: Fold) -> dict[str, np.ndarray]:
+    """What a network says to the patches themselves, and what it cost."""
+    parts = {part: fold.pack.patches[fold.rows(part)] for part in ("val", "test")}
+    found = {part: trained.model.predict(patches, batch_size=64, verbose=0)[:, 0] for part, patches in parts.items()}
+    return {**found, "seconds": np.array(trained.seconds)}
 
 
 def study(
@@ -106,27 +116,15 @@ def study(
     Returns:
         ``{"models": {name: metrics}, "differences": {"a − b": metrics}, "curve": …}`` with ``data``, ``command``, ``commit`` and so on.
     """
-    if weights == "none":
-        raise InputError("WEIGHTS is none, but the recipes start from a trained network: pass imagenet or a weight file.")
-    start, pack = time.perf_counter(), archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
-    seen.guard(pack, weights)
-    values = settings("fast")
-    dealt = folds.deal(pack, run.artifacts / "checkpoints", folds=number, seed=seed)
-    about = {"values": values, "seed": seed, "folds": number, "data": pack.info["fingerprint"], "weights": Path(weights).name}
-    keep = run.artifacts / "folds" / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    found = {}
-    arms = {"fast": fine_tuned(values, weights=weights, seed=seed), "colour": folds.linear(folds.colour_histograms(pack.patches))}
+    made, values = Study(run, source, weights=weights, number=number, seed=seed, recall=recall), settings("fast")
+    fast = made.answer("fast", values, fine_tuned(values, weights=weights, seed=seed))
+    found = {way if way == "probe" else "fast" + way: frame for way, frame in fast.items()}
+    found["colour"] = made.answer("colour", {}, folds.linear(folds.colour_histograms(made.pack.patches)))[""]
     if cnn:
-        arms["cnn"] = custom_cnn(values, seed=seed)
-    for name, arm in arms.items():
-        for way, frame in folds.out_of_fold(dealt, arm, recall=recall, keep=keep / name).items():
-            found[way if way == "probe" else name + way] = frame
-    given = f"-p RECOMPUTE True -p DATA {Path(source).name} -p WEIGHTS {about['weights']}"
-    result = {
-        "command": f"papermill notebooks/studies/recipes.ipynb OUT.ipynb {given}",
-        "commit": git_commit(),
-        "data": {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")},
-        "parameters": about | {"recall": recall},
+        found["cnn"] = made.answer("cnn", values, custom_cnn(values, seed=seed))[""]
+    result = made.facts("recipes")
+    result["parameters"]["values"] = values
+    result |= {
         "resamples": resamples,
         "models": {name: folds.pooled(frame, resamples=resamples, seed=seed) for name, frame in found.items()},
         "differences": {
@@ -135,7 +133,6 @@ def study(
             if first in found and second in found
         },
         "curve": {name: _curve(found[name]) for name in ("fast", "fast, 8 views", "probe")},
-        "seconds": round(time.perf_counter() - start, 1),
     }
     run.write_json(RESULTS, result)
     run.write_csv("out_of_fold.csv.gz", pd.concat([frame.assign(model=name) for name, frame in found.items()], ignore_index=True))
@@ -183,7 +180,8 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
 def _train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> "Trained":
     from bhi_utils import samples, training
 
-    train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed)
+    values = USUAL | dict(values)
+    train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
     return training.train_efficientnetb0(
         fold.pack,
         fold.table,
@@ -194,6 +192,8 @@ def _train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) ->
         blocks=values["FINE_TUNE_BLOCKS"],
         rate=values["FINE_TUNE_RATE"],
         views=values["VIEWS"],
+        input_range=float(values["INPUT_RANGE"]),
+        batchnorm=values["TRAIN_BATCHNORM"],
     )
 
 

@@ -60,7 +60,7 @@ class Samples:
         return batch
 
 
-def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int) -> Samples:
+def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int, rows: np.ndarray | None = None) -> Samples:
     """The samples of the training cases, balanced.
 
     Args:
@@ -70,10 +70,11 @@ def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int) -
             ``smote`` (synthetic patches between neighbours, at 50×50); ``feature_smote`` (the cut adds synthetic
             features; whatever trains on the patches themselves weighs the classes).
         seed: seed of the repeats or of SMOTE.
+        rows: only these rows of the training cases; all of them by default.
     """
     splits.assert_disjoint(table)
     labels = pack.manifest["label"].to_numpy()
-    rows = splits.indices(pack.manifest, table, "train")
+    rows = splits.indices(pack.manifest, table, "train") if rows is None else np.asarray(rows)
     counts = np.bincount(labels[rows], minlength=2)
     check_balance(mode)
     if not counts.all():

@@ -1,8 +1,9 @@
 """Training both networks: phases, callbacks, the best weights of all phases, and what is left behind.
 
 Used by notebook 05. EfficientNetB0 with pretrained weights learns in two phases: first the classifier on a frozen base, then the last
-blocks one after another, BatchNorm in inference mode throughout. With ``views`` the frozen part's output comes from a cache. From
-scratch there is one phase in which everything learns. Checkpoints and early stopping watch the AUC on validation cases.
+blocks, BatchNorm in inference mode throughout. On patches, phase 2 opens one block after another, as published. With ``views`` the
+frozen part's output comes from a cache, and phase 2 opens all of its blocks at once. From scratch there is one phase in which everything
+learns. Checkpoints and early stopping watch the AUC on validation cases.
 """
 
 import sys
@@ -76,6 +77,8 @@ def train_efficientnetb0(
     blocks: int,
     rate: float,
     views: int,
+    input_range: float = 255.0,
+    batchnorm: bool = False,
 ) -> Trained:
     """Train EfficientNetB0.
 
@@ -86,14 +89,16 @@ def train_efficientnetb0(
         recipe: epochs, batch size, seed.
         image_size: side in pixels that patches are resized to.
         weights: ``imagenet``, ``packaged``, ``none`` or a file.
-        blocks: how many of the last blocks phase 2 fine-tunes, one more at a time.
+        blocks: how many of the last blocks phase 2 fine-tunes: on patches one more at a time, from the cache all at once.
         rate: Adam's rate in phase 2.
         views: 0 trains on patches; 1 to 8 caches the frozen part's output for as many dihedral views of each patch.
+        input_range: see ``models.efficientnetb0``.
+        batchnorm: see ``models.unfreeze``.
     """
     start = time.perf_counter()
     check_balance(samples.mode, weights=weights, views=views)
     seen.guard(pack, weights, cases=set(table.loc[table["split"] != "unused", "case"]))
-    model = models.efficientnetb0(image_size=image_size, weights=weights, seed=recipe.seed)
+    model = models.efficientnetb0(image_size=image_size, weights=weights, seed=recipe.seed, input_range=input_range)
     phases = Phases(model, recipe, basis=[fingerprint(pack, table, samples), views])
     if weights == "none":
         models.unfreeze(model, None)
@@ -105,26 +110,27 @@ def train_efficientnetb0(
     with ExitStack() as opened:
         if views:
             cut = Cut(model, blocks, pack, table, samples, recipe, views)
-            stages = [(cut.head, *cut.pooled_batches())] + [(cut.tail, *cut.batches())] * blocks
+            stages = [(0, cut.head, *cut.pooled_batches()), (blocks, cut.tail, *cut.batches())][: 1 + min(blocks, 1)]
         else:
-            stages = [opened.enter_context(_patches(model, pack, table, samples, recipe))] * (1 + blocks)
-        for stage, ((part, train, valid), share) in enumerate(zip(stages, _shares(recipe.epochs, blocks), strict=True)):
-            models.unfreeze(model, stage)
-            name = "frozen base" if not stage else f"last {stage} block(s)"
+            fed = opened.enter_context(_patches(model, pack, table, samples, recipe))
+            stages = [(depth, *fed) for depth in range(blocks + 1)]
+        for (depth, part, train, valid), share in zip(stages, _shares(recipe.epochs, len(stages) - 1), strict=True):
+            models.unfreeze(model, depth, batchnorm=batchnorm and depth > 0)
+            name = "frozen base" if not depth else f"last {depth} block(s)"
             if share:
-                phases.fit(name, part, train, valid, epochs=share, rate=rate if stage else LEARNING_RATE)
+                phases.fit(name, part, train, valid, epochs=share, rate=rate if depth else LEARNING_RATE)
     return Trained(phases.best(), initialisation, phases.table(), phases.earlier + time.perf_counter() - start, cut)
 
 
-def _shares(epochs: int, blocks: int) -> list[int]:
+def _shares(epochs: int, stages: int) -> list[int]:
     """Epochs of phase 1 and of each stage of phase 2: a third, then one for each stage on the way, the deepest taking the rest."""
-    if not blocks:
+    if not stages:
         return [epochs]
     frozen = max(1, epochs // 3)
-    deepest = max(epochs - frozen - (blocks - 1), min(1, epochs - frozen))
+    deepest = max(epochs - frozen - (stages - 1), min(1, epochs - frozen))
     left = epochs - frozen - deepest
     # too few epochs for every stage: the shallow ones are passed over first
-    return [frozen, *(int(stage > blocks - 1 - left) for stage in range(1, blocks)), deepest]
+    return [frozen, *(int(stage > stages - 1 - left) for stage in range(1, stages)), deepest]
 
 
 def frozen_probe(trained: Trained, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -162,7 +162,25 @@ def test_outputs_beyond_float16_are_refused(front, patches, tmp_path):
         def predict_on_batch(self, given):
             return np.full((len(given), *front.output_shape[1:]), 1e6, dtype=np.float32)
 
-        get_layer, get_weights = front.get_layer, front.get_weights
+        get_layer, get_weights, layers = front.get_layer, front.get_weights, front.layers
 
     with pytest.raises(InputError, match="float16"):
         source(Loud(), patches, tmp_path).ensure(np.arange(2))
+
+
+def test_the_cost_of_outputs_is_that_of_those_computed_and_survives_the_process(front, patches, tmp_path):
+    made = source(front, patches, tmp_path)
+    assert np.isnan(made.cost(5)) and made.filling == 0
+    made.ensure(np.arange(10), 2)
+    spent = made.filling
+    assert spent > 0 and made.cost(20) == pytest.approx(spent) and made.cost(40) == pytest.approx(2 * spent)
+    again = source(front, patches, tmp_path)
+    again.ensure(np.arange(10), 2)
+    assert again.filling == 0 and again.cost(20) == pytest.approx(spent)
+
+
+def test_another_input_range_is_another_cache(patches, tmp_path):
+    fronts = [
+        features.front(models.efficientnetb0(image_size=32, weights="none", seed=1, input_range=given), "block6d_add") for given in (255, 1)
+    ]
+    assert len({source(each, patches, tmp_path).folder for each in fronts}) == 2

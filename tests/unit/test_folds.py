@@ -72,6 +72,42 @@ def test_paired_differences_are_those_of_the_values(frame):
     assert found["auc"]["value"] == pytest.approx(expected) and found["auc"]["low"] <= found["auc"]["high"]
 
 
+def test_fewer_cases_and_fewer_patches_are_parts_of_more_and_leave_validation_and_test_alone(dealt):
+    fold = dealt[1]
+    for kind in ("cases", "patches"):
+        half, all_but_few = (folds.thinned(fold, seed=3, **{kind: share}) for share in (0.5, 0.9))
+        assert set(half.rows("train")) < set(all_but_few.rows("train")) < set(fold.rows("train"))
+        for part in ("val", "test"):
+            np.testing.assert_array_equal(half.rows(part), fold.rows(part))
+    few = folds.thinned(fold, seed=3, cases=0.5)
+    assert len(few.cases("train")) == round(0.5 * len(fold.cases("train")))
+    assert set(fold.rows("train")[np.isin(fold.pack.manifest["case"].to_numpy()[fold.rows("train")], few.cases("train"))]) == set(
+        few.rows("train")
+    )
+    thin = folds.thinned(fold, seed=3, patches=0.25)
+    assert set(thin.cases("train")) == set(fold.cases("train")) and len(thin.labels("train")) == len(thin.rows("train"))
+    counted = folds.thinned(fold, seed=3, count=17)
+    assert len(counted.rows("train")) == 17 and len(set(counted.rows("train"))) == 17
+    with pytest.raises(InputError, match="9,999 training patches are wanted"):
+        folds.thinned(fold, seed=3, count=9999)
+
+
+def test_a_thinned_fold_trains_on_its_rows_alone_and_its_seconds_are_kept(dealt, tmp_path):
+    def arm(fold):
+        seen.append(fold.rows("train"))
+        return {
+            "": {part: fold.labels(part) + random.normal(size=len(fold.rows(part))) for part in ("val", "test")}
+            | {"seconds": np.array(7.5)}
+        }
+
+    seen, random = [], np.random.default_rng(0)
+    thin = [folds.thinned(fold, seed=0, count=9) for fold in dealt]
+    first = folds.out_of_fold(thin, arm, recall=0.5, keep=tmp_path)[""]
+    again = folds.out_of_fold(thin, arm, recall=0.5, keep=tmp_path)[""]
+    assert [len(rows) for rows in seen] == [9] * len(dealt) and set(first["seconds"]) == {7.5}
+    assert first.equals(again)
+
+
 def test_a_histogram_of_each_colour_adds_up_to_one(pack):
     found = folds.colour_histograms(pack.patches[:5])
     assert found.shape == (5, 3 * folds.BINS)

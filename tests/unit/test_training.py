@@ -1,5 +1,7 @@
 """Training: only training cases, balanced as asked, the same result for the same seed, and the best weights of all phases."""
 
+import ctypes
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bhi_utils import archive, balance, checkpoint, metrics, models, phantom, samples, splits, training
+from bhi_utils import archive, balance, checkpoint, devices, metrics, models, phantom, phases, samples, splits, training
 from bhi_utils.augment import dihedral
 from bhi_utils.cut import Cut
 from bhi_utils.paths import InputError, Run
@@ -116,7 +118,24 @@ def test_training_from_the_cache_repeats_itself(cached):
     pd.testing.assert_frame_equal(first.history, second.history)
     for a, b in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert list(first.history["phase"]) == ["frozen base", "last 1 block(s)", "last 2 block(s)"]
+    assert list(first.history["phase"]) == ["frozen base", "last 2 block(s)", "last 2 block(s)"]
+
+
+@pytest.mark.parametrize(
+    ("views", "opened"), [(0, ["frozen base", "last 1 block(s)", "last 2 block(s)"]), (1, ["frozen base", "last 2 block(s)"])]
+)
+def test_blocks_are_opened_one_by_one_on_patches_and_at_once_from_the_cache(pack, table, weights, tmp_path, monkeypatch, views, opened):
+    train, seen = samples.training_samples(pack, table, mode="none", seed=0), []
+
+    def fit(self, phase, part, train, valid, *, epochs, rate):
+        blocks = {layer.name[5] for layer in part.layers if layer.name.startswith("block") and layer.trainable and layer.weights}
+        seen.append((phase, len(blocks), epochs))
+
+    monkeypatch.setattr(phases.Phases, "fit", fit)
+    options = {"image_size": 32, "weights": weights, "blocks": 2, "rate": 1e-4, "views": views}
+    training.train_efficientnetb0(pack, table, train, recipe(tmp_path, epochs=6), **options)
+    assert [phase for phase, *_ in seen] == opened and sum(epochs for *_, epochs in seen) == 6
+    assert [blocks for _, blocks, _ in seen] == ([0, 1, 2] if views == 0 else [0, 2])
 
 
 def test_only_the_last_blocks_learn_and_batchnorm_keeps_its_statistics(cached, weights):
@@ -215,3 +234,22 @@ def test_every_fold_and_every_balance_but_pixel_smote_finds_the_others_features(
     said = cut_of(next_fold, "none")
     assert "of them known" in said and "none known" not in said
     assert cut_of(next_fold, "none").count("all known") == 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or keras.backend.backend() != "tensorflow", reason="glibc under TensorFlow")
+def test_a_training_keeps_the_memory_of_its_steps():
+    resource = pytest.importorskip("resource")
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            np.ones(2**20)  # 8 MB, of which each page is touched
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    # what TensorFlow's generator data sets do
+    ctypes.CDLL(None).mallopt(-1, 128 * 1024)
+    ctypes.CDLL(None).mallopt(-3, 128 * 1024)
+    given_back = faults()
+    devices.keep_memory()
+    faults()
+    assert faults() < given_back / 10

@@ -1,0 +1,77 @@
+"""What every study of training shares: the data, its folds, the weights, a folder that keeps what is done, and where a result comes from.
+
+Used by ``recipes``, ``ablations`` and ``paper_recipe``.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bhi_utils import archive, folds, seen
+from bhi_utils.folds import Fold
+from bhi_utils.paths import InputError, Run, cache_dir
+from bhi_utils.records import git_commit
+
+
+class Study:
+    """Answers out of fold, arm by arm. What was answered is kept, so that a study that was stopped goes on.
+
+    Args:
+        run: the study's folder.
+        source: a data source, see `archive.find_source`.
+        weights: EfficientNetB0's pretrained weights, ``imagenet`` or a file.
+        number: number of folds.
+        seed: seed of folds and models.
+        recall: what thresholds must reach on validation cases.
+
+    Attributes:
+        pack: the data set.
+        folds: its folds, in order.
+
+    Raises:
+        InputError: the source, its cases or the weights do not allow it.
+    """
+
+    def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float) -> None:
+        if weights == "none":
+            raise InputError("WEIGHTS is none, but the study starts from a trained network: pass imagenet or a weight file.")
+        self._run, self._source, self._weights, self._seed, self._recall = run, source, weights, seed, recall
+        self._began = time.perf_counter()
+        self.pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+        seen.guard(self.pack, weights)
+        self.folds = folds.deal(self.pack, run.artifacts / "checkpoints", folds=number, seed=seed)
+
+    def answer(self, name: str, values: Mapping[str, Any], arm: folds.Arm, *, on: list[Fold] | None = None) -> dict[str, pd.DataFrame]:
+        """The arm's answers, by its names for its ways of answering.
+
+        Args:
+            name: what is fitted and on what, in words that tell it from everything else with the same values.
+            values: all settings of the arm.
+            arm: what to fit.
+            on: the folds, where they are not the study's own.
+        """
+        about = [name, dict(values), self._seed, len(self.folds), self.pack.info["fingerprint"], Path(self._weights).name]
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+        return folds.out_of_fold(on or self.folds, arm, recall=self._recall, keep=self._run.artifacts / "folds" / key)
+
+    def facts(self, notebook: str) -> dict[str, Any]:
+        """Where a result comes from: ``command, commit, data, parameters, seconds``."""
+        given = f"-p RECOMPUTE True -p DATA {Path(self._source).name} -p WEIGHTS {Path(self._weights).name}"
+        names = ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")
+        return {
+            "command": f"papermill notebooks/studies/{notebook}.ipynb OUT.ipynb {given}",
+            "commit": git_commit(),
+            "data": {name: self.pack.info[name] for name in names},
+            "parameters": {
+                "folds": len(self.folds),
+                "seed": self._seed,
+                "recall": self._recall,
+                "weights": Path(self._weights).name,
+            },
+            "seconds": round(time.perf_counter() - self._began, 1),
+        }

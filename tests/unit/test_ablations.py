@@ -1,0 +1,137 @@
+"""The studies of single choices: an arm changes what it says, all answer for the same patches, and a law is fitted as it is written."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from bhi_utils import ablations, models, paper_recipe, phantom, plots_studies, recipes
+from bhi_utils.paths import InputError, Run
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+#: ImageNet weights: a random network that is frozen tells no patch from another.
+WEIGHTS = os.environ.get("BHI_TEST_WEIGHTS", "")
+TINY = {"IMAGE_SIZE": 64, "CNN_IMAGE_SIZE": 32, "EPOCHS": 3, "FINE_TUNE_RATE": 0.001}
+FEW = {
+    "input range": {"[0,1] into EfficientNetB0": {"INPUT_RANGE": 1}},
+    "augmentation": {"the paper's seven": {"VIEWS": 0}},
+    "BatchNorm": {"trained": {"TRAIN_BATCHNORM": True}},
+    "answer": {},
+    "network": {},
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("source")
+    return str(phantom.write(folder / "small.zip", cases=12, patches_per_case=40, seed=1, nested=False))
+
+
+@pytest.fixture(scope="module")
+def trained() -> str:
+    if not WEIGHTS:
+        pytest.skip("BHI_TEST_WEIGHTS names no ImageNet weight file")
+    return WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def made(source, trained, tmp_path_factory):
+    """Ablations with few arms and a learning curve with two points, on a small phantom."""
+    run = Run.open(tmp_path_factory.mktemp("run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablations, "BASE", ablations.BASE | TINY)
+        patch.setattr(ablations, "QUESTIONS", FEW)
+        patch.setattr(ablations, "SHARES", (0.4, 1.0))
+        result = ablations.study(run, source, weights=trained, resamples=20)
+        curve = ablations.learning_curve(run, source, weights=trained, resamples=20)
+    return run, result, curve
+
+
+def test_each_question_changes_what_it_asks_about_and_has_its_own_words():
+    assert set(ablations.HERE) == set(ablations.QUESTIONS)
+    changed = {name for change in ablations.arms().values() for name in change}
+    assert changed <= set(ablations.BASE)
+    for change in ablations.arms().values():
+        assert len(change) == 1 and all(ablations.BASE[name] != value for name, value in change.items())
+    asked = {change["BALANCE"] for (question, _), change in ablations.arms().items() if question == "balance"}
+    assert asked | {ablations.BASE["BALANCE"]} == {"none", "class_weight", "oversample", "smote", "feature_smote"}
+    sides = {change["IMAGE_SIZE"] for (question, _), change in ablations.arms().items() if question == "resolution"}
+    assert sides | {ablations.BASE["IMAGE_SIZE"]} == {96, 128, 160, 200, 224}
+
+
+def test_every_arm_has_intervals_minutes_and_its_difference_from_the_base(made):
+    run, result, _ = made
+    assert json.loads((run.artifacts / ablations.RESULTS).read_text(encoding="utf-8")) == json.loads(json.dumps(result))
+    names = [(row["question"], row["arm"]) for row in result["arms"]]
+    few = {(question, name) for question, named in FEW.items() for name in named}
+    assert set(names) == {("", "base"), ("answer", "mean of eight views"), ("network", "custom CNN")} | few
+    base = result["arms"][0]
+    for row in result["arms"]:
+        assert row["minutes"] > 0 and row["auc"]["low"] <= row["auc"]["value"] <= row["auc"]["high"], row["arm"]
+        if row is not base:
+            assert row["difference"]["value"] == pytest.approx(row["auc"]["value"] - base["auc"]["value"])
+    assert base["difference"] is None and len({round(row["auc"]["value"], 6) for row in result["arms"]}) == len(names)
+
+
+def test_tables_and_figure_show_every_arm_and_call_none_better_whose_interval_holds_zero(made):
+    result = made[1]
+    for question in FEW:
+        shown = ablations.table(result, question)
+        assert shown.index[0] == f"{ablations.HERE[question]} (base)" and len(shown) == 2
+    for verdict, row in zip(ablations.verdicts(result)["verdict"], result["arms"][1:], strict=True):
+        gap = row["difference"]
+        assert (verdict == "not told apart") == (gap["low"] <= 0 <= gap["high"])
+    figure = plots_studies.ablations(result)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [row["arm"] for row in result["arms"][1:]]
+
+
+def test_a_learning_curve_grows_by_cases_and_by_patches_and_ends_in_the_same_point(made):
+    run, _, curve = made
+    assert (run.artifacts / ablations.CURVE).is_file()
+    (fewer, all_cases), (thinner, all_patches) = curve["cases"], curve["patches"]
+    assert fewer["cases"] < all_cases["cases"] == thinner["cases"] == all_patches["cases"]
+    assert thinner["patches"] < all_patches["patches"] == all_cases["patches"] and all_cases["auc"] == all_patches["auc"]
+    assert len(ablations.curve_table(curve)) == 4 and len(plots_studies.learning_curve(curve).axes) == 2
+    assert curve["forecast"]["cases"]["at"] == 279 and curve["forecast"]["patches"]["at"] == 277_524
+
+
+def test_a_power_law_is_found_again():
+    sizes = np.array([10, 40, 160.0])
+    auc = 1 - np.array([[0.5], [0.4]]).T * sizes[:, None] ** -0.25
+    found = ablations.extrapolate(sizes, np.repeat(auc, 10, axis=1), at=640)
+    assert found["exponent"] == pytest.approx(-0.25) and found["factor"] == pytest.approx(0.5)
+    assert found["auc"]["value"] == pytest.approx(1 - 0.5 * 640**-0.25)
+    assert found["auc"]["low"] < found["auc"]["high"] == pytest.approx(1 - 0.4 * 640**-0.25, abs=1e-3)
+
+
+def test_the_published_recipe_and_the_fast_one_learn_the_same_patches_of_one_fold(source, trained, tmp_path, monkeypatch):
+    tiny = TINY | {"BALANCE": "class_weight", "BATCH_SIZE": 16, "FINE_TUNE_BLOCKS": 1}
+    monkeypatch.setattr(recipes, "settings", lambda recipe: tiny | ({"VIEWS": 2} if recipe == "fast" else {"BALANCE": "smote"}))
+    monkeypatch.setattr(paper_recipe, "EPOCHS", 3)
+    run = Run.open(tmp_path)
+    result = paper_recipe.study(run, source, weights=trained, patches=90, number=3, resamples=20)
+    values = result["values"]
+    assert (values["fast"]["VIEWS"], values["paper"]["VIEWS"], values["paper"]["BALANCE"]) == (2, 0, "smote")
+    reached = {name: found["auc"]["value"] for name, found in result["models"].items()}
+    gap = reached["fast"] - reached["paper"]
+    assert result["difference"]["auc"]["value"] == pytest.approx(gap) and min(result["minutes"].values()) >= 0
+    shown = paper_recipe.table(result)
+    assert list(shown.index) == ["recipe paper", "recipe fast", "fast − paper"]
+    with pytest.raises(InputError, match="90,000 training patches are wanted"):
+        paper_recipe.study(run, source, weights=trained, patches=90_000, number=3)
+
+
+def test_what_the_ablations_change_changes_the_network(weights):
+    patches = np.random.default_rng(0).integers(0, 256, (4, 50, 50, 3)).astype(np.float32)
+    usual, raw = (models.efficientnetb0(image_size=48, weights=weights, seed=0, input_range=given) for given in (255, 1))
+    assert not np.allclose(usual.predict_on_batch(patches), raw.predict_on_batch(patches))
+    models.unfreeze(usual, 1, batchnorm=True)
+    learning = {layer.name for layer in usual.layers if layer.trainable and layer.name.endswith("_bn")}
+    assert learning == {"block7a_expand_bn", "block7a_bn", "block7a_project_bn", "top_bn"}
+
+
+def test_no_study_starts_from_scratch(tmp_path):
+    with pytest.raises(InputError, match="starts from a trained network"):
+        ablations.study(Run.open(tmp_path), "phantom", weights="none")
