@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import folds, metrics, published, recipes
+from bhi_utils import arms, folds, metrics, published
 from bhi_utils.paths import Run
 from bhi_utils.studies import Study
 
@@ -69,7 +69,7 @@ def recorded(name: str = RESULTS) -> dict[str, Any]:
     return json.loads((resources.files("bhi_utils") / "results" / name).read_text(encoding="utf-8"))
 
 
-def arms() -> dict[tuple[str, str], dict[str, Any]]:
+def changes() -> dict[tuple[str, str], dict[str, Any]]:
     """All arms but the base: question and name to what is changed."""
     return {(question, name): change for question, named in QUESTIONS.items() for name, change in named.items()}
 
@@ -93,14 +93,14 @@ def study(
         difference in AUC from the base are ``{"value", "low", "high"}``, minutes those of training all folds, each from an empty cache.
     """
     made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall)
-    base = made.answer("base", BASE, recipes.fine_tuned(BASE, weights=weights, seed=seed))
+    base = made.answer("base", BASE, arms.fine_tuned(BASE, weights=weights, seed=seed))
     frames = {("", "base"): (base[""], {})}
-    for (question, name), change in arms().items():
+    for (question, name), change in changes().items():
         values = BASE | change
-        answered = made.answer("arm", values, recipes.fine_tuned(values, weights=weights, seed=seed, answer_views=1))
+        answered = made.answer("arm", values, arms.fine_tuned(values, weights=weights, seed=seed, answer_views=1))
         frames[question, name] = (answered[""], change)
     frames["answer", "mean of eight views"] = (base[", 8 views"], {})
-    frames["network", "custom CNN"] = (made.answer("cnn", BASE, recipes.custom_cnn(BASE, seed=seed))[""], {})
+    frames["network", "custom CNN"] = (made.answer("cnn", BASE, arms.custom_cnn(BASE, seed=seed))[""], {})
     found = [
         {"question": question, "arm": name, "change": change}
         | _measured(frame, None if name == "base" else base[""], resamples=resamples, seed=seed)
@@ -132,7 +132,7 @@ def learning_curve(
         means over the folds, a forecast is what `extrapolate` gives.
     """
     made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall)
-    arm, found, forecast = recipes.fine_tuned(BASE, weights=weights, seed=seed, answer_views=1), {}, {}
+    arm, found, forecast = arms.fine_tuned(BASE, weights=weights, seed=seed, answer_views=1), {}, {}
     for kind in ("cases", "patches"):
         rows, draws = [], []
         for share in SHARES:
@@ -209,4 +209,15 @@ def curve_table(result: Mapping[str, Any]) -> pd.DataFrame:
         for kind in ("cases", "patches")
         for row in result[kind]
     ]
+    return pd.DataFrame(rows)
+
+
+def curve_result(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a way to have more: AUC with all that is here, the law's exponent, its AUC at the archive's size, and the gain."""
+    rows = []
+    for kind, law in result["forecast"].items():
+        last = result[kind][-1]
+        gain = law["auc"]["value"] - last["auc"]["value"]
+        here = {"more": kind, "here": round(last[kind]), "AUC here": round(last["auc"]["value"], 3), "exponent": round(law["exponent"], 3)}
+        rows.append({**here, "archive": law["at"], "AUC at the archive": round(law["auc"]["value"], 3), "gain": round(gain, 3)})
     return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bhi_utils import folds, recipes
+from bhi_utils import arms, folds, recipes
 from bhi_utils.paths import Run
 from bhi_utils.studies import Study
 
@@ -64,7 +64,7 @@ def study(
     on = [folds.thinned(made.folds[fold], seed=seed, count=patches)]
     values = {name: settings(name) for name in ("fast", "paper")}
     frames = {
-        name: made.answer(f"{name}, {patches} patches of fold {fold}", each, recipes.fine_tuned(each, weights=weights, seed=seed), on=on)
+        name: made.answer(f"{name}, {patches} patches of fold {fold}", each, arms.fine_tuned(each, weights=weights, seed=seed), on=on)
         for name, each in values.items()
     }
     result = made.facts("recipes") | {"fold": fold, "patches": patches, "epochs": EPOCHS, "values": values, "resamples": resamples}
@@ -73,6 +73,18 @@ def study(
     result["difference"] = folds.paired(frames["fast"][""], frames["paper"][""], resamples=resamples, seed=seed)
     run.write_json(RESULTS, result)
     return result
+
+
+def sentence(result: Mapping[str, Any]) -> str:
+    """What was measured, in the words of the README."""
+    cell = "{value:.3f} ({low:.3f}–{high:.3f})"
+    paper, fast = (cell.format(**result["models"][name]["auc"]) for name in ("paper", "fast"))
+    gap, minutes = result["difference"]["auc"], result["minutes"]
+    return (
+        f"{result['epochs']} epochs on {result['patches']:,} patches of one fold, two cores: recipe paper reaches AUC {paper} in "
+        f"{minutes['paper']:.0f} min, recipe fast {fast} in {minutes['fast']:.0f} min; the difference is "
+        "{value:+.3f} ({low:+.3f} to {high:+.3f}).".format(**gap)
+    )
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:

@@ -9,23 +9,19 @@ import time
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bhi_utils import archive, folds, metrics, parameters, splits
-from bhi_utils.folds import Arm, Fold
+from bhi_utils import archive, arms, folds, metrics, parameters, splits
+from bhi_utils.folds import Fold
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.studies import Study
-
-if TYPE_CHECKING:
-    from bhi_utils.training import Trained
+from bhi_utils.summary import METRICS, paper
 
 #: Recipe to the profile that holds it.
 PROFILES = {"fast": "cpu", "paper": "paper"}
-#: What a recipe may also say, for the ablations: how the networks' parts are fed and frozen.
-USUAL = {"INPUT_RANGE": 255, "TRAIN_BATCHNORM": False}
 #: How tables name the models.
 NAMES = {
     "fast": "EfficientNetB0, recipe fast",
@@ -50,54 +46,6 @@ def recorded() -> dict[str, Any]:
     return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
 
 
-def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_views: int = 8) -> Arm:
-    """An arm that trains EfficientNetB0; where it has a cache, it also answers with the frozen probe.
-
-    Args:
-        values: a recipe, see `settings`, and perhaps something of `USUAL`.
-        weights: as for ``models.efficientnetb0``, pretrained.
-        seed: seed of everything random.
-        answer_views: besides the patch as it is, answer with the mean of so many views; 1 leaves that out.
-    """
-
-    def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
-        from bhi_utils import training
-
-        trained = _train(fold, values, weights=weights, seed=seed)
-        cut, parts = trained.cut, ("val", "test")
-        if cut is None:
-            return {"": _answered(trained, fold)}
-        # what the cache held already is counted as if it had been computed for this fit
-        seconds = np.array(trained.seconds - cut.filling + cut.cost)
-        ways = {"": 1} if answer_views == 1 else {"": 1, f", {answer_views} views": answer_views}
-        found = {way: {part: cut.logits(fold.rows(part), views=views) for part in parts} for way, views in ways.items()}
-        found |= {"probe": training.frozen_probe(trained, {"train": fold.labels("train")})}
-        return {way: logits if way == "probe" else {**logits, "seconds": seconds} for way, logits in found.items()}
-
-    return fit
-
-
-def custom_cnn(values: Mapping[str, Any], *, seed: int) -> Arm:
-    """An arm that trains the custom CNN from scratch."""
-
-    def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
-        from bhi_utils import samples, training
-
-        train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
-        recipe = training.Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
-        trained = training.train_cnn(fold.pack, fold.table, train, recipe, image_size=values["CNN_IMAGE_SIZE"])
-        return {"": _answered(trained, fold)}
-
-    return fit
-
-
-def _answered(trained: "Trained", fold: Fold) -> dict[str, np.ndarray]:
-    """What a network says to the patches themselves, and what it cost."""
-    parts = {part: fold.pack.patches[fold.rows(part)] for part in ("val", "test")}
-    found = {part: trained.model.predict(patches, batch_size=64, verbose=0)[:, 0] for part, patches in parts.items()}
-    return {**found, "seconds": np.array(trained.seconds)}
-
-
 def study(
     run: Run, source: str, *, weights: str, number: int = 5, seed: int = 0, resamples: int = 2000, recall: float = 0.93, cnn: bool = True
 ) -> dict[str, Any]:
@@ -117,11 +65,13 @@ def study(
         ``{"models": {name: metrics}, "differences": {"a − b": metrics}, "curve": …}`` with ``data``, ``command``, ``commit`` and so on.
     """
     made, values = Study(run, source, weights=weights, number=number, seed=seed, recall=recall), settings("fast")
-    fast = made.answer("fast", values, fine_tuned(values, weights=weights, seed=seed))
-    found = {way if way == "probe" else "fast" + way: frame for way, frame in fast.items()}
+    fast = made.answer("fast", values, arms.fine_tuned(values, weights=weights, seed=seed))
+    found = {"fast" + way: frame for way, frame in fast.items()}
+    frozen = arms.frozen_features(made.pack, weights=weights, seed=seed)
+    found["probe"] = made.answer("probe", {"IMAGE_SIZE": arms.PROBE_SIZE}, folds.linear(frozen))[""]
     found["colour"] = made.answer("colour", {}, folds.linear(folds.colour_histograms(made.pack.patches)))[""]
     if cnn:
-        found["cnn"] = made.answer("cnn", values, custom_cnn(values, seed=seed))[""]
+        found["cnn"] = made.answer("cnn", values, arms.custom_cnn(values, seed=seed))[""]
     result = made.facts("recipes")
     result["parameters"]["values"] = values
     result |= {
@@ -162,7 +112,7 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
     answered = run.read_csv("out_of_fold.csv.gz").query("model == 'fast'")
     values, table = settings("fast"), splits.make(pack.manifest, scheme="kfold", seed=seed)
     table["split"] = table["split"].replace("test", "train")
-    trained = _train(Fold(pack, table, 0, run.artifacts / "checkpoints"), values, weights=weights, seed=seed)
+    trained = arms.train(Fold(pack, table, 0, run.artifacts / "checkpoints"), values, weights=weights, seed=seed)
     return packaged.save(
         trained.model,
         pack,
@@ -174,26 +124,6 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
         training={**values, "folds": result["parameters"]["folds"], "seed": seed, "minutes": round((time.perf_counter() - start) / 60, 1)},
         folder=folder,
         validation_cases=tuple(int(case) for case in table.loc[table["split"] == "val", "case"]),
-    )
-
-
-def _train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> "Trained":
-    from bhi_utils import samples, training
-
-    values = USUAL | dict(values)
-    train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
-    return training.train_efficientnetb0(
-        fold.pack,
-        fold.table,
-        train,
-        training.Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder),
-        image_size=values["IMAGE_SIZE"],
-        weights=weights,
-        blocks=values["FINE_TUNE_BLOCKS"],
-        rate=values["FINE_TUNE_RATE"],
-        views=values["VIEWS"],
-        input_range=float(values["INPUT_RANGE"]),
-        batchnorm=values["TRAIN_BATCHNORM"],
     )
 
 
@@ -221,6 +151,25 @@ def differences(result: Mapping[str, Any]) -> pd.DataFrame:
         first, second = pair.split(" − ")
         rows[f"{NAMES[first]} − {NAMES[second]}"] = "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**found["auc"])
     return pd.DataFrame({"AUC": rows})
+
+
+def results_table(result: Mapping[str, Any]) -> str:
+    """The result beside the paper, as the Markdown that the README shows: one row a model, the paper last, and a line on the data."""
+    rows = [["", *METRICS.values(), "AUC of the folds"], ["---"] * (2 + len(METRICS))]
+    for name in NAMES:
+        if name in result["models"]:
+            found = result["models"][name]
+            cells = ["{value:.3f} ({low:.3f}–{high:.3f})".format(**found[metric]) for metric in METRICS]
+            rows.append([NAMES[name], *cells, f"{min(found['fold_auc']):.3f} to {max(found['fold_auc']):.3f}"])
+    rows.append(["*the paper*", *(f"*{value:.4f}*" for value in paper().values()), ""])
+    data, about = result["data"], result["parameters"]
+    note = (
+        f"{data['patches']:,} real patches of {data['cases']} cases, about 5 % of each case. Each patch was answered once, by a model that "
+        f"had seen none of its case: {about['folds']} folds by case. In brackets: 95 % intervals from {result['resamples']:,} resamples of "
+        f"cases. Each fold's threshold was fixed beforehand on its validation cases, for a recall of at least {about['recall']}; so was "
+        "the calibration, on which AUC and loss over all folds rest."
+    )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + note
 
 
 #: What the study was to show: pooled AUC and mean of folds of recipe fast, its gain over the probe, precision at the chosen threshold.

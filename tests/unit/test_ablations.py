@@ -1,26 +1,16 @@
 """The studies of single choices: an arm changes what it says, all answer for the same patches, and a law is fitted as it is written."""
 
 import json
-import os
 
 import numpy as np
 import pytest
 
-from bhi_utils import ablations, models, paper_recipe, phantom, plots_studies, recipes
+from bhi_utils import ablations, arms, models, paper_recipe, phantom, plots_studies, recipes
 from bhi_utils.paths import InputError, Run
 
 pytestmark = pytest.mark.usefixtures("cache")
 
-#: ImageNet weights: a random network that is frozen tells no patch from another.
-WEIGHTS = os.environ.get("BHI_TEST_WEIGHTS", "")
 TINY = {"IMAGE_SIZE": 64, "CNN_IMAGE_SIZE": 32, "EPOCHS": 3, "FINE_TUNE_RATE": 0.001}
-FEW = {
-    "input range": {"[0,1] into EfficientNetB0": {"INPUT_RANGE": 1}},
-    "augmentation": {"the paper's seven": {"VIEWS": 0}},
-    "BatchNorm": {"trained": {"TRAIN_BATCHNORM": True}},
-    "answer": {},
-    "network": {},
-}
 
 
 @pytest.fixture(scope="module")
@@ -30,34 +20,49 @@ def source(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained() -> str:
-    if not WEIGHTS:
-        pytest.skip("BHI_TEST_WEIGHTS names no ImageNet weight file")
-    return WEIGHTS
+def quick():
+    """Instead of fine-tuning, which other tests cover: the label and noise, other noise for other values. Gives the rows learned from."""
+    learned = []
+
+    def fine_tuned(values, *, weights, seed, answer_views=8):
+        def fit(fold):
+            learned.append(fold.rows("train"))
+            random = np.random.default_rng([seed, len(learned[-1]), *json.dumps(values, sort_keys=True).encode()])
+            ways = [""] if answer_views == 1 else ["", f", {answer_views} views"]
+            return {
+                way: {part: fold.labels(part) + random.normal(size=len(fold.rows(part))) for part in ("val", "test")}
+                | {"seconds": np.array(60.0)}
+                for way in ways
+            }
+
+        return fit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arms, "fine_tuned", fine_tuned)
+        yield learned
 
 
 @pytest.fixture(scope="module")
-def made(source, trained, tmp_path_factory):
-    """Ablations with few arms and a learning curve with two points, on a small phantom."""
+def made(source, quick, tmp_path_factory):
+    """Ablations and a learning curve with two points on a small phantom; the custom CNN is trained in earnest."""
     run = Run.open(tmp_path_factory.mktemp("run"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablations, "BASE", ablations.BASE | TINY)
-        patch.setattr(ablations, "QUESTIONS", FEW)
         patch.setattr(ablations, "SHARES", (0.4, 1.0))
-        result = ablations.study(run, source, weights=trained, resamples=20)
-        curve = ablations.learning_curve(run, source, weights=trained, resamples=20)
+        result = ablations.study(run, source, weights="imagenet", resamples=20)
+        curve = ablations.learning_curve(run, source, weights="imagenet", resamples=20)
     return run, result, curve
 
 
 def test_each_question_changes_what_it_asks_about_and_has_its_own_words():
     assert set(ablations.HERE) == set(ablations.QUESTIONS)
-    changed = {name for change in ablations.arms().values() for name in change}
+    changed = {name for change in ablations.changes().values() for name in change}
     assert changed <= set(ablations.BASE)
-    for change in ablations.arms().values():
+    for change in ablations.changes().values():
         assert len(change) == 1 and all(ablations.BASE[name] != value for name, value in change.items())
-    asked = {change["BALANCE"] for (question, _), change in ablations.arms().items() if question == "balance"}
+    asked = {change["BALANCE"] for (question, _), change in ablations.changes().items() if question == "balance"}
     assert asked | {ablations.BASE["BALANCE"]} == {"none", "class_weight", "oversample", "smote", "feature_smote"}
-    sides = {change["IMAGE_SIZE"] for (question, _), change in ablations.arms().items() if question == "resolution"}
+    sides = {change["IMAGE_SIZE"] for (question, _), change in ablations.changes().items() if question == "resolution"}
     assert sides | {ablations.BASE["IMAGE_SIZE"]} == {96, 128, 160, 200, 224}
 
 
@@ -65,8 +70,7 @@ def test_every_arm_has_intervals_minutes_and_its_difference_from_the_base(made):
     run, result, _ = made
     assert json.loads((run.artifacts / ablations.RESULTS).read_text(encoding="utf-8")) == json.loads(json.dumps(result))
     names = [(row["question"], row["arm"]) for row in result["arms"]]
-    few = {(question, name) for question, named in FEW.items() for name in named}
-    assert set(names) == {("", "base"), ("answer", "mean of eight views"), ("network", "custom CNN")} | few
+    assert set(names) == {("", "base"), ("answer", "mean of eight views"), ("network", "custom CNN"), *ablations.changes()}
     base = result["arms"][0]
     for row in result["arms"]:
         assert row["minutes"] > 0 and row["auc"]["low"] <= row["auc"]["value"] <= row["auc"]["high"], row["arm"]
@@ -77,9 +81,11 @@ def test_every_arm_has_intervals_minutes_and_its_difference_from_the_base(made):
 
 def test_tables_and_figure_show_every_arm_and_call_none_better_whose_interval_holds_zero(made):
     result = made[1]
-    for question in FEW:
+    for question in ablations.QUESTIONS:
         shown = ablations.table(result, question)
-        assert shown.index[0] == f"{ablations.HERE[question]} (base)" and len(shown) == 2
+        assert shown.index[0] == f"{ablations.HERE[question]} (base)" and len(shown) == 1 + sum(
+            row["question"] == question for row in result["arms"]
+        )
     for verdict, row in zip(ablations.verdicts(result)["verdict"], result["arms"][1:], strict=True):
         gap = row["difference"]
         assert (verdict == "not told apart") == (gap["low"] <= 0 <= gap["high"])
@@ -94,6 +100,9 @@ def test_a_learning_curve_grows_by_cases_and_by_patches_and_ends_in_the_same_poi
     assert fewer["cases"] < all_cases["cases"] == thinner["cases"] == all_patches["cases"]
     assert thinner["patches"] < all_patches["patches"] == all_cases["patches"] and all_cases["auc"] == all_patches["auc"]
     assert len(ablations.curve_table(curve)) == 4 and len(plots_studies.learning_curve(curve).axes) == 2
+    shown = ablations.curve_result(curve)
+    assert list(shown["more"]) == ["cases", "patches"] and list(shown["archive"]) == [279, 277_524]
+    assert shown["gain"].to_numpy() == pytest.approx((shown["AUC at the archive"] - shown["AUC here"]).to_numpy(), abs=2e-3)
     assert curve["forecast"]["cases"]["at"] == 279 and curve["forecast"]["patches"]["at"] == 277_524
 
 
@@ -106,21 +115,26 @@ def test_a_power_law_is_found_again():
     assert found["auc"]["low"] < found["auc"]["high"] == pytest.approx(1 - 0.4 * 640**-0.25, abs=1e-3)
 
 
-def test_the_published_recipe_and_the_fast_one_learn_the_same_patches_of_one_fold(source, trained, tmp_path, monkeypatch):
+def test_the_published_recipe_and_the_fast_one_learn_the_same_patches_of_one_fold(source, quick, tmp_path, monkeypatch):
     tiny = TINY | {"BALANCE": "class_weight", "BATCH_SIZE": 16, "FINE_TUNE_BLOCKS": 1}
     monkeypatch.setattr(recipes, "settings", lambda recipe: tiny | ({"VIEWS": 2} if recipe == "fast" else {"BALANCE": "smote"}))
     monkeypatch.setattr(paper_recipe, "EPOCHS", 3)
     run = Run.open(tmp_path)
-    result = paper_recipe.study(run, source, weights=trained, patches=90, number=3, resamples=20)
+    quick.clear()
+    result = paper_recipe.study(run, source, weights="imagenet", patches=90, number=3, resamples=20)
+    fast, paper = quick
+    assert len(fast) == 90 and set(fast) == set(paper)
     values = result["values"]
     assert (values["fast"]["VIEWS"], values["paper"]["VIEWS"], values["paper"]["BALANCE"]) == (2, 0, "smote")
     reached = {name: found["auc"]["value"] for name, found in result["models"].items()}
     gap = reached["fast"] - reached["paper"]
     assert result["difference"]["auc"]["value"] == pytest.approx(gap) and min(result["minutes"].values()) >= 0
     shown = paper_recipe.table(result)
+    assert "3 epochs on 90 patches of one fold" in paper_recipe.sentence(result)
+    assert f"the difference is {gap:+.3f} (" in paper_recipe.sentence(result)
     assert list(shown.index) == ["recipe paper", "recipe fast", "fast − paper"]
     with pytest.raises(InputError, match="90,000 training patches are wanted"):
-        paper_recipe.study(run, source, weights=trained, patches=90_000, number=3)
+        paper_recipe.study(run, source, weights="imagenet", patches=90_000, number=3)
 
 
 def test_what_the_ablations_change_changes_the_network(weights):

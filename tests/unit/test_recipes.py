@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from bhi_utils import parameters, phantom, plots_studies, recipes
+from bhi_utils import arms, parameters, phantom, plots_studies, recipes
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor
 
@@ -24,6 +24,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BHI_CACHE", str(folder / "cache"))
         patch.setattr(recipes, "settings", lambda recipe: TINY)
+        patch.setattr(arms, "PROBE_SIZE", 64)
         source = phantom.write(folder / "small.zip", cases=12, patches_per_case=40, seed=1, nested=False)
         run = Run.open(folder / "run")
         result = recipes.study(run, str(source), weights=WEIGHTS, number=3, resamples=20, cnn=False)
@@ -67,6 +68,16 @@ def test_tables_and_figure_show_what_the_result_holds(made):
     assert len(figure.axes) == 2 and figure.axes[0].get_yticklabels()[0].get_text().startswith("EfficientNetB0")
 
 
+def test_the_readmes_table_has_every_model_and_the_paper(made):
+    rows = recipes.results_table(made[1]).splitlines()
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:7]] == [
+        *(recipes.NAMES[name] for name in recipes.NAMES if name != "cnn"),
+        "*the paper*",
+    ]
+    assert "{value:.3f} ({low:.3f}–{high:.3f})".format(**made[1]["models"]["fast"]["recall"]) in rows[2]
+    assert "480 real patches of 12 cases" in rows[-1] and "3 folds by case" in rows[-1]
+
+
 def test_a_release_answers_knows_its_cases_and_quotes_out_of_fold_metrics(made):
     run, result, files, _ = made
     bundle = next(path for path in files if path.name.endswith(".bundle.json"))
@@ -90,5 +101,5 @@ def test_a_release_of_other_data_than_the_study_is_refused(made, tmp_path, monke
 
 
 def test_no_recipe_starts_from_scratch(tmp_path):
-    with pytest.raises(InputError, match="start from a trained network"):
+    with pytest.raises(InputError, match="starts from a trained network"):
         recipes.study(Run.open(tmp_path), "phantom", weights="none")

@@ -28,6 +28,13 @@ def recipe(folder: Path, **changes) -> training.Recipe:
     return training.Recipe(**{"epochs": 3, "batch_size": 16, "seed": 0, "folder": folder, **changes})
 
 
+def test_only_the_rows_that_are_asked_for_are_learned_from(pack, table):
+    rows = splits.indices(pack.manifest, table, "train")[::2]
+    train = samples.training_samples(pack, table, mode="smote", seed=0, rows=rows)
+    assert set(train.real) == set(rows) and set(train.plan.base) | set(train.plan.neighbour) <= set(rows)
+    samples.guard(pack, table, train)
+
+
 @pytest.mark.parametrize("mode", samples.BALANCES)
 def test_samples_come_from_training_cases_and_are_balanced_as_asked(pack, table, mode):
     train = samples.training_samples(pack, table, mode=mode, seed=0)
