@@ -33,7 +33,7 @@ run: $(READY)  ## run the seven notebooks; the figures and a table of metrics at
 	$(BIN)/python -m bhi_utils run $(RUN_OPTIONS)
 
 test: $(READY)  ## run all tests, the notebooks and the app among them
-	$(BIN)/python -m pytest -q --durations=15 $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=15 $(ARGS)
 
 test-backends: $(READY)  ## install PyTorch, and test training and prediction on every Keras backend
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[backends]"
@@ -42,7 +42,7 @@ test-backends: $(READY)  ## install PyTorch, and test training and prediction on
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/python -m jupyter lab notebooks
 
-app: $(READY)  ## start the app with the better model of the newest run
+app: $(READY)  ## start the app with the packaged model, or ARGS="--model RUN"
 	$(BIN)/python -m bhi_utils app $(ARGS)
 
 notebooks: $(READY)  ## run the notebooks with their defaults and keep their clean outputs

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from bhi_utils import arms, parameters, phantom, plots_studies, recipes
+from bhi_utils import arms, bundles, parameters, phantom, plots_studies, recipes
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor
 
@@ -103,3 +103,11 @@ def test_a_release_of_other_data_than_the_study_is_refused(made, tmp_path, monke
 def test_no_recipe_starts_from_scratch(tmp_path):
     with pytest.raises(InputError, match="starts from a trained network"):
         recipes.study(Run.open(tmp_path), "phantom", weights="none")
+
+
+def test_the_record_in_the_package_is_of_real_patches_and_a_clean_commit():
+    kept = recipes.recorded()
+    assert kept["data"]["synthetic"] is False and kept["commit"] and "-dirty" not in kept["commit"]
+    assert kept["parameters"]["values"] == recipes.settings("fast") and kept["resamples"] >= 2000
+    packaged = json.loads(bundles.PACKAGED.read_text(encoding="utf-8"))
+    assert packaged["metrics"]["out_of_fold"] == {name: kept["models"]["fast"][name] for name in packaged["metrics"]["out_of_fold"]}
