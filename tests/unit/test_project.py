@@ -28,7 +28,8 @@ FLOORS = {
     2: "models splits dealing plots plots_app plots_metrics plots_steps features samples loaders inspection comparison findings "
     "seen folding folds devices",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
-    "quality balance checkpoint neighbours augment metrics bench pool cleaning download measures near_duplicates bundles backends",
+    "quality balance checkpoint neighbours augment metrics bench pool cleaning download measures near_duplicates bundles backends "
+    "weighted intervals calibration thresholds",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 #: Distribution of an imported name where the two differ.
