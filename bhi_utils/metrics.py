@@ -104,7 +104,7 @@ def difference(
 
 
 def _resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) -> tuple[int, dict[str, np.ndarray]]:
-    """The number of cases, and each metric of the frame as it is (entry 0) and of each draw: float arrays (1 + resamples,)."""
+    """The number of cases, and each metric under ``intervals.weights``: float arrays; of the frame as it is only, without resamples."""
     label = frame["label"].to_numpy()
     weighted.check(label, frame["logit"].to_numpy())
     weighted.check(label, frame["probability"].to_numpy())
@@ -112,14 +112,15 @@ def _resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int)
         raise InputError("The model gives every patch the same answer, so it ranks nothing and has no AUC: train it longer.")
     # cases by id, so that a draw is the same one for two frames of the same cases
     cases, case = np.unique(frame["case"].to_numpy(), return_inverse=True)
-    counts = np.vstack([np.ones((1, len(cases))), intervals.draws(len(cases), resamples, seed)])
+    counts = intervals.weights(len(cases), resamples, seed) if resamples else np.ones((1, len(cases)))
     return len(cases), weighted.table(frame, case, counts, threshold=threshold)
 
 
 def _interval(values: np.ndarray, cases: int, scale: str) -> dict[str, float | None]:
-    """Entry 0, and the interval that the others give it."""
-    value = float(values[0])
-    low, high = intervals.scaled(value, values[1:], cases=cases, scale=scale)
+    """Entry 0, and the interval that the others give it, if there are any."""
+    value, low, high = float(values[0]), None, None
+    if len(values) > 1:
+        low, high = intervals.scaled(*intervals.parts(values, cases), scale=scale)
     return {"value": value if np.isfinite(value) else None, "low": low, "high": high}
 
 

@@ -88,13 +88,15 @@ def test_average_precision_without_ties_and_over_many_chunks_equals_scikit_learn
     )
 
 
-def test_an_interval_is_students_t_on_the_logit_scale():
-    # worked by hand: value 0.9, standard error 0.03 (draws 0.87, 0.93 about their mean), 10 cases
-    drawn = np.array([0.87, 0.93] * 500)
-    low, high = intervals.scaled(0.9, drawn, cases=10, scale="share")
-    reach = stats.t.ppf(0.975, 9) * np.std(drawn, ddof=1) / (0.9 * 0.1)
+def test_an_interval_is_students_t_on_the_logit_scale_with_the_larger_error():
+    # worked by hand: value 0.9, ten cases, draws of 0.87 and 0.93; leaving out a case changes nothing, or as much as it can
+    drawn, same = np.array([0.87, 0.93] * 500), np.full(10, 0.9)
+    low, high = intervals.scaled(0.9, drawn, same, scale="share")
+    reach = stats.t.ppf(0.975, 9) * np.std(drawn, ddof=1) * np.sqrt(10 / 9) / (0.9 * 0.1)
     assert (low, high) == pytest.approx((1 / (1 + np.exp(reach) / 9), 1 / (1 + np.exp(-reach) / 9)))
-    assert logit(high) - logit(0.9) == pytest.approx(logit(0.9) - logit(low))
+    left_out = same + np.array([0.02, -0.02] * 5)
+    low, high = intervals.scaled(0.9, drawn, left_out, scale="plain")
+    assert high - 0.9 == pytest.approx(0.9 - low) == pytest.approx(stats.t.ppf(0.975, 9) * np.sqrt(0.9 * 10 * 0.02**2))
 
 
 def test_bca_equals_scipys_on_a_mean():
@@ -177,7 +179,7 @@ class TestWhatDoesNotExist:
         assert result["auc"]["value"] == pytest.approx(sk.roc_auc_score(frame.label, frame.probability))
         assert result["auc"]["low"] < result["auc"]["value"] < result["auc"]["high"]
         # and with too few draws left there is no interval
-        assert intervals.scaled(0.8, np.r_[[np.nan] * 6, 0.7, 0.8, 0.9], cases=6, scale="share") == (None, None)
+        assert intervals.scaled(0.8, np.r_[[np.nan] * 6, 0.7, 0.8, 0.9], np.full(6, 0.8), scale="share") == (None, None)
 
     def test_one_case_has_values_and_no_intervals(self):
         result = metrics.evaluate(scored().assign(case=1), threshold=0.5, resamples=50)
