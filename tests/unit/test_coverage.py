@@ -38,3 +38,14 @@ def test_a_small_study_is_complete_seeded_and_drawn(tmp_path, monkeypatch):
     assert [axis.get_title(loc="left") for axis in drawn.axes] == ["AUC", "recall", "precision"]
     with pytest.raises(InputError, match="SIMULATIONS"):
         coverage.study(Run.open(tmp_path / "c"), simulations=0, resamples=50, seed=1)
+
+
+def test_the_recorded_interval_in_use_keeps_the_band_and_patchwise_ones_do_not():
+    result = coverage.recorded()
+    assert result["parameters"]["simulations"] >= 2000 and result["parameters"]["resamples"] >= 2000
+    assert (
+        list(result["scenarios"]) == list(coverage.SCENARIOS)
+        and len(result["commit"]["commit"] if isinstance(result["commit"], dict) else result["commit"]) == 40
+    )
+    assert set(coverage.goals(result)["within the band"]) == {"yes"}
+    assert all(found["coverage"]["auc"][coverage.PATCH_WAY]["covered"] < 0.8 for _, found in coverage.scenarios(result))
