@@ -141,16 +141,18 @@ def learning_curve(
             frame = made.answer(name, BASE, arm, on=on)[""]
             sizes = np.mean([[len(fold.cases("train")), len(fold.rows("train"))] for fold in on], axis=0)
             # the same cases are drawn at every size, so that the law's slope has an interval as well
-            draws.append(metrics.resampled(folds.scored(frame), 0.5, resamples, seed)["auc"])
-            rows.append({"share": share, "cases": float(sizes[0]), "patches": float(sizes[1]), "auc": metrics.interval(draws[-1])})
+            count, values = metrics.resampled(folds.scored(frame), 0.5, resamples, seed)
+            draws.append(values["auc"])
+            auc = metrics.interval(draws[-1], count, "share")
+            rows.append({"share": share, "cases": float(sizes[0]), "patches": float(sizes[1]), "auc": auc})
         found[kind] = rows
-        forecast[kind] = extrapolate(np.array([row[kind] for row in rows]), np.array(draws), at=published.totals()[kind])
+        forecast[kind] = extrapolate(np.array([row[kind] for row in rows]), np.array(draws), count, at=published.totals()[kind])
     result = made.facts("learning_curve") | {"base": BASE, "resamples": resamples} | found | {"forecast": forecast}
     run.write_json(CURVE, result)
     return result
 
 
-def extrapolate(sizes: np.ndarray, auc: np.ndarray, *, at: int) -> dict[str, Any]:
+def extrapolate(sizes: np.ndarray, auc: np.ndarray, cases: int, *, at: int) -> dict[str, Any]:
     """Fit a power law to the error 1 − AUC, and follow it to another size.
 
     Power laws describe how a network's error falls with its data (Hestness et al. 2017, arXiv 1712.00409), until the noise of the labels
@@ -158,15 +160,19 @@ def extrapolate(sizes: np.ndarray, auc: np.ndarray, *, at: int) -> dict[str, Any
 
     Args:
         sizes: float array (k,), how much was trained on.
-        auc: float array (k, 1 + resamples), at each size the value and that of each draw of cases.
+        auc: float array (k, w), at each size the values that `metrics.resampled` gives.
+        cases: the number of cases that it drew from.
         at: the size that is asked for.
 
     Returns:
         ``{"at", "factor", "exponent", "auc": {"value", "low", "high"}}`` of 1 − AUC = factor · size^exponent.
     """
-    exponent, height = np.polyfit(np.log(sizes), np.log(np.maximum(1 - auc, 1e-6)), 1)
+    # a line through logarithms, for all draws at once
+    x, y = np.log(sizes) - np.log(sizes).mean(), np.log(np.maximum(1 - auc, 1e-6))
+    exponent = x @ y / (x @ x)
+    height = y.mean(axis=0) - exponent * np.log(sizes).mean()
     reached = 1 - np.exp(height + exponent * np.log(at))
-    return {"at": at, "factor": float(np.exp(height[0])), "exponent": float(exponent[0]), "auc": metrics.interval(reached)}
+    return {"at": at, "factor": float(np.exp(height[0])), "exponent": float(exponent[0]), "auc": metrics.interval(reached, cases, "share")}
 
 
 def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:

@@ -18,27 +18,13 @@ from tqdm import tqdm
 
 from bhi_utils import archive, metrics, paths, plots_metrics, seen
 from bhi_utils.archive import Pack
+from bhi_utils.metrics import RESAMPLES, TITLES
 from bhi_utils.paths import InputError, shown
 from bhi_utils.predictor import Predictor
 
-RESAMPLES = 2000
 #: The part that the evaluated cases are, in the forms that know parts.
 PART = "test"
 _CHUNK = 256
-#: The metrics as pages call them, in their order.
-TITLES = {
-    "auc": "AUC",
-    "auprc": "area under precision–recall",
-    "recall": "recall (IDC+ patches found)",
-    "precision": "precision",
-    "specificity": "specificity",
-    "binary_accuracy": "binary accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1": "F1",
-    "loss": "loss (log)",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-}
 _CAPTIONS = {
     "roc_precision_recall.png": "ROC and precision–recall curves. The dot is the bundle's threshold, the dotted line is chance.",
     "confusion.png": "Truth against answer at the bundle's threshold: counts, and shares of each row.",
@@ -75,7 +61,7 @@ class Evaluation:
 
     def table(self) -> pd.DataFrame:
         """The metrics as a person reads them: ``value``, ``95 % interval``."""
-        rows = {title: (f"{one['value']:.3f}", _interval(one)) for name, title in TITLES.items() for one in [self.metrics[name]]}
+        rows = {title: (_value(one), _interval(one)) for name, title in TITLES.items() for one in [self.metrics[name]]}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "95 % interval"])
 
     def data(self) -> str:
@@ -155,6 +141,10 @@ def _predict(predictor: Predictor, name: str, pack: Pack, rows: np.ndarray, prog
     place = pack.manifest.iloc[rows][["case", "x", "y", "label"]].reset_index(drop=True)
     found = pd.concat(answers, ignore_index=True)[["logit", "probability", "probability_calibrated"]]
     return pd.concat([pd.DataFrame({"model": name, "split": PART, "fold": -1}, index=place.index), place, found], axis=1)
+
+
+def _value(one: dict[str, float | None]) -> str:
+    return "–" if one["value"] is None else f"{one['value']:.3f}"
 
 
 def _interval(one: dict[str, float | None]) -> str:

@@ -45,7 +45,7 @@ def table(result: Mapping[str, Any], trained: Mapping[str, Any], paper: Mapping[
     """One row a model and one for the paper: how the weights began, and the paper's metrics as ``value (low–high)``."""
     rows = {}
     for name, parts in result["models"].items():
-        cells = {title: "{value:.3f} ({low:.3f}–{high:.3f})".format(**parts[part][metric]) for metric, title in TITLES.items()}
+        cells = {title: metrics.cell(parts[part][metric]) for metric, title in TITLES.items()}
         rows[MODEL_NAMES[name]] = {"start": trained["models"][name]["initialisation"], **cells}
     rows["the paper"] = {"start": "imagenet", **{title: f"{paper[metric]:.4f}" for metric, title in TITLES.items()}}
     return pd.DataFrame(rows).T

@@ -22,8 +22,8 @@ from bhi_utils.archive import Pack
 from bhi_utils.paths import InputError, write_atomic
 
 #: Metrics that depend on the order of the answers or on their value, and those that depend on a threshold.
-SCORES = ("auc", "auprc", "loss", "brier", "ece")
-DECISIONS = ("recall", "precision", "specificity", "binary_accuracy", "balanced_accuracy", "f1")
+SCORES = ("auc", "auprc", "loss", "brier", "ece", "calibration_slope", "calibration_intercept")
+DECISIONS = ("recall", "precision", "specificity", "binary_accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted")
 #: Ranges of each colour's histogram in `colour_histograms`.
 BINS = 16
 

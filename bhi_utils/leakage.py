@@ -279,7 +279,7 @@ def table(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
     """One row an arm: how it splits, where SMOTE stands, and for each head ``value (low–high)``."""
     rows = {}
     for arm, facts in result["arms"].items():
-        cells = {name: "{value:.3f} ({low:.3f}–{high:.3f})".format(**result["models"][name][arm][metric]) for name in HEADS}
+        cells = {name: metrics.cell(result["models"][name][arm][metric]) for name in HEADS}
         rows[arm] = {"split": facts["split"], "SMOTE": facts["smote"], **cells}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
@@ -288,9 +288,7 @@ def differences(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
     """One row a pair of arms: the paired difference of each head as ``value (low to high)``."""
     rows = {}
     for pair in result["differences"][HEADS[0]]:
-        rows[pair] = {
-            name: "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**result["differences"][name][pair][metric]) for name in HEADS
-        }
+        rows[pair] = {name: metrics.cell(result["differences"][name][pair][metric], sign=True) for name in HEADS}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("difference")
 
 

@@ -1,95 +1,63 @@
-"""Metrics with intervals by case, the threshold's choice, and calibration.
+"""Metrics with intervals by case, differences between models, and the counts and curves behind them.
 
-Used by training (threshold and calibration, on validation cases), notebook 06 and the report. Positive class: IDC+. Intervals come
-from resampling cases with replacement, since patches of one case resemble each other; all resamples are computed at once from
-case weights.
+Used by training, the notebooks, the studies and the report. Positive class: IDC+. Intervals come from resampling cases with replacement,
+since patches of one case resemble each other; all resamples are computed at once from case weights (``weighted``), and ``intervals``
+turns them into an interval.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, log_expit, logit
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve
 
+from bhi_utils import intervals, weighted
+from bhi_utils.calibration import Calibration, fit_calibration
 from bhi_utils.paths import InputError
+from bhi_utils.thresholds import threshold_for_recall
+from bhi_utils.weighted import ECE_BINS
 
-#: Order in which tables show the metrics.
-NAMES = (
-    "auc",
-    "auprc",
-    "recall",
-    "precision",
-    "specificity",
-    "binary_accuracy",
-    "balanced_accuracy",
-    "f1",
-    "loss",
-    "brier",
-    "ece",
-)
-ECE_BINS = 10
+#: The metrics in the order of tables, and how pages call them.
+TITLES = {
+    "auc": "AUC",
+    "auprc": "average precision",
+    "recall": "recall (IDC+ patches found)",
+    "precision": "precision",
+    "specificity": "specificity",
+    "binary_accuracy": "binary accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1 of IDC+",
+    "f1_macro": "F1, macro (mean of both classes)",
+    "f1_weighted": "F1, weighted by class frequency",
+    "loss": "loss (log)",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+    "calibration_slope": "calibration slope (ideal 1)",
+    "calibration_intercept": "calibration intercept (ideal 0)",
+}
+NAMES = tuple(TITLES)
+#: The scale on which each metric's interval is made; those not named are shares.
+SCALES = {"loss": "positive", "calibration_slope": "plain", "calibration_intercept": "plain"}
+RESAMPLES = 2000
 
-
-@dataclass(frozen=True)
-class Calibration:
-    """Platt scaling (Platt 1999): calibrated logit = ``slope`` · logit + ``intercept``."""
-
-    slope: float
-    intercept: float
-
-    def apply(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities in [0, 1] of raw logits, any shape."""
-        return expit(self.slope * np.asarray(logits, dtype=np.float64) + self.intercept)
-
-    def move(self, threshold: float) -> float:
-        """The threshold on calibrated probabilities that decides like ``threshold`` on raw ones."""
-        return float(self.apply(logit(threshold)))
-
-
-def fit_calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration:
-    """Fit Platt scaling by maximum likelihood.
-
-    Args:
-        labels: int array (n,), 0 or 1, of validation cases.
-        logits: float array (n,).
-
-    Raises:
-        InputError: a class is missing, or higher logits do not mean more IDC (slope ≤ 0), so no monotone map exists.
-    """
-    _check(labels, logits)
-    fit = LogisticRegression(C=np.inf).fit(np.asarray(logits, dtype=np.float64)[:, None], labels)
-    slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
-    if slope <= 0:
-        raise InputError(
-            "The model ranks validation patches no better than chance, so it cannot be calibrated: train it longer or on more cases."
-        )
-    return Calibration(slope, intercept)
+__all__ = [
+    "NAMES",
+    "RESAMPLES",
+    "TITLES",
+    "Calibration",
+    "cell",
+    "confusion",
+    "curve_at",
+    "difference",
+    "evaluate",
+    "fit_calibration",
+    "reliability",
+    "threshold_for_recall",
+]
 
 
-def threshold_for_recall(labels: np.ndarray, probability: np.ndarray, *, recall: float) -> float:
-    """The highest threshold at which at least ``recall`` of the positive patches have ``probability >= threshold``.
-
-    It lies half-way down to the next lower probability, so that rounding on another processor does not change an answer.
-
-    Args:
-        labels: int array (n,), 0 or 1, of validation cases.
-        probability: float array (n,) in [0, 1].
-        recall: wanted recall in (0, 1].
-    """
-    if not 0 < recall <= 1:
-        raise InputError(f"A target recall of {recall} is impossible: choose a value above 0 and at most 1, such as 0.93.")
-    _check(labels, probability)
-    probability = np.asarray(probability, dtype=np.float64)
-    positive = np.sort(probability[np.asarray(labels) == 1])[::-1]
-    lowest_found = positive[int(np.ceil(recall * len(positive) - 1e-9)) - 1]
-    below = probability[probability < lowest_found]
-    return float((lowest_found + below.max()) / 2 if len(below) else lowest_found)
-
-
-def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = 1000, seed: int = 0) -> dict[str, dict[str, float | None]]:
-    """Every metric of one model on one part, with the 2.5th and 97.5th percentile over resampled cases.
+def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, dict[str, float | None]]:
+    """Every metric of one model on one part, with 95 % intervals over resampled cases.
 
     Args:
         frame: columns ``case``, ``label`` (0 or 1), ``logit`` and ``probability``; one row a patch.
@@ -98,51 +66,79 @@ def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = 1000, se
         seed: seed of the draws.
 
     Returns:
-        name to ``{"value", "low", "high"}``; ``low`` and ``high`` are None without resamples and for ``threshold``.
+        name to ``{"value", "low", "high"}``. What does not exist is None: the interval without resamples, of the threshold, or where
+        cases say nothing about the spread (see `intervals.scaled`); the value of a slope when the logits part the classes perfectly.
+        Precision is 0, without an interval, where no patch is called IDC+. Ties count one half in the AUC.
+
+    Raises:
+        InputError: there is no patch, an answer is not a number, a class is missing, or every patch has the same answer.
     """
-    table = resampled(frame, threshold, resamples, seed)
-    result = {name: interval(table[name]) for name in NAMES}
+    cases, values = resampled(frame, threshold, resamples, seed)
+    result = {name: interval(values[name], cases, SCALES.get(name, "share")) for name in NAMES}
+    if not (frame["probability"] >= threshold).any():
+        result["precision"] = {"value": 0.0, "low": None, "high": None}
     result["threshold"] = {"value": float(threshold), "low": None, "high": None}
     return result
 
 
 def difference(
-    first: pd.DataFrame, second: pd.DataFrame, *, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
+    first: pd.DataFrame, second: pd.DataFrame, *, threshold: float | tuple[float, float] = 0.5, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, dict[str, float | None]]:
     """Every metric of ``first`` minus that of ``second``, paired: the same cases are drawn for both.
 
     Args:
         first: columns as for `evaluate`.
         second: the same of another model or another split, with patches of the same cases; the patches may differ.
-        threshold: a patch counts as IDC+ at ``probability >= threshold``, in both.
+        threshold: a patch counts as IDC+ at ``probability >= threshold``, in both, or one threshold for each.
         resamples: how often the cases are drawn with replacement.
         seed: seed of the draws.
 
     Raises:
-        InputError: the two do not have the same cases, or a class is missing.
+        InputError: the two do not have the same cases, or as for `evaluate`.
     """
     if set(first["case"]) != set(second["case"]):
         raise InputError("The two sets of predictions are not of the same cases, so they cannot be compared case by case.")
-    one, two = (resampled(frame, threshold, resamples, seed) for frame in (first, second))
-    return {name: interval(one[name] - two[name]) for name in NAMES}
+    both = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+    (cases, one), (_, two) = (resampled(frame, at, resamples, seed) for frame, at in zip((first, second), both, strict=True))
+    return {name: interval(one[name] - two[name], cases, "plain") for name in NAMES}
 
 
-def resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Each metric of the frame as it is (entry 0) and of each draw of its cases: float arrays (1 + resamples,)."""
-    _check(frame["label"].to_numpy(), frame["logit"].to_numpy())
+def resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) -> tuple[int, dict[str, np.ndarray]]:
+    """The number of cases, and each metric under ``intervals.weights``: float arrays; of the frame as it is only, without resamples."""
+    label = frame["label"].to_numpy()
+    weighted.check(label, frame["logit"].to_numpy())
+    weighted.check(label, frame["probability"].to_numpy())
+    if frame["probability"].nunique() == 1:
+        raise InputError("The model gives every patch the same answer, so it ranks nothing and has no AUC: train it longer.")
     # cases by id, so that a draw is the same one for two frames of the same cases
     cases, case = np.unique(frame["case"].to_numpy(), return_inverse=True)
-    counts = np.ones((1, len(cases)))
-    if resamples:
-        draws = np.random.default_rng(seed).integers(0, counts.size, (resamples, counts.size))
-        counts = np.vstack([counts, [np.bincount(row, minlength=counts.size) for row in draws]])
-    return _weighted(frame, case, counts, threshold)
+    counts = intervals.weights(len(cases), resamples, seed) if resamples else np.ones((1, len(cases)))
+    return len(cases), weighted.table(frame, case, counts, threshold=threshold)
 
 
-def interval(values: np.ndarray) -> dict[str, float | None]:
-    """Entry 0 of what `resampled` gives, and the 2.5th and 97.5th percentile of the others, if there are any."""
-    low, high = np.nanpercentile(values[1:], [2.5, 97.5]) if len(values) > 1 else (None, None)
-    return {"value": float(values[0]), "low": None if low is None else float(low), "high": None if high is None else float(high)}
+def interval(values: np.ndarray, cases: int, scale: str) -> dict[str, float | None]:
+    """Entry 0, and the interval that the others give it, if there are any."""
+    value, low, high = float(values[0]), None, None
+    if len(values) > 1:
+        low, high = intervals.scaled(*intervals.parts(values, cases), scale=scale)
+    return {"value": value if np.isfinite(value) else None, "low": low, "high": high}
+
+
+def cell(metric: Mapping[str, float | None] | None, *, digits: int = 3, sign: bool = False) -> str:
+    """A metric as tables show it, ``0.912 (0.880–0.940)``; a dash for what does not exist.
+
+    Args:
+        metric: ``{"value", "low", "high"}``, or None.
+        digits: after the point.
+        sign: for differences: each number with its sign, ``+0.012 (+0.008 to +0.016)``.
+    """
+    if not metric or metric.get("value") is None:
+        return "–"
+    form, joint = f"{{:{'+' if sign else ''}.{digits}f}}", " to " if sign else "–"
+    value, low, high = (metric.get(key) for key in ("value", "low", "high"))
+    # an interval with a negative end reads badly with a dash
+    joint = " to " if low is not None and low < 0 else joint
+    return form.format(value) if low is None or high is None else f"{form.format(value)} ({form.format(low)}{joint}{form.format(high)})"
 
 
 def curve_at(labels: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
@@ -159,72 +155,6 @@ def confusion(labels: np.ndarray, probability: np.ndarray, *, threshold: float) 
 
 def reliability(labels: np.ndarray, probability: np.ndarray, *, bins: int = ECE_BINS) -> pd.DataFrame:
     """Mean probability and share of IDC+ in equal ranges: columns ``probability, share, patches``; empty ranges are left out."""
-    index = _bin(probability, bins)
+    index = weighted.bin_of(probability, bins)
     groups = pd.DataFrame({"bin": index, "probability": probability, "share": labels}).groupby("bin")
     return groups.mean().assign(patches=groups.size()).reset_index(drop=True)
-
-
-def _check(labels: np.ndarray, scores: np.ndarray) -> None:
-    if not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
-        raise InputError(
-            "The model's output holds values that are not numbers: training diverged, so lower the learning rate and train again."
-        )
-    if len(np.unique(labels)) < 2:
-        raise InputError("Only one class is left in this part, so metrics cannot be computed: add cases or change the split.")
-
-
-def _bin(probability: np.ndarray, bins: int) -> np.ndarray:
-    return np.minimum((np.asarray(probability) * bins).astype(int), bins - 1)
-
-
-def _weighted(frame: pd.DataFrame, case: np.ndarray, counts: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
-    """Each metric under each row of case weights. ``counts``: (r, cases); the result's arrays: (r,)."""
-    label = frame["label"].to_numpy().astype(bool)
-    raw, probability = frame["logit"].to_numpy(dtype=np.float64), frame["probability"].to_numpy(dtype=np.float64)
-    cases = counts.shape[1]
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return counts @ np.bincount(case, weights=values, minlength=cases)
-
-    answer = probability >= threshold
-    tp, fp = total(label & answer), total(~label & answer)
-    fn, tn = total(label & ~answer), total(~label & ~answer)
-    n = tp + fp + fn + tn
-    with np.errstate(invalid="ignore", divide="ignore"):
-        auc, auprc = _ranking(label, probability, case, counts)
-        recall, specificity = tp / (tp + fn), tn / (tn + fp)
-        gap = np.zeros(len(counts))
-        index = _bin(probability, ECE_BINS)
-        for b in range(ECE_BINS):
-            gap += np.abs(total((index == b) * (label - probability)))
-        return {
-            "auc": auc,
-            "auprc": auprc,
-            "recall": recall,
-            # no patch called IDC+: precision is 0 by convention, as in scikit-learn
-            "precision": np.where(tp + fp > 0, tp / np.maximum(tp + fp, 1), 0.0),
-            "specificity": specificity,
-            "binary_accuracy": (tp + tn) / n,
-            "balanced_accuracy": (recall + specificity) / 2,
-            "f1": 2 * tp / (2 * tp + fp + fn),
-            "loss": total(-np.where(label, log_expit(raw), log_expit(-raw))) / n,
-            "brier": total((probability - label) ** 2) / n,
-            "ece": gap / n,
-        }
-
-
-def _ranking(label: np.ndarray, score: np.ndarray, case: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Area under the ROC curve (ties count one half) and average precision, under each row of case weights."""
-    order = np.argsort(-score, kind="stable")
-    label, case = label[order], case[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) != 0])
-    auc, auprc = np.empty(len(counts)), np.empty(len(counts))
-    for row, weights in enumerate(counts):  # one row at a time keeps memory at one weight a patch
-        w = weights[case]
-        positive = np.add.reduceat(w * label, starts)
-        negative = np.add.reduceat(w * ~label, starts)
-        above, tp = np.cumsum(positive), positive.sum()
-        auc[row] = (positive * (negative.sum() - np.cumsum(negative) + negative / 2)).sum() / (tp * negative.sum())
-        called = above + np.cumsum(negative)
-        auprc[row] = (positive * above / np.where(called > 0, called, 1)).sum() / tp
-    return auc, auprc

@@ -119,7 +119,7 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
         threshold=metrics.threshold_for_recall(answered["label"], answered["probability"], recall=recall),
         calibration=metrics.fit_calibration(answered["label"], answered["logit"]),
         threshold_rule=f"highest threshold with recall >= {recall} on the out-of-fold answers",
-        out_of_fold={name: result["models"]["fast"][name] for name in metrics.NAMES},
+        out_of_fold={name: result["models"]["fast"][name] for name in metrics.NAMES if name in result["models"]["fast"]},
         initialisation="ImageNet",
         training={**values, "folds": result["parameters"]["folds"], "seed": seed, "minutes": round((time.perf_counter() - start) / 60, 1)},
         folder=folder,

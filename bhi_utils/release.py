@@ -13,8 +13,7 @@ import numpy as np
 
 from bhi_utils import bundles, paths, predictor, seen
 from bhi_utils.archive import Pack
-from bhi_utils.evaluation import TITLES
-from bhi_utils.metrics import Calibration
+from bhi_utils.metrics import TITLES, Calibration, cell
 
 #: The model file may have so many bytes.
 LARGEST = 18_000_000
@@ -86,7 +85,8 @@ def card(bundle: Mapping[str, Any]) -> str:
     """The model card of a packaged bundle as Markdown; every number in it is the bundle's."""
     data, slope = bundle["data"], bundle["calibration"]
     kind = "synthetic phantom" if data["synthetic"] else "real"
-    rows = [f"| {title} | {_cell(bundle['metrics']['out_of_fold'][name])} |" for name, title in TITLES.items()]
+    found = bundle["metrics"]["out_of_fold"]
+    rows = [f"| {title} | {cell(found[name])} |" for name, title in TITLES.items() if name in found]
     facts = [f"- {name.replace('_', ' ')}: {value}" for name, value in bundle["training"].items()]
     return f"""# Model card: {bundle["name"]}
 
@@ -126,9 +126,3 @@ are of calibrated probabilities, each fold's from its own validation cases; so i
 - What the model was trained on is left out wherever it is evaluated or trained further, by case id and by pixels
   (`{bundle["seen"]["file"]}` holds {bundle["seen"]["patches"]:,} truncated hashes); single answers on it are marked *seen in training*.
 """
-
-
-def _cell(metric: Mapping[str, float | None]) -> str:
-    """``0.912 (0.880–0.940)``."""
-    text = f"{metric['value']:.3f}"
-    return text if metric.get("low") is None else f"{text} ({metric['low']:.3f}–{metric['high']:.3f})"
