@@ -121,7 +121,12 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
         threshold_rule=f"highest threshold with recall >= {recall} on the out-of-fold answers",
         out_of_fold={name: result["models"]["fast"][name] for name in metrics.NAMES if name in result["models"]["fast"]},
         initialisation="ImageNet",
-        training={**{name: value for name, value in values.items() if name != "CNN_IMAGE_SIZE"}, "folds": result["parameters"]["folds"], "seed": seed, "minutes": round((time.perf_counter() - start) / 60, 1)},
+        training={
+            **{name: value for name, value in values.items() if name != "CNN_IMAGE_SIZE"},
+            "folds": result["parameters"]["folds"],
+            "seed": seed,
+            "minutes": round((time.perf_counter() - start) / 60, 1),
+        },
         folder=folder,
         validation_cases=tuple(int(case) for case in table.loc[table["split"] == "val", "case"]),
     )
