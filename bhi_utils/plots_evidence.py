@@ -75,7 +75,7 @@ def failures(result: Mapping[str, Any], cases: pd.DataFrame, kinds: Mapping[str,
         for name, one in found.items():
             place += 1
             places.append((place, one))
-            names.append(f"{name} ({one['cases']} cases)")
+            names.append(f"{name} ({one['cases']} case{'' if one['cases'] == 1 else 's'})")
         place += 1.3
     for axis, metric, title in ((left, "auc", "AUC"), (middle, "recall", "recall")):
         for y, one in places:
@@ -128,6 +128,9 @@ def slide_map(rows: pd.DataFrame, *, threshold: float) -> Figure:
         axis.locator_params(integer=True)
         if axis is probability:
             figure.colorbar(shown, ax=axis, orientation="horizontal", shrink=0.8)
+    # marks as well as colours, for print in grey
+    for axis, chosen, mark in ((truth, label == 1, "+"), (error, (label == 1) & ~called, "+"), (error, (label == 0) & called, "x")):
+        axis.scatter(x[chosen], y[chosen], marker=mark, color="white", s=18, linewidths=1)
     truth.set_ylabel("row of patches")
     for axis, names in ((truth, dict(zip(CLASSES, COLOURS, strict=True))), (error, kinds)):
         handles = [Patch(facecolor=colour, edgecolor=INK, linewidth=0.5, label=name) for name, colour in names.items()]
