@@ -86,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
     command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for predictions, metrics, figures and report")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
+    command = _command(commands, "card", _card, "write the model card, the data card and the report of a run")
+    command.add_argument("run", metavar="RUN", type=Path, help="the run's folder, such as runs/quick")
     command = _command(commands, "app", _app, "classify patches in the browser")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -270,6 +272,16 @@ def _app(options: argparse.Namespace) -> None:
     from bhi_utils import app
 
     app.launch(predictor, host=options.host, port=options.port, block=True)
+
+
+def _card(options: argparse.Namespace) -> None:
+    if not (options.run / "artifacts").is_dir():
+        raise InputError(f"{shown(options.run)} is not the folder of a run: pass one that holds artifacts, such as runs/quick.")
+    from bhi_utils import cards, report
+
+    run = Run(options.run)
+    written = [*cards.write(run), report.write(run)]
+    print(f"Wrote {', '.join(path.name for path in written)} to {shown(options.run)}.")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

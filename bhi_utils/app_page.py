@@ -82,7 +82,7 @@ def verdict(bundle: dict[str, Any], details: dict[str, Any] | None) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in details["notes"])
     return f"""<div class="answer" role="status">
 <div class="head"><span class="class" style="background:{colour}">{label}</span>
-<span>probability of {CLASSES[1]} <span class="number">{number(probability)}</span></span></div>
+<span>calibrated probability of {CLASSES[1]} <span class="number">{number(probability)}</span></span></div>
 <div class="bar" role="img" aria-label="Probability {number(probability)}, threshold {number(threshold)}">
 <span style="width:{100 * probability:.1f}%;background:{colour}"></span><i style="left:{100 * threshold:.1f}%"></i>
 <em style="left:clamp(3.6rem, {100 * threshold:.1f}%, 100% - 3.6rem)">threshold {number(threshold)}</em></div>

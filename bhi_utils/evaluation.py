@@ -21,6 +21,7 @@ from bhi_utils.archive import Pack
 from bhi_utils.metrics import RESAMPLES, TITLES
 from bhi_utils.paths import InputError, shown
 from bhi_utils.predictor import Predictor
+from bhi_utils.report import CSS
 
 #: The part that the evaluated cases are, in the forms that know parts.
 PART = "test"
@@ -31,10 +32,6 @@ _CAPTIONS = {
     "calibration.png": "Share of IDC+ among patches of similar probability, before and after the bundle's calibration. On the diagonal, a "
     "probability means what it says.",
 }
-_CSS = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
-table { border-collapse: collapse } td, th { padding: .2rem .9rem .2rem 0; text-align: left; border-bottom: 1px solid #ddd }
-td + td { font-variant-numeric: tabular-nums } figure { margin: 2rem 0 } img { max-width: 100% } figcaption { color: #555 }
-.note { background: #fff3cd; color: #4d3800; padding: .5rem 1rem }"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +181,7 @@ def _page(done: Evaluation) -> str:
     drawn = " The patches are synthetic, so nothing here says anything about real tissue." if facts["synthetic"] else ""
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Evaluation of {escape(name)}</title>
-<style>{_CSS}</style></head><body>
+<style>{CSS}</style></head><body>
 <h1>Evaluation of {escape(name)}</h1>
 <p class="note"><strong>Research use only, not a medical device.</strong>{drawn}</p>
 <p>Model {escape(name)}{escape(start)}, SHA-256 {escape(str(bundle["sha256"])[:12])}…<br>Data: {escape(done.data())} from

@@ -8,31 +8,48 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
 from bhi_utils import metrics, paths
 from bhi_utils.archive import Pack
 from bhi_utils.paths import Run
 from bhi_utils.plots_metrics import MODEL_NAMES, TITLES
 from bhi_utils.predictor import Predictor, find_bundle
+from bhi_utils.tables import CALIBRATED
+
+#: Models whose difference is reported, first minus second.
+PAIRS = (("efficientnetb0", "cnn"), ("efficientnetb0", "logistic_regression"))
 
 
-def measure(run: Run, predictions: pd.DataFrame, thresholds: Mapping[str, float], *, resamples: int, seed: int) -> dict[str, Any]:
+def measure(run: Run, predictions: pd.DataFrame, cuts: Mapping[str, float], *, resamples: int, seed: int) -> dict[str, Any]:
     """Every metric of every model on every part, with intervals by case; written as ``metrics.json`` and into the bundles.
+
+    Metrics below ``models`` are of probabilities as the network gives them; `CALIBRATED` ones are repeated below ``calibrated`` for the
+    calibrated probabilities, and ``differences`` sets the models side by side on test cases, each at its own threshold.
 
     Args:
         run: the run.
         predictions: content of ``predictions.csv.gz``.
-        thresholds: model to its threshold.
+        cuts: model to its threshold.
         resamples: how often the cases are drawn.
         seed: seed of the draws.
 
     Returns:
-        ``{"data": …, "models": {model: {part: {metric: {"value", "low", "high"}}}}}``.
+        ``{"data": …, "models": {model: {part: {metric: {"value", "low", "high"}}}}, "calibrated": …, "differences": {"a − b": …}}``.
     """
-    result: dict[str, Any] = {"data": run.read_json("dataset.json"), "resamples": resamples, "models": {}}
+    result: dict[str, Any] = {"data": run.read_json("dataset.json"), "resamples": resamples, "models": {}, "calibrated": {}}
+    draws = {"resamples": resamples, "seed": seed}
     for (name, part), frame in predictions.groupby(["model", "split"], sort=False):
-        measured = metrics.evaluate(frame, threshold=thresholds[name], resamples=resamples, seed=seed)
+        measured = metrics.evaluate(frame, threshold=cuts[name], **draws)
         result["models"].setdefault(name, {})[part] = measured
+        after = metrics.evaluate(_calibrated(frame), threshold=0.5, **draws)
+        result["calibrated"].setdefault(name, {})[part] = {metric: after[metric] for metric in CALIBRATED}
+    test = {name: frame for name, frame in predictions[predictions["split"] == "test"].groupby("model", sort=False)}
+    result["differences"] = {
+        f"{first} − {second}": metrics.difference(test[first], test[second], threshold=(cuts[first], cuts[second]), **draws)
+        for first, second in PAIRS
+        if first in test and second in test
+    }
     run.write_json("metrics.json", result)
     for name, measured in result["models"].items():
         bundle = run.models / f"{name}.bundle.json"
@@ -49,6 +66,12 @@ def table(result: Mapping[str, Any], trained: Mapping[str, Any], paper: Mapping[
         rows[MODEL_NAMES[name]] = {"start": trained["models"][name]["initialisation"], **cells}
     rows["the paper"] = {"start": "imagenet", **{title: f"{paper[metric]:.4f}" for metric, title in TITLES.items()}}
     return pd.DataFrame(rows).T
+
+
+def _calibrated(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with calibrated probabilities, and their logits, in place of the network's own."""
+    probability = frame["probability_calibrated"].clip(1e-12, 1 - 1e-12)
+    return frame.assign(probability=probability, logit=logit(probability))
 
 
 def choose(predictions: pd.DataFrame, *, threshold: float, each: int, seed: int) -> pd.DataFrame:

@@ -82,19 +82,24 @@ def study_note(facts: Mapping[str, Any]) -> str:
     return f"{kind}, {facts['cases']:,} cases, {facts['patches']:,} patches"
 
 
-def save_figure(run: Run, figure: Figure, name: str, *, data: str = "") -> None:
-    """Save ``figure`` as ``<run>/figures/<name>.png`` with the data's origin at its foot, and show it once in the notebook.
+def save_figure(run: Run, figure: Figure, name: str, *, data: str = "", shown: bool = True) -> None:
+    """Save ``figure`` as ``<run>/figures/<name>.png`` and ``.pdf`` with the data's origin at its foot, and show it once in the notebook.
 
     Args:
         run: the run.
         figure: a figure that has not been shown; ``plots`` returns such figures.
         name: file name without suffix, ``<notebook number>_<content>``.
         data: where the data came from, in the words of a study; a notebook of the walk reads it from its run.
+        shown: whether the notebook shows it; the report does in any case.
     """
     # below the figure proper: the tight bounding box makes room, so the note never covers an axis label
     figure.text(1.0, -0.01, f"Data: {data or source_note(run)}", ha="right", va="top", fontsize=8, color="0.35")
     with write_atomic(run.figures / f"{name}.png") as temporary:
         temporary.write_bytes(_png(figure, dpi=FILE_DPI))
+    with write_atomic(run.figures / f"{name}.pdf") as temporary:  # vectors, for print
+        figure.savefig(temporary, bbox_inches="tight", pad_inches=0.12, dpi=FILE_DPI, metadata={"CreationDate": None, "Producer": None})
+    if not shown:
+        return
     small, kind = _compact(_png(figure, dpi=SHOWN_DPI))
     display(ShownImage(data=small, format=kind, alt=name.replace("_", " ")))
 

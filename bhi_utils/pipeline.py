@@ -141,7 +141,12 @@ def run(
     if not resume:
         _forget(opened, steps)
     _execute(opened, record, steps, done)
-    print(summary(opened, fresh=record.wrote("artifacts/metrics.json", [step.name for step in steps])), end="")
+    fresh = record.wrote("artifacts/metrics.json", [step.name for step in steps])
+    print(summary(opened, fresh=fresh), end="")
+    if fresh:
+        from bhi_utils import report  # with matplotlib, which a dry run does without
+
+        print(f"Report: {shown(report.write(opened))}")
     return opened
 
 

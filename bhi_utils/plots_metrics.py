@@ -93,8 +93,10 @@ def metrics_beside_paper(models: Mapping[str, Mapping[str, Mapping]], paper: Map
 
 
 @style()
-def roc_and_precision_recall(predictions: pd.DataFrame, thresholds: Mapping[str, float]) -> Figure:
-    """ROC and precision–recall curve of each model on one part; a dot marks the threshold in use."""
+def roc_and_precision_recall(
+    predictions: pd.DataFrame, thresholds: Mapping[str, float], paper: Mapping[str, float] | None = None
+) -> Figure:
+    """ROC and precision–recall curve of each model on one part; a dot marks the threshold in use, a diamond the paper's own point."""
     figure = Figure(figsize=(9.2, 4.3))
     left, right = figure.subplots(1, 2)
     for name, frame in predictions.groupby("model", sort=False):
@@ -110,6 +112,9 @@ def roc_and_precision_recall(predictions: pd.DataFrame, thresholds: Mapping[str,
         right.plot(tp / (tp + fn), tp / max(tp + fp, 1), **dot)
     left.plot([0, 1], [0, 1], color="0.45", linewidth=1.2, linestyle=(0, (1, 2)), label="chance")
     right.axhline(predictions["label"].mean(), color="0.45", linewidth=1.2, linestyle=(0, (1, 2)))
+    if paper is not None:
+        right.plot(paper["recall"], paper["precision"], **PAPER)
+        right.legend(loc="lower center")
     left.set(title="ROC curve", xlabel="1 − specificity (IDC− patches called IDC+)", ylabel="recall (IDC+ patches found)")
     right.set(title="Precision–recall curve", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     left.legend(loc="lower right")
@@ -120,7 +125,10 @@ def roc_and_precision_recall(predictions: pd.DataFrame, thresholds: Mapping[str,
 
 @style()
 def threshold_curves(predictions: pd.DataFrame, thresholds: Mapping[str, float], paper: Mapping[str, float]) -> Figure:
-    """Recall and precision at every threshold, a panel a model; the threshold in use as a line, the paper's two values as level marks."""
+    """Recall and precision at every threshold, a panel a model; the threshold in use as a line.
+
+    The paper's two values stand as triangles at the right edge; a diamond marks where the model reaches the paper's recall.
+    """
     names = list(predictions["model"].unique())
     figure = Figure(figsize=(4.6 * len(names), 3.6))
     for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
@@ -129,11 +137,14 @@ def threshold_curves(predictions: pd.DataFrame, thresholds: Mapping[str, float],
         axis.plot(curve["threshold"], curve["recall"], color=COLOURS[1], label="recall")
         axis.plot(curve["threshold"], curve["precision"], color=COLOURS[0], linestyle="--", label="precision")
         axis.axvline(thresholds[name], color=INK, linewidth=1.2, label=f"threshold in use, {thresholds[name]:.3f}")
+        reached = curve[curve["recall"] >= paper["recall"]].iloc[-1]
+        text = f"the paper's recall reached: precision {reached['precision']:.3f}"
+        axis.plot(reached["threshold"], reached["precision"], **PAPER | {"label": text})
         axis.plot(1.0, paper["recall"], "<", color=COLOURS[1], clip_on=False, label="recall of the paper")
         axis.plot(1.0, paper["precision"], "<", color=COLOURS[0], clip_on=False, label="precision of the paper")
         axis.set(title=MODEL_NAMES[name], xlabel="threshold on the probability", xlim=(0, 1), ylim=(0, 1.02))
         axis.grid()
-        axis.legend(loc="lower center", fontsize=8)
+        axis.legend(loc="lower center", fontsize=8, frameon=True, edgecolor="none")
     figure.axes[0].set_ylabel("recall, precision")
     return figure
 
@@ -167,7 +178,7 @@ def calibration_curves(predictions: pd.DataFrame) -> Figure:
         frame = predictions[predictions["model"] == name]
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         for column, colour, line, label in (
-            ("probability", "0.5", "--", "as the network gives it"),
+            ("probability", "0.5", "--", "not calibrated"),
             ("probability_calibrated", MODEL_COLOURS[name], "-", "calibrated on validation cases"),
         ):
             table = metrics.reliability(frame["label"], frame[column].to_numpy())
@@ -198,7 +209,7 @@ def model_output(patches: np.ndarray, maps: np.ndarray, frame: pd.DataFrame) -> 
         axes[0, column].imshow(patch)
         axes[0, column].set_title(
             f"truth {CLASSES[int(row['label'])]}\nsays {CLASSES[int(row['predicted_label'])]} {'✓' if right else '✗'}\n"
-            f"p = {row['probability_calibrated']:.2f}",
+            f"calibrated p = {row['probability_calibrated']:.2f}",
             fontsize=8,
             loc="center",
         )

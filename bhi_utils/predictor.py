@@ -48,7 +48,7 @@ def save_bundle(
         "model": path.name,
         "sha256": bundles.sha256(path),
         "threshold": float(threshold),
-        "calibration": {"method": "platt", "slope": calibration.slope, "intercept": calibration.intercept},
+        "calibration": calibration.to_json(),
         **card,
         **({} if seen is None else {"seen": seen.write(path.parent, model.name)}),
     }
@@ -72,7 +72,7 @@ class Predictor:
         self.bundle = bundle
         self.seen = seen or Seen()
         self.threshold = float(bundle["threshold"])
-        self.calibration = Calibration(bundle["calibration"]["slope"], bundle["calibration"]["intercept"])
+        self.calibration = Calibration.from_json(bundle["calibration"])
         self.threshold_calibrated = self.calibration.move(self.threshold)
         self._model = keras.Model(model.input, [logit.output, model.get_layer("pool").input])
         self._kernel, self._bias = (np.asarray(value) for value in logit.get_weights())

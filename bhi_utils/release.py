@@ -83,7 +83,7 @@ def save(
 
 def card(bundle: Mapping[str, Any]) -> str:
     """The model card of a packaged bundle as Markdown; every number in it is the bundle's."""
-    data, slope = bundle["data"], bundle["calibration"]
+    data, (method, numbers) = bundle["data"], Calibration.from_json(bundle["calibration"]).describe().split(": ")
     kind = "synthetic phantom" if data["synthetic"] else "real"
     found = bundle["metrics"]["out_of_fold"]
     rows = [f"| {title} | {cell(found[name])} |" for name, title in TITLES.items() if name in found]
@@ -114,8 +114,8 @@ measured on them. In brackets: 95 % intervals over resampled cases.
 | --- | --- |
 {chr(10).join(rows)}
 
-Threshold on the probability: {bundle["threshold"]:.4f}, the {bundle["threshold_rule"]}. Calibration (Platt): slope {slope["slope"]:.4f},
-intercept {slope["intercept"]:.4f}. AUC, average precision, loss, Brier score and calibration error
+Threshold on the probability: {bundle["threshold"]:.4f}, the {bundle["threshold_rule"]}. Calibration ({method}):
+{numbers}. AUC, average precision, loss, Brier score and calibration error
 are of calibrated probabilities, each fold's from its own validation cases; so is the threshold behind recall and its companions.
 
 ## Limits

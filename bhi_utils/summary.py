@@ -101,6 +101,7 @@ def keep(run: Run, path: Path, *, command: str) -> Path:
             "training": trained["models"],
             "resamples": measured["resamples"],
             "models": measured["models"],
+            **{name: measured[name] for name in ("calibrated", "differences") if name in measured},
         },
     )
 
@@ -121,6 +122,12 @@ def results_table(result: Mapping[str, Any]) -> str:
         f"{data['patches']:,} real patches of {data['cases']} cases, about 5 % of each case; tested on {split['test']['patches']:,} "
         f"patches of {split['test']['cases']} cases that no model saw in training. In brackets: 95 % intervals from "
         f"{result['resamples']:,} resamples of cases. The threshold was fixed beforehand on {split['val']['cases']} validation cases, "
-        f"for a recall of at least {result['parameters']['TARGET_RECALL']}."
+        f"{_rule(result['parameters'])}."
     )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + note
+
+
+def _rule(parameters: Mapping[str, Any]) -> str:
+    """How the threshold was chosen, from a run's parameters; early runs knew the target recall only."""
+    rule = parameters.get("THRESHOLD_RULE") or f"recall {parameters['TARGET_RECALL']}"
+    return f"for a recall of at least {rule.split()[1]}" if rule.startswith("recall ") else f"by the rule {rule}"

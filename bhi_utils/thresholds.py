@@ -1,29 +1,97 @@
-"""From which probability on a patch is called IDC+: rules that choose the threshold on validation cases.
+"""From which probability on a patch is called IDC+: named rules that choose the threshold on validation cases.
 
-Used by training and the studies.
+Used by training, notebook 06 and the studies. A rule is a name and a number, such as ``recall 0.93``; see `RULES`.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
 from bhi_utils.paths import InputError
 from bhi_utils.weighted import check
 
+#: Rule to what follows "the threshold with" or "at"; ``{}`` stands for its number.
+RULES = {
+    "recall": "highest threshold with recall >= {} on {where}",
+    "f1": "threshold with the best F1 of IDC+ on {where}",
+    "youden": "threshold with the highest recall + specificity (Youden) on {where}",
+    "cost": "threshold with the lowest cost on {where}, a missed IDC+ costing {} times a false alarm",
+    "fixed": "fixed threshold {}",
+}
+#: Rules that need a number, and the range that it must lie in.
+_NUMBERS = {"recall": (0.0, 1.0), "cost": (0.0, np.inf), "fixed": (0.0, 1.0)}
 
-def threshold_for_recall(labels: np.ndarray, probability: np.ndarray, *, recall: float) -> float:
-    """The highest threshold at which at least ``recall`` of the positive patches have ``probability >= threshold``.
 
-    It lies half-way down to the next lower probability, so that rounding on another processor does not change an answer.
+def parse(rule: str) -> tuple[str, float | None]:
+    """A rule's name and number.
+
+    Args:
+        rule: ``recall R`` (0 < R ≤ 1), ``f1``, ``youden``, ``cost C`` (a missed IDC+ costs C > 0 times a false alarm) or ``fixed T``
+            (0 < T ≤ 1).
+
+    Raises:
+        InputError: it is none of these.
+    """
+    name, *rest = str(rule).lower().split()[:3] or [""]
+    known = "recall 0.93, f1, youden, cost 5 or fixed 0.5"
+    if name not in RULES or len(rest) != (name in _NUMBERS):
+        raise InputError(f"There is no threshold rule {rule!r}: choose one such as {known}.")
+    if not rest:
+        return name, None
+    try:
+        number = float(rest[0])
+    except ValueError:
+        number = np.nan
+    low, high = _NUMBERS[name]
+    if not low < number <= high or not np.isfinite(number):
+        upper = f" and at most {high:g}" if np.isfinite(high) else ""
+        raise InputError(f"The threshold rule {rule!r} is impossible: its number must be above {low:g}{upper}; choose one such as {known}.")
+    return name, number
+
+
+def sentence(rule: str, where: str = "validation cases") -> str:
+    """The rule in words that follow "the": ``highest threshold with recall >= 0.93 on validation cases``."""
+    name, number = parse(rule)
+    return RULES[name].replace("{where}", where).replace("{}", f"{number:g}" if number is not None else "")
+
+
+def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str) -> float:
+    """The threshold that a rule gives on validation cases; a patch is called IDC+ at ``probability >= threshold``.
+
+    Except for ``fixed``, it lies half-way down to the next lower probability, so that rounding on another processor does not change an
+    answer. Among equally good thresholds, ``recall`` takes the highest by definition and the others the lowest, which finds most.
 
     Args:
         labels: int array (n,), 0 or 1, of validation cases.
         probability: float array (n,) in [0, 1].
-        recall: wanted recall in (0, 1].
+        rule: see `parse`.
+
+    Raises:
+        InputError: the rule is not known, or the labels are of one class.
     """
-    if not 0 < recall <= 1:
-        raise InputError(f"A target recall of {recall} is impossible: choose a value above 0 and at most 1, such as 0.93.")
+    name, number = parse(rule)
+    if name == "fixed":
+        return float(number)
     check(labels, probability)
-    probability = np.asarray(probability, dtype=np.float64)
-    positive = np.sort(probability[np.asarray(labels) == 1])[::-1]
-    lowest_found = positive[int(np.ceil(recall * len(positive) - 1e-9)) - 1]
-    below = probability[probability < lowest_found]
-    return float((lowest_found + below.max()) / 2 if len(below) else lowest_found)
+    labels, probability = np.asarray(labels).astype(bool), np.asarray(probability, dtype=np.float64)
+    order = np.argsort(-probability, kind="stable")
+    last = np.flatnonzero(np.r_[np.diff(probability[order]) != 0, True])
+    tp, fp = np.cumsum(labels[order])[last], np.cumsum(~labels[order])[last]
+    positive, negative = labels.sum(), (~labels).sum()
+    worth: dict[str, Callable[[], np.ndarray]] = {
+        # whole numbers decide, so that 93 of 100 are 93 %
+        "recall": lambda: tp >= np.ceil(number * positive - 1e-9),
+        "f1": lambda: 2 * tp / (tp + fp + positive),
+        "youden": lambda: tp / positive - fp / negative,
+        "cost": lambda: -(number * (positive - tp) + fp),
+    }
+    value = worth[name]().astype(np.float64)
+    best = np.flatnonzero(value >= value.max() - 1e-12 * max(1.0, abs(value.max())))
+    chosen = last[best[0] if name == "recall" else best[-1]]
+    found = probability[order]
+    return float((found[chosen] + found[chosen + 1]) / 2 if chosen + 1 < len(found) else found[chosen])
+
+
+def threshold_for_recall(labels: np.ndarray, probability: np.ndarray, *, recall: float) -> float:
+    """The highest threshold at which at least ``recall`` of the positive patches are called IDC+: the rule ``recall`` of `choose`."""
+    return choose(labels, probability, rule=f"recall {recall!r}")

@@ -20,8 +20,9 @@ import pandas as pd
 from scipy.special import expit
 from tqdm import tqdm
 
-from bhi_utils import checkpoint, folds, metrics, models, predictor, resident, seen
+from bhi_utils import checkpoint, folds, metrics, models, predictor, resident, seen, thresholds
 from bhi_utils.archive import Pack
+from bhi_utils.calibration import choose as choose_calibration
 from bhi_utils.cut import Cut
 from bhi_utils.devices import answers, on_devices
 from bhi_utils.paths import Run
@@ -149,7 +150,7 @@ def frozen_probe(trained: Trained, labels: dict[str, np.ndarray]) -> dict[str, n
 
 
 @explained_memory()
-def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *, recall: float, card: dict[str, Any]) -> dict[str, Any]:
+def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *, rule: str, card: dict[str, Any]) -> dict[str, Any]:
     """Predict, choose threshold and calibration on validation cases, and write models, bundles and predictions.
 
     Args:
@@ -157,7 +158,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
         pack: the data set.
         table: the split.
         trained: the trained networks; the first with cached features also gives the frozen probe.
-        recall: the recall that the threshold must reach on validation cases.
+        rule: how the threshold is chosen on validation cases, see ``thresholds.parse``.
         card: what every bundle records besides: data, parameters.
 
     Returns:
@@ -169,14 +170,15 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
     for one in trained:
         scored = _score(pack, table, one.model.name, _logits(one.model, pack, table))
         valid = scored[scored["split"] == "val"]
-        calibration = metrics.fit_calibration(valid["label"], valid["logit"])
-        threshold = metrics.threshold_for_recall(valid["label"], valid["probability"], recall=recall)
+        calibration, tried = choose_calibration(valid["label"], valid["logit"], valid["case"])
+        threshold = thresholds.choose(valid["label"], valid["probability"], rule=rule)
         scored["probability_calibrated"] = calibration.apply(scored["logit"])
         validation = metrics.evaluate(valid, threshold=threshold, resamples=0)
         about = {
             **card,
             "initialisation": one.initialisation,
-            "threshold_rule": f"highest threshold with recall >= {recall} on validation cases",
+            "threshold_rule": thresholds.sentence(rule),
+            "calibration_tried": tried,
             "metrics": {"val": validation},
             "train_cases": used["train"],
             "validation_cases": used["val"],
@@ -187,6 +189,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
             "validation_auc": validation["auc"]["value"],
             "initialisation": one.initialisation,
             "threshold": threshold,
+            "calibration": calibration.describe(),
             "epochs": len(one.history),
             "seconds": round(one.seconds, 1),
             "history": one.history.to_dict("records"),
@@ -194,26 +197,26 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
         frames.append(scored)
     for one in trained:
         if one.cut is not None:
-            frames.append(_probe_frame(one, pack, table, recall, entries))
+            frames.append(_probe_frame(one, pack, table, rule, entries))
     run.write_csv("predictions.csv.gz", pd.concat(frames, ignore_index=True))
     better = max((one.model.name for one in trained), key=lambda name: entries[name]["validation_auc"])
-    training = {"better": better, "target_recall": recall, "models": entries}
+    training = {"better": better, "threshold_rule": rule, "models": entries}
     run.write_json("training.json", training)
     checkpoint.clear(run.checkpoints)
     return training
 
 
-def _probe_frame(one: Trained, pack: Pack, table: pd.DataFrame, recall: float, entries: dict[str, Any]) -> pd.DataFrame:
+def _probe_frame(one: Trained, pack: Pack, table: pd.DataFrame, rule: str, entries: dict[str, Any]) -> pd.DataFrame:
     labels = pack.manifest["label"].to_numpy()
     logits = frozen_probe(one, {"train": labels[indices(pack.manifest, table, "train")]})
     frame = _score(pack, table, "logistic_regression", logits)
     valid = frame[frame["split"] == "val"]
-    calibration = metrics.fit_calibration(valid["label"], valid["logit"])
+    calibration, _ = choose_calibration(valid["label"], valid["logit"], valid["case"])
     frame["probability_calibrated"] = calibration.apply(frame["logit"])
     entries["logistic_regression"] = {
         "validation_auc": metrics.evaluate(valid, threshold=0.5, resamples=0)["auc"]["value"],
         "initialisation": f"{one.initialisation}, frozen",
-        "threshold": metrics.threshold_for_recall(valid["label"], valid["probability"], recall=recall),
+        "threshold": thresholds.choose(valid["label"], valid["probability"], rule=rule),
     }
     return frame
 

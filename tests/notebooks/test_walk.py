@@ -65,6 +65,8 @@ def test_a_person_can_follow_it_and_gets_a_table_beside_the_paper(walk):
     assert "Preflight" in said and "SYNTHETIC" in said and "Figures: " in said
     assert re.search(r"cnn \(.*scratch.*\).*efficientnetb0 \(.*packaged.*\).*paper", said)
     assert re.search(r"^AUC .*0\.9558$", said, flags=re.MULTILINE)
+    page = (walk[0] / "report.html").read_text(encoding="utf-8")
+    assert said.splitlines()[-1].startswith("Report: ") and page.count("data:image/png") == len(list((walk[0] / "figures").glob("*.png")))
     assert "absl" not in walk[1].stderr and walk[1].stderr.count("\n") < 200
 
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from bhi_utils import evidence, metrics, plots_metrics, summary
+from bhi_utils import evidence, metrics, plots_metrics, summary, tables
 from bhi_utils.paths import Run
+from bhi_utils.thresholds import choose as choose_threshold
 
 PAPER = summary.paper()
 
@@ -43,10 +44,28 @@ def test_metrics_are_written_in_the_agreed_form_and_into_the_bundles(tmp_path, p
         assert set(value) == {"value", "low", "high"}, name
     assert set(metrics.NAMES) | {"threshold"} == set(result["models"]["cnn"]["test"])
     assert run.read_json("models/cnn.bundle.json") == {"threshold": 0.4, "metrics": result["models"]["cnn"]}
+    # halved logits are too timid by a factor of two: the slope says so
+    before, after = (result[kind]["cnn"]["test"]["calibration_slope"]["value"] for kind in ("models", "calibrated"))
+    assert after == pytest.approx(2 * before, rel=1e-6) and set(result["calibrated"]["cnn"]["test"]) == set(tables.CALIBRATED)
+    assert list(result["differences"]) == ["efficientnetb0 − cnn", "efficientnetb0 − logistic_regression"]
+    gap = result["differences"]["efficientnetb0 − cnn"]["recall"]["value"]
+    assert gap == pytest.approx(np.subtract(*(result["models"][name]["test"]["recall"]["value"] for name in ("efficientnetb0", "cnn"))))
+    shown = tables.differences(result, ["auc", "f1"])
+    assert shown.loc["EfficientNetB0 − custom CNN", "AUC"] == metrics.cell(result["differences"]["efficientnetb0 − cnn"]["auc"], sign=True)
     trained = {"models": {name: {"initialisation": "scratch"} for name in thresholds}}
     table = evidence.table(result, trained, PAPER, part="test")
     assert table.loc["the paper", "AUC"] == f"{PAPER['auc']:.4f}"
     assert table.loc["custom CNN", "AUC"].startswith(f"{result['models']['cnn']['test']['auc']['value']:.3f} (")
+
+
+def test_rules_are_chosen_on_validation_cases_and_measured_on_test_cases(predictions):
+    one = predictions[predictions["model"] == "cnn"]
+    table = tables.rules(one)
+    val, test = (one[one["split"] == part] for part in ("val", "test"))
+    assert list(table.index) == list(tables.RULES)
+    for rule, row in table.iterrows():
+        assert row["threshold"] == choose_threshold(val["label"], val["probability"], rule=rule)
+        assert row["recall"] == pytest.approx((test["probability"][test["label"] == 1] >= row["threshold"]).mean())
 
 
 def test_patches_shown_cover_every_kind_of_answer_and_are_drawn_by_seed(predictions, thresholds):

@@ -113,28 +113,6 @@ def test_intervals_by_case_are_wider_than_by_patch():
     assert by_case["high"] - by_case["low"] > 1.3 * (by_patch["high"] - by_patch["low"])
 
 
-@pytest.mark.parametrize("recall", [0.5, 0.93, 1.0])
-def test_threshold_reaches_the_recall_and_no_higher_one_does(recall):
-    frame = scored()
-    threshold = metrics.threshold_for_recall(frame.label, frame.probability, recall=recall)
-    positive = frame.probability[frame.label == 1]
-    assert (positive >= threshold).mean() >= recall
-    lowest_found = positive[positive >= threshold].min()
-    assert (positive > lowest_found).mean() < recall
-    assert not frame.probability.between(threshold, lowest_found, inclusive="left").any()
-
-
-def test_calibration_recovers_a_known_distortion_and_moves_the_threshold_with_it():
-    generator = np.random.default_rng(1)
-    true_logit = generator.normal(-1, 1.5, 40_000)
-    label = (generator.random(true_logit.size) < expit(true_logit)).astype(int)
-    distorted = 2 * true_logit + 1.5
-    fit = metrics.fit_calibration(label, distorted)
-    assert (fit.slope, fit.intercept) == pytest.approx((0.5, -0.75), abs=0.03)
-    decided = expit(distorted) >= 0.7
-    np.testing.assert_array_equal(fit.apply(distorted) >= fit.move(0.7), decided)
-
-
 def test_differences_are_paired_and_each_model_keeps_its_threshold():
     first = scored()
     second = first.assign(logit=first.logit - 1, probability=expit(first.logit - 1))
@@ -212,9 +190,3 @@ def test_cells_read_well():
     assert metrics.cell({"value": -0.2, "low": -0.3, "high": 0.1}) == "-0.200 (-0.300 to 0.100)"
     assert metrics.cell({"value": 0.01, "low": -0.02, "high": 0.04}, sign=True) == "+0.010 (-0.020 to +0.040)"
     assert metrics.cell({"value": 0.5, "low": None, "high": None}) == "0.500" and metrics.cell(None) == "–"
-
-
-def test_a_model_without_skill_cannot_be_calibrated():
-    frame = scored()
-    with pytest.raises(InputError, match="no better than chance"):
-        metrics.fit_calibration(frame.label, -frame.logit)

@@ -80,7 +80,8 @@ def test_a_figure_is_saved_whole_and_shown_small(run, tissue, capsys):
     assert notebook.save_figure(run, figure(tissue), "01_grid") is None
     content = (run.figures / "01_grid.png").read_bytes()
     saved = Image.open(io.BytesIO(content))
-    assert saved.format == "PNG" and saved.width > 1000 and [path.name for path in run.figures.iterdir()] == ["01_grid.png"]
+    assert saved.format == "PNG" and saved.width > 1000 and {path.name for path in run.figures.iterdir()} == {"01_grid.png", "01_grid.pdf"}
+    assert (run.figures / "01_grid.pdf").read_bytes().startswith(b"%PDF"), "vectors for print"
     small, kind = notebook._compact(content)
     assert kind == ("jpeg" if tissue else "png") and Image.open(io.BytesIO(small)).size == saved.size
 
@@ -88,8 +89,8 @@ def test_a_figure_is_saved_whole_and_shown_small(run, tissue, capsys):
 def test_equal_figures_give_equal_files(run):
     files = []
     for name in ("01_a", "01_b"):
-        notebook.save_figure(run, figure(False), name)
-        files.append((run.figures / f"{name}.png").read_bytes())
+        notebook.save_figure(run, figure(False), name, shown=False)
+        files.append([(run.figures / f"{name}.{kind}").read_bytes() for kind in ("png", "pdf")])
     assert files[0] == files[1]
 
 

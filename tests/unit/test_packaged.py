@@ -187,7 +187,7 @@ class TestStart:
         table = splits.make(other.manifest)
         run = Run.open(tmp_path / "run")
         one = training.Trained(that_ranks(other), "packaged", pd.DataFrame({"phase": []}), 0.0)
-        training.finish(run, other, table, [one], recall=0.9, card={"data": {"synthetic": False}})
+        training.finish(run, other, table, [one], rule="recall 0.9", card={"data": {"synthetic": False}})
         bundle = run.read_json("models/cnn.bundle.json")
         assert bundle["seen"]["synthetic_cases"] == first_cases(pack, 6)
         used = table.loc[table["split"].isin(["train", "val"]), "case"]

@@ -22,10 +22,10 @@ FLOORS = {
     5: "__main__",
     4: "app pipeline",
     3: "notebook leakage training phases cut predictor kernels parameters preflight records summary app_page evidence prediction "
-    "bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release coverage "
+    "bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release coverage report cards failures "
     "recipes ablations paper_recipe studies arms",
     2: "models splits dealing plots plots_app plots_metrics plots_steps features samples loaders inspection comparison findings "
-    "seen folding folds devices plots_evidence",
+    "seen folding folds devices plots_evidence tables",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
     "quality balance checkpoint neighbours augment metrics bench pool cleaning download measures near_duplicates bundles backends "
     "weighted intervals calibration thresholds",

@@ -181,7 +181,7 @@ def test_finish_leaves_models_bundles_and_predictions_that_agree(cached, pack, t
     run = Run.open(tmp_path / "run")
     run.checkpoints.mkdir()
     (run.checkpoints / f"cnn.1{checkpoint.SUFFIX}").touch()
-    result = training.finish(run, pack, table, [cached[0]], recall=0.8, card={"data": {"synthetic": True}})
+    result = training.finish(run, pack, table, [cached[0]], rule="recall 0.8", card={"data": {"synthetic": True}})
     predictions = run.read_csv("predictions.csv.gz")
     assert list(predictions.columns) == "model split fold case x y label logit probability probability_calibrated".split()
     assert set(predictions["model"]) == {"efficientnetb0", "logistic_regression"}
