@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("files", metavar="FILE", nargs="+", type=Path, help="patches of 50×50 pixels: images, folders or zips")
     command.add_argument("--csv", metavar="OUT", type=Path, required=True, help="the table that is written")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
+    command = _command(commands, "map", _map, "draw a region's map of probabilities, and write its table")
+    command.add_argument("region", metavar="REGION", type=Path, help="an image of at most 10,000×10,000 pixels at the archive's scale")
+    command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for map.png and map.csv")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
+    command.add_argument("--threshold", type=float, metavar="P", help="calibrated probability from which a patch is IDC+ (the model's)")
     command = _command(commands, "evaluate", _evaluate, "measure a trained model on labelled cases that it has not seen")
     command.add_argument("source", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
     command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for predictions, metrics, figures and report")
@@ -262,6 +267,15 @@ def _predict(options: argparse.Namespace) -> None:
     for name, reason in outcome.rejected.head(10).itertuples(index=False):
         print(f"  rejected: {name}: {reason}")
     print(f"Wrote {shown(options.csv)}" + (f", and {len(outcome.rejected):,} rejected files to {shown(rejected)}." if rejected else "."))
+    print("Research use only: not a medical device.")
+
+
+def _map(options: argparse.Namespace) -> None:
+    backends.require()
+    from bhi_utils import mapping
+
+    mapping.check(options.region, options.out, options.threshold)
+    print(mapping.write(_predictor(options.model), options.region, options.out, threshold=options.threshold))
     print("Research use only: not a medical device.")
 
 

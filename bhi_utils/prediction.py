@@ -19,16 +19,17 @@ from tqdm import tqdm
 
 from bhi_utils import quality
 from bhi_utils.paths import InputError, exists, shown, write_csv
+from bhi_utils.plots import CLASSES
 from bhi_utils.predictor import Predictor
 from bhi_utils.sources import brief, plain
+from bhi_utils.words import say
 
 #: What counts as an image within a folder or zip; a file that is named itself is tried whatever its name says.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "threshold")
+#: The class stands twice: as the number 0 or 1, and as the word that people read.
+COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "label", "threshold")
 #: A member of a zip that is longer than this (bytes), unpacked, is no patch.
 LONGEST = 64 << 20
-_TOO_LONG = f"This file is longer than {LONGEST >> 20} MB, too long for a patch: send a patch of 50×50 pixels."
-_UNREADABLE = "This file cannot be read: check that it is whole, without a password, and that it may be opened."
 _BATCH = 256
 
 
@@ -64,7 +65,7 @@ def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool
         if seen.patch is None:
             rejected.append((name, seen.problem))
             continue
-        notes.update(seen.notes)
+        notes.update((*seen.doubts, *seen.notes))
         seen_before += int(predictor.seen.pixels(seen.patch[None])[0])
         waiting.append((name, seen.patch))
         if len(waiting) == _BATCH:
@@ -109,7 +110,8 @@ def write(outcome: Outcome, path: Path) -> Path | None:
 
 def _answered(predictor: Predictor, waiting: Sequence[tuple[str, np.ndarray]]) -> pd.DataFrame:
     names, patches = zip(*waiting, strict=True)
-    return predictor.predict(np.stack(patches)).assign(file=names)[list(COLUMNS)]
+    table = predictor.predict(np.stack(patches))
+    return table.assign(file=names, label=[CLASSES[label] for label in table["predicted_label"]])[list(COLUMNS)]
 
 
 def _places(given: Path) -> Iterator[tuple[Path, str | None]]:
@@ -159,9 +161,9 @@ def _member(archive: zipfile.ZipFile, name: str) -> quality.Quality:
         with archive.open(name) as stream:
             data = stream.read(LONGEST + 1)
     except Exception:  # a damaged or encrypted member raises whatever its bytes lead to
-        return quality.Quality(None, _UNREADABLE)
+        return quality.Quality(None, say("unreadable"))
     if len(data) > LONGEST:
-        return quality.Quality(None, _TOO_LONG)
+        return quality.Quality(None, say("too_long"))
     return quality.check_file(io.BytesIO(data))
 
 

@@ -24,11 +24,12 @@ FLOORS = {
     5: "__main__",
     4: "app pipeline",
     3: "notebook leakage training phases cut predictor kernels parameters preflight records summary app_page evidence prediction "
-    "bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release recipes",
-    2: "models splits dealing plots plots_app plots_metrics plots_steps features samples loaders inspection comparison findings "
-    "seen folding folds devices",
+    "bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release recipes regions mapping",
+    2: "models splits dealing plots plots_app plots_regions plots_metrics plots_steps features samples loaders inspection comparison "
+    "findings seen folding folds devices",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
-    "quality balance checkpoint neighbours augment metrics bench pool cleaning download measures near_duplicates bundles backends",
+    "quality images scope words balance checkpoint neighbours augment metrics bench pool cleaning download measures near_duplicates "
+    "bundles backends",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 #: Distribution of an imported name where the two differ.
