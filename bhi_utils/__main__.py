@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--like-archive", action="store_true", help="the archive's 279 cases with their true counts, 277,524 patches, twice"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
-    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, or training, beside other ways")
+    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, training, or the interface, beside other ways")
     command.add_argument("--of", choices=BENCHES, default="archive", help="what is measured (%(default)s)")
     command.add_argument("--data", metavar="SOURCE", default="phantom", help="a zip of patches, or phantom; for archive, one of its size")
     command.add_argument(
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--epochs", type=int, metavar="N", help="training: epochs of either recipe (15), 0 leaves the recipes out")
     command.add_argument("--blocks", type=int, metavar="N", help="training: blocks that either recipe fine-tunes (those of profile cpu)")
     command.add_argument("--dry-run", action="store_true", help="smote: print what its search will cost, and measure nothing")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help=f"app: {_MODEL}")
     command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
     command.add_argument("--out", default="runs/studies", metavar="DIR", help="the folder of the result, and for scratch (%(default)s)")
     _command(commands, "notebooks", _notebooks, "run the notebooks with their defaults and keep their clean outputs in notebooks/")
@@ -95,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     command.add_argument("--port", type=int, default=7860, help="port to listen on (%(default)s)")
+    command.add_argument("--data", metavar="SOURCE", help="the archive whose cases can be looked at (some synthetic ones)")
+    command.add_argument("--share", action="store_true", help="make it public through Gradio's servers")
     return parser
 
 
@@ -197,10 +200,12 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.sizes and options.of == "smote":
-        raise InputError(f"--sizes is for --of archive and training: leave it out, --of {options.of} measures all patches of --data.")
+    if options.sizes and options.of in ("smote", "app"):
+        raise InputError(f"--sizes is for --of archive and training: leave it out, --of {options.of} has sizes of its own.")
     if (options.weights or options.epochs is not None or options.blocks is not None) and options.of != "training":
         raise InputError(f"--weights, --epochs and --blocks are for --of training: leave them out, --of {options.of} trains nothing.")
+    if options.model and options.of != "app":
+        raise InputError(f"--model is for --of app: leave it out, --of {options.of} takes no trained model.")
     if options.dry_run and options.of != "smote":
         raise InputError(f"--dry-run is for --of smote: leave it out, --of {options.of} has no estimate.")
     BENCHES[options.of](options)
@@ -246,8 +251,19 @@ def _bench_training(options: argparse.Namespace) -> None:
     print(f"Wrote {bench_training.RESULTS} to {shown(run.artifacts)}.")
 
 
+def _bench_app(options: argparse.Namespace) -> None:
+    bundle = _bundle(options.model)
+    from bhi_utils import bench_app
+
+    run = Run.open(options.out)
+    result = bench_app.study(run, bundle)
+    for table in (bench_app.table, bench_app.goals):
+        print(table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
+    print(f"Wrote {bench_app.RESULTS} to {shown(run.artifacts)}.")
+
+
 #: What `bhi bench` can measure.
-BENCHES = {"archive": _bench_archive, "smote": _bench_smote, "training": _bench_training}
+BENCHES = {"archive": _bench_archive, "smote": _bench_smote, "training": _bench_training, "app": _bench_app}
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -280,10 +296,15 @@ def _map(options: argparse.Namespace) -> None:
 
 
 def _app(options: argparse.Namespace) -> None:
-    predictor = _predictor(options.model)
+    predictor, given = _predictor(options.model), {}
+    if options.data:
+        from bhi_utils import archive
+
+        pack = archive.pack(archive.find_source(options.data, cache=cache_dir()), cache_dir())
+        given["cases"] = lambda: pack
     from bhi_utils import app
 
-    app.launch(predictor, host=options.host, port=options.port, block=True)
+    app.launch(predictor, host=options.host, port=options.port, share=options.share, block=True, **given)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -92,6 +92,11 @@ class Predictor:
         seen = Seen.read(content, model.parent)
         return cls(keras.saving.load_model(model, compile=False, safe_mode=True), content, seen)
 
+    @property
+    def network(self) -> keras.Model:
+        """The network itself, which gives logits and the features that evidence maps are made of."""
+        return self._model
+
     def predict(self, patches: np.ndarray) -> pd.DataFrame:
         """Classify patches.
 
