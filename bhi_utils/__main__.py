@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--like-archive", action="store_true", help="the archive's 279 cases with their true counts, 277,524 patches, twice"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
-    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, or training, beside other ways")
+    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, training, or the interface, beside other ways")
     command.add_argument("--of", choices=BENCHES, default="archive", help="what is measured (%(default)s)")
     command.add_argument("--data", metavar="SOURCE", default="phantom", help="a zip of patches, or phantom; for archive, one of its size")
     command.add_argument(
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--epochs", type=int, metavar="N", help="training: epochs of either recipe (15), 0 leaves the recipes out")
     command.add_argument("--blocks", type=int, metavar="N", help="training: blocks that either recipe fine-tunes (those of profile cpu)")
     command.add_argument("--dry-run", action="store_true", help="smote: print what its search will cost, and measure nothing")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help=f"app: {_MODEL}")
     command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
     command.add_argument("--out", default="runs/studies", metavar="DIR", help="the folder of the result, and for scratch (%(default)s)")
     _command(commands, "notebooks", _notebooks, "run the notebooks with their defaults and keep their clean outputs in notebooks/")
@@ -82,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("files", metavar="FILE", nargs="+", type=Path, help="patches of 50×50 pixels: images, folders or zips")
     command.add_argument("--csv", metavar="OUT", type=Path, required=True, help="the table that is written")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
+    command = _command(commands, "map", _map, "draw a region's map of probabilities, and write its table")
+    command.add_argument("region", metavar="REGION", type=Path, help="an image of at most 10,000×10,000 pixels at the archive's scale")
+    command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for map.png and map.csv")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
+    command.add_argument("--threshold", type=float, metavar="P", help="calibrated probability from which a patch is IDC+ (the model's)")
     command = _command(commands, "evaluate", _evaluate, "measure a trained model on labelled cases that it has not seen")
     command.add_argument("source", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
     command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for predictions, metrics, figures and report")
@@ -92,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     command.add_argument("--port", type=int, default=7860, help="port to listen on (%(default)s)")
+    command.add_argument("--data", metavar="SOURCE", help="the archive whose cases can be looked at (some synthetic ones)")
+    command.add_argument("--share", action="store_true", help="make it public through Gradio's servers")
     return parser
 
 
@@ -194,10 +202,12 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.sizes and options.of == "smote":
-        raise InputError(f"--sizes is for --of archive and training: leave it out, --of {options.of} measures all patches of --data.")
+    if options.sizes and options.of in ("smote", "app"):
+        raise InputError(f"--sizes is for --of archive and training: leave it out, --of {options.of} has sizes of its own.")
     if (options.weights or options.epochs is not None or options.blocks is not None) and options.of != "training":
         raise InputError(f"--weights, --epochs and --blocks are for --of training: leave them out, --of {options.of} trains nothing.")
+    if options.model and options.of != "app":
+        raise InputError(f"--model is for --of app: leave it out, --of {options.of} takes no trained model.")
     if options.dry_run and options.of != "smote":
         raise InputError(f"--dry-run is for --of smote: leave it out, --of {options.of} has no estimate.")
     BENCHES[options.of](options)
@@ -243,8 +253,19 @@ def _bench_training(options: argparse.Namespace) -> None:
     print(f"Wrote {bench_training.RESULTS} to {shown(run.artifacts)}.")
 
 
+def _bench_app(options: argparse.Namespace) -> None:
+    bundle = _bundle(options.model)
+    from bhi_utils import bench_app
+
+    run = Run.open(options.out)
+    result = bench_app.study(run, bundle)
+    for table in (bench_app.table, bench_app.goals):
+        print(table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
+    print(f"Wrote {bench_app.RESULTS} to {shown(run.artifacts)}.")
+
+
 #: What `bhi bench` can measure.
-BENCHES = {"archive": _bench_archive, "smote": _bench_smote, "training": _bench_training}
+BENCHES = {"archive": _bench_archive, "smote": _bench_smote, "training": _bench_training, "app": _bench_app}
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -267,11 +288,25 @@ def _predict(options: argparse.Namespace) -> None:
     print("Research use only: not a medical device.")
 
 
+def _map(options: argparse.Namespace) -> None:
+    backends.require()
+    from bhi_utils import mapping
+
+    mapping.check(options.region, options.out, options.threshold)
+    print(mapping.write(_predictor(options.model), options.region, options.out, threshold=options.threshold))
+    print("Research use only: not a medical device.")
+
+
 def _app(options: argparse.Namespace) -> None:
-    predictor = _predictor(options.model)
+    predictor, given = _predictor(options.model), {}
+    if options.data:
+        from bhi_utils import archive
+
+        pack = archive.pack(archive.find_source(options.data, cache=cache_dir()), cache_dir())
+        given["cases"] = lambda: pack
     from bhi_utils import app
 
-    app.launch(predictor, host=options.host, port=options.port, block=True)
+    app.launch(predictor, host=options.host, port=options.port, share=options.share, block=True, **given)
 
 
 def _card(options: argparse.Namespace) -> None:

@@ -1,58 +1,41 @@
-"""The Gradio interface around a ``Predictor``: one patch in; class, calibrated probability and evidence map out.
+"""The Gradio interface around a ``Predictor``: one patch, a region, many files, a case of an archive, and the model's card.
 
-Used by ``bhi app`` and notebook 07. It listens on this machine only unless told otherwise, keeps no upload, and asks no other
-host for anything. ``answer`` is all that the page and its API say; ``app_page`` says it in HTML.
+Used by ``bhi app`` and notebook 07. It listens on this machine only unless told otherwise, keeps no upload after its answer, and asks no
+other host for anything. ``app_tabs`` holds the page and ``app_api`` the named endpoints, which say the same.
 """
 
+import atexit
 import itertools
+import os
+import signal
 import socket
 import sys
-import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
-from PIL import Image
+from starlette.middleware import Middleware
 
-from bhi_utils import app_page, phantom, plots_app, quality
-from bhi_utils.paths import InputError
-from bhi_utils.plots import CLASSES
+from bhi_utils import app_api, app_card, app_guard, app_page, app_store, app_tabs, app_words, archive, phantom, quality
+from bhi_utils.app_cases import Cases
+from bhi_utils.archive import Pack
+from bhi_utils.paths import InputError, cache_dir
 from bhi_utils.predictor import Predictor
 
 PORT = 7860
-#: How often uploads are looked through, and the age at which they go, in seconds; all go when the interface is closed.
-DELETE_CACHE = (120, 600)
-MAX_UPLOAD = "20mb"
-
-
-def answer(predictor: Predictor, path: str | Path) -> tuple[dict[str, Any], np.ndarray | None, np.ndarray | None]:
-    """What the interface answers for a file.
-
-    Args:
-        predictor: the model.
-        path: any file, whatever its name says.
-
-    Returns:
-        JSON-able details: ``problem`` (one sentence, empty when there is an answer), ``notes``, ``size`` and, without a
-        problem, ``label``, ``predicted_label``, ``logit``, ``probability``, ``probability_calibrated``, ``threshold``,
-        ``threshold_calibrated`` and ``evidence_limit`` (the logit of the map's full colours); the evidence map over the
-        patch, uint8 array (400, 400, 3); and the patch as the model reads it, enlarged alike. None for both with a problem.
-    """
-    checked = quality.check_file(Path(path))
-    details: dict[str, Any] = {"problem": checked.problem, "notes": list(checked.notes), "size": list(checked.size)}
-    if checked.patch is None:
-        return details, None, None
-    if predictor.seen.pixels(checked.patch[None])[0]:
-        details["notes"].insert(0, app_page.SEEN)
-    table, maps = predictor.predict_with_evidence(checked.patch[None])
-    row = table.iloc[0]
-    predicted = int(row["predicted_label"])
-    details |= {"label": CLASSES[predicted], "predicted_label": predicted}
-    details |= {name: float(row[name]) for name in ("logit", "probability", "probability_calibrated")}
-    details |= {"threshold": float(predictor.threshold), "threshold_calibrated": float(predictor.threshold_calibrated)}
-    details["evidence_limit"] = plots_app.limit(maps[0])
-    return details, plots_app.overlay(checked.patch, maps[0]), plots_app.enlarged(checked.patch)
+#: Whatever an answer has not deleted itself, such as an upload that nobody asked about: how often it is looked for, and the age at which it
+#: goes, in seconds; all goes when the interface is closed.
+DELETE_CACHE = (60, 300)
+#: A region of 10,000×10,000 pixels is 300 MB without compression.
+MAX_UPLOAD = "400mb"
+#: Requests that may wait, and windows whose state Gradio remembers: each takes some hundred kilobytes.
+WAITING, WINDOWS = 256, 128
+USER, PASSWORD = "BHI_USER", "BHI_PASSWORD"
 
 
 def synthetic_examples(pairs: int = 3, *, seed: int = 7) -> list[tuple[str, np.ndarray]]:
@@ -71,119 +54,164 @@ def synthetic_examples(pairs: int = 3, *, seed: int = 7) -> list[tuple[str, np.n
                 found.append((f"drawn_{index}_class{label}", fullest))
 
 
-def build(predictor: Predictor, examples: list[tuple[str, np.ndarray]] | None = None) -> gr.Blocks:
+def synthetic_cases() -> Pack:
+    """A few drawn cases, where no archive is given."""
+    source = archive.find_source("phantom", cache=cache_dir(), phantom={"cases": 6, "patches_per_case": 150})
+    return archive.pack(source, cache_dir(), progress=False)
+
+
+def build(predictor: Predictor, folder: Path, *, cases: Callable[[], Pack] = synthetic_cases) -> gr.Blocks:
     """The page, not yet served.
 
     Args:
         predictor: the model.
-        examples: patches one click away, as name and uint8 array (50, 50, 3), never real ones; None draws synthetic ones.
+        folder: where Gradio puts uploads.
+        cases: opens the archive whose cases can be looked at.
     """
+    kept, examples = app_store.Kept(), [patch for _, patch in synthetic_examples()]
+    endpoints = app_api.Endpoints(predictor, Cases(cases), kept, partial(app_store.taken, folder=folder))
+    i18n = gr.I18n(**app_words.labels())
 
-    def predict(file: dict[str, Any] | None) -> tuple[dict[str, Any] | None, np.ndarray | None, np.ndarray | None]:
-        """Class, calibrated probability, threshold and evidence map of one 50×50 patch, and the patch as it was read."""
-        if file is None:
-            return None, None, None
-        return answer(predictor, file["path"] or "")
+    def opened(language: str) -> tuple[str, ...]:
+        spoken = language if language in app_words.LANGUAGES else "en"
+        hints = [app_page.hint(key, spoken) for key in ("empty_patch", "empty_region", "empty_files", "empty_case")]
+        above = (spoken, app_page.warning(spoken), app_page.heading(predictor.bundle, spoken))
+        return (*above, app_tabs.examples_shown(examples, spoken), *hints, app_card.shown(predictor, spoken))
 
-    def say(details: dict[str, Any] | None) -> tuple[str, str]:
-        return app_page.verdict(predictor.bundle, details), app_page.legend(details)
+    def closed(request: gr.Request) -> None:
+        kept.drop(request.session_hash)
+        demo.app.state_holder.session_data.pop(request.session_hash, None)
 
-    with gr.Blocks(title=app_page.TITLE, analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
-        gr.HTML(app_page.warning(), elem_id="warning")
-        gr.HTML(app_page.heading(predictor.bundle), elem_id="heading")
-        with gr.Row():
-            with gr.Column():
-                box = _upload_box()
-                _offer(synthetic_examples() if examples is None else examples, box)
-            with gr.Column():
-                verdict = gr.HTML(say(None)[0], elem_id="verdict")
-                with gr.Row():
-                    evidence, read = _picture("Evidence map", "evidence"), _picture("Patch as read", "read")
-                legend = gr.HTML(elem_id="legend")
-        with gr.Accordion("All numbers", open=False):
-            details = gr.JSON(label="as the API returns them", elem_id="details")
-        # preprocess=False: Gradio would decode the file itself and fail with a message of its own
-        options = {"preprocess": False, "concurrency_limit": 1, "show_progress": "minimal"}
-        asked = box.change(predict, box, [details, evidence, read], api_name="predict", **options)
-        asked.then(say, details, [verdict, legend], api_visibility="private", show_progress="hidden")
-    return demo.queue(max_size=32)
+    with gr.Blocks(title=app_words.text("title", "en"), analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
+        language = gr.Textbox("en", visible="hidden", elem_id="language")
+        warning = app_tabs.piece(app_page.warning("en"), elem_id="warning")
+        heading = app_tabs.piece(app_page.heading(predictor.bundle, "en"), elem_id="heading")
+        with gr.Tabs():
+            with gr.Tab(i18n("tab_patch"), id="patch"):
+                offered, patch = app_tabs.patch_tab(endpoints, language, examples, i18n)
+            with gr.Tab(i18n("tab_region"), id="region"):
+                region = app_tabs.region_tab(endpoints, language, i18n)
+            with gr.Tab(i18n("tab_files"), id="files"):
+                files = app_tabs.files_tab(endpoints, language, i18n)
+            with gr.Tab(i18n("tab_case"), id="case") as tab:
+                case = app_tabs.case_tab(endpoints, language, i18n, tab)
+            with gr.Tab(i18n("tab_card"), id="card"):
+                card = app_tabs.piece(app_card.shown(predictor, "en"), elem_id="card")
+        app_api.offer(endpoints)
+        texts = [language, warning, heading, offered, patch, region, files, case, card]
+        script = "() => { document.title = window.bhi.title; return window.bhi.language; }"
+        demo.load(opened, language, texts, js=script, queue=False, show_progress="hidden", api_visibility="private")
+        demo.unload(closed)
+    demo.bhi_i18n = i18n
+    return demo.queue(max_size=WAITING)
 
 
-def launch(predictor: Predictor, *, host: str = "127.0.0.1", port: int | None = PORT, block: bool = False) -> tuple[str, gr.Blocks]:
+def warm(predictor: Predictor) -> None:
+    """Have the network compiled for one patch and for many, so that nobody's first answer waits for it."""
+    for count in (1, 2, 3):
+        predictor.predict(np.zeros((count, quality.PATCH, quality.PATCH, 3), np.uint8))
+
+
+def launch(
+    predictor: Predictor,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = PORT,
+    share: bool = False,
+    block: bool = False,
+    cases: Callable[[], Pack] = synthetic_cases,
+) -> tuple[str, gr.Blocks]:
     """Serve the interface; one that an earlier call in this process left is closed first, so that its port is free.
+
+    With ``BHI_USER`` and ``BHI_PASSWORD`` in the environment, the page asks for them.
 
     Args:
         predictor: the model.
         host: address to listen on; the default is reached from this machine only.
         port: its port; 0 or None takes a free one.
+        share: whether Gradio's servers make it public, for which it asks another host.
         block: print the address and wait until interrupted, as a command does.
+        cases: opens the archive whose cases can be looked at; drawn ones by default.
 
     Returns:
         the address to open, and the page (its ``close()`` ends it and frees the port).
 
     Raises:
-        InputError: the port is taken, or the host is no address of this machine.
+        InputError: the port is taken, the host is no address of this machine, or only one of user and password is set.
     """
     gr.close_all(verbose=False)
-    chosen = _find_port(host, port or 0)
-    demo = build(predictor)
-    fonts = {"font": app_page.FONTS, "font_mono": app_page.FONTS_MONO}
+    auth, chosen = _auth(), _find_port(host, port or 0)
+    opened = ExitStack()
+    folder = opened.enter_context(app_store.own_folder())
     try:
-        demo.launch(
-            server_name=host,
-            server_port=chosen,
-            theme=gr.themes.Default(primary_hue="blue", **fonts),
-            css=app_page.CSS,
-            footer_links=[],
-            max_file_size=MAX_UPLOAD,
-            prevent_thread_lock=True,
-            **dict.fromkeys(("share", "inline", "inbrowser", "ssr_mode", "mcp_server", "run_history", "enable_monitoring"), False),
-            quiet=True,
-        )
+        demo = build(predictor, folder, cases=cases)
+        warm(predictor)
+        _serve(demo, host, chosen, share=share, auth=auth)
     except OSError as error:  # somebody took the port in between
+        opened.close()
         raise InputError(_taken(host, chosen)) from error
+    _close_with(demo, opened)
     if block:
-        print(f"The interface is at {demo.local_url} (Ctrl+C ends it).", flush=True)
-        demo.block_thread()
+        open_to_all = "" if auth or host in ("127.0.0.1", "localhost", "::1") else f" Anybody can use it: set {USER} and {PASSWORD}."
+        print(f"The interface is at {demo.share_url or demo.local_url} (Ctrl+C ends it).{open_to_all}", flush=True)
+        _wait(demo)
     return demo.local_url, demo
 
 
-def _picture(label: str, elem_id: str) -> gr.Image:
-    """A square that shows one picture; without Gradio's share button, which would send it to another host."""
-    options = {"height": 232, "min_width": 140, "format": "png", "interactive": False, "buttons": ["fullscreen"]}
-    return gr.Image(label=label, elem_id=elem_id, elem_classes="square", alt_text=label, **options)
-
-
-def _upload_box() -> gr.Image:
-    """Where a patch is dropped, chosen or pasted."""
-    return gr.Image(
-        label=f"Patch of {quality.PATCH}×{quality.PATCH} pixels",
-        placeholder="Drop, choose or paste a patch",
-        type="filepath",
-        image_mode=None,
-        sources=["upload", "clipboard"],
-        height=320,
-        buttons=[],
-        elem_id="patch",
-        alt_text="The file as given, if a browser can show it",
+def _serve(demo: gr.Blocks, host: str, port: int, **options: Any) -> None:
+    app_guard.install()
+    fonts = {"font": app_page.FONTS, "font_mono": app_page.FONTS_MONO}
+    demo.launch(
+        server_name=host,
+        server_port=port,
+        theme=gr.themes.Default(primary_hue="blue", **fonts),
+        css=app_page.style(),
+        app_kwargs={"middleware": [Middleware(app_guard.Early, script=app_page.head())]},
+        i18n=demo.bhi_i18n,
+        footer_links=[],
+        max_file_size=MAX_UPLOAD,
+        state_session_capacity=WINDOWS,
+        prevent_thread_lock=True,
+        **dict.fromkeys(("inline", "inbrowser", "ssr_mode", "mcp_server", "run_history", "enable_monitoring"), False),
+        quiet=True,
+        **options,
     )
 
 
-def _offer(examples: list[tuple[str, np.ndarray]], box: gr.Image) -> None:
-    """Thumbnails that fill the box when clicked. Gradio copies the files when the page is built, so ours need not stay."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for name, patch in examples:
-            files.append([str(Path(folder) / f"{name}.png")])
-            Image.fromarray(patch).save(files[-1][0])
-        if files:
-            gr.Examples(files, box, label="Synthetic examples (drawn, not tissue)", elem_id="examples")
+def _auth() -> tuple[str, str] | None:
+    user, password = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
+    if bool(user) != bool(password):
+        raise InputError(f"{USER} and {PASSWORD} belong together: set both, or neither.")
+    return (user, password) if user else None
+
+
+def _close_with(demo: gr.Blocks, opened: ExitStack) -> None:
+    """Have the folder of uploads go with the page, however that ends."""
+    atexit.register(opened.close)
+    close = demo.close
+
+    def both(verbose: bool = True) -> None:
+        close(verbose=verbose)
+        opened.close()
+        atexit.unregister(opened.close)
+
+    demo.close = both
+
+
+def _wait(demo: gr.Blocks) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        # ended by this signal, Python would leave the folder of uploads behind
+        signal.signal(signal.SIGTERM, stop)
+    demo.block_thread()
+    demo.close(verbose=False)
 
 
 def _bind(host: str, port: int) -> int:
     """Listen for a moment; the port's number. OSError when it is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         if sys.platform != "win32":  # there it would let two programs share the port
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,16 +19,17 @@ from tqdm import tqdm
 
 from bhi_utils import quality
 from bhi_utils.paths import InputError, exists, shown, write_csv
+from bhi_utils.plots import CLASSES
 from bhi_utils.predictor import Predictor
 from bhi_utils.sources import brief, plain
+from bhi_utils.words import say
 
 #: What counts as an image within a folder or zip; a file that is named itself is tried whatever its name says.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "threshold")
+#: The class stands twice: as the number 0 or 1, and as the word that people read.
+COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "label", "threshold")
 #: A member of a zip that is longer than this (bytes), unpacked, is no patch.
 LONGEST = 64 << 20
-_TOO_LONG = f"This file is longer than {LONGEST >> 20} MB, too long for a patch: send a patch of 50×50 pixels."
-_UNREADABLE = "This file cannot be read: check that it is whole, without a password, and that it may be opened."
 _BATCH = 256
 
 
@@ -55,23 +56,23 @@ def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool
     Raises:
         InputError: one of ``given`` is not there or cannot be read, or no image is among them that can be used.
     """
-    found = [place for one in given for place in _places(Path(one))]
+    found = [place for one in given for place in places(Path(one))]
     if not found:
         raise InputError(f"There is no image in {_names(given)}: pass images, folders or zips with {', '.join(SUFFIXES)}.")
     answers, rejected, notes, waiting, seen_before = [], [], Counter(), [], 0
-    bar = tqdm(_checked(found), total=len(found), desc="Predicting", unit="file", file=sys.stderr, disable=not progress)
+    bar = tqdm(checked(found), total=len(found), desc="Predicting", unit="file", file=sys.stderr, disable=not progress)
     for name, seen in bar:
         if seen.patch is None:
             rejected.append((name, seen.problem))
             continue
-        notes.update(seen.notes)
+        notes.update((*seen.doubts, *seen.notes))
         seen_before += int(predictor.seen.pixels(seen.patch[None])[0])
         waiting.append((name, seen.patch))
         if len(waiting) == _BATCH:
-            answers.append(_answered(predictor, waiting))
+            answers.append(answered(predictor, *zip(*waiting, strict=True)))
             waiting = []
     if waiting:
-        answers.append(_answered(predictor, waiting))
+        answers.append(answered(predictor, *zip(*waiting, strict=True)))
     if not answers:
         name, reason = rejected[0]
         raise InputError(f"None of the {len(rejected):,} files can be used, such as {brief(name)}. {reason}")
@@ -107,13 +108,18 @@ def write(outcome: Outcome, path: Path) -> Path | None:
     return None
 
 
-def _answered(predictor: Predictor, waiting: Sequence[tuple[str, np.ndarray]]) -> pd.DataFrame:
-    names, patches = zip(*waiting, strict=True)
-    return predictor.predict(np.stack(patches)).assign(file=names)[list(COLUMNS)]
+def answered(predictor: Predictor, names: Sequence[str], patches: Sequence[np.ndarray]) -> pd.DataFrame:
+    """`COLUMNS` for patches, uint8 arrays (50, 50, 3), and their names."""
+    table = predictor.predict(np.stack(patches))
+    return table.assign(file=list(names), label=[CLASSES[label] for label in table["predicted_label"]])[list(COLUMNS)]
 
 
-def _places(given: Path) -> Iterator[tuple[Path, str | None]]:
-    """The images in ``given``: a file's path and None, or a zip's path and the member's name; folders in the order of their names."""
+def places(given: Path) -> Iterator[tuple[Path, str | None]]:
+    """The images in ``given``: a file's path and None, or a zip's path and the member's name; folders in the order of their names.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
     if not exists(given):
         raise InputError(f"{shown(given)} does not exist: pass images, folders or zips.")
     try:
@@ -135,19 +141,26 @@ def _places(given: Path) -> Iterator[tuple[Path, str | None]]:
         raise InputError(f"Cannot read {shown(given)}: {why}; check the file and its permissions.") from error
 
 
-def _checked(found: Iterable[tuple[Path, str | None]]) -> Iterator[tuple[str, quality.Quality]]:
-    """Each image's name for the table, and what became of it; a zip is opened once for all of its members."""
+def _path(path: Path, member: str | None) -> str:
+    """How the command names an image: by its path, and a zip's member by the zip's path and its own name."""
+    return path.as_posix() if member is None else f"{path.as_posix()}/{member}"
+
+
+def checked(
+    found: Iterable[tuple[Path, str | None]], *, name: Callable[[Path, str | None], str] = _path
+) -> Iterator[tuple[str, quality.Quality]]:
+    """Each image's ``name`` for the table, and what became of it; a zip is opened once for all of its members."""
     opened, archive = None, None
     try:
         for path, member in found:
             if member is None:
-                yield plain(path.as_posix()), quality.check_file(path)
+                yield plain(name(path, member)), quality.check_file(path)
                 continue
             if path != opened:
                 if archive is not None:
                     archive.close()
                 opened, archive = path, zipfile.ZipFile(path)
-            yield plain(f"{path.as_posix()}/{member}"), _member(archive, member)
+            yield plain(name(path, member)), _member(archive, member)
     finally:
         if archive is not None:
             archive.close()
@@ -159,9 +172,9 @@ def _member(archive: zipfile.ZipFile, name: str) -> quality.Quality:
         with archive.open(name) as stream:
             data = stream.read(LONGEST + 1)
     except Exception:  # a damaged or encrypted member raises whatever its bytes lead to
-        return quality.Quality(None, _UNREADABLE)
+        return quality.Quality(None, say("unreadable"))
     if len(data) > LONGEST:
-        return quality.Quality(None, _TOO_LONG)
+        return quality.Quality(None, say("too_long"))
     return quality.check_file(io.BytesIO(data))
 
 

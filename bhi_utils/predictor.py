@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from bhi_utils import bundles, paths
+from bhi_utils import backends, bundles, paths
 from bhi_utils.devices import answers
 from bhi_utils.metrics import Calibration
 from bhi_utils.paths import InputError, Run
@@ -75,6 +75,9 @@ class Predictor:
         self.calibration = Calibration.from_json(bundle["calibration"])
         self.threshold_calibrated = self.calibration.move(self.threshold)
         self._model = keras.Model(model.input, [logit.output, model.get_layer("pool").input])
+        if keras.config.backend() == "tensorflow" and not backends.gpus():
+            # XLA compiles anew, for seconds, each time that the number of patches changes, and is no faster on a CPU
+            self._model.jit_compile = False
         self._kernel, self._bias = (np.asarray(value) for value in logit.get_weights())
         self._lock = threading.Lock()
 
@@ -88,6 +91,11 @@ class Predictor:
         content, model = bundles.read(bundle)
         seen = Seen.read(content, model.parent)
         return cls(keras.saving.load_model(model, compile=False, safe_mode=True), content, seen)
+
+    @property
+    def network(self) -> keras.Model:
+        """The network itself, which gives logits and the features that evidence maps are made of."""
+        return self._model
 
     def predict(self, patches: np.ndarray) -> pd.DataFrame:
         """Classify patches.

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 from scipy.special import expit
 
-from bhi_utils import app, models
+from bhi_utils import app, models, phantom
 from bhi_utils.metrics import Calibration
 from bhi_utils.predictor import Predictor, save_bundle
 
@@ -36,10 +36,13 @@ def bundle(tmp_path_factory, patches) -> Path:
     layer = model.get_layer("logit")
     layer.set_weights([scale * value for value in layer.get_weights()])
     logits = model.predict_on_batch(np.stack(patches).astype(np.float32))[:, 0]
+    interval = {"value": 0.93, "low": 0.9, "high": 0.95}
     card = {
         "initialisation": "scratch",
         "threshold_rule": "highest threshold with recall >= 0.93 on validation cases",
+        "train_cases": [90001],
         "data": {"kind": "phantom", "synthetic": True, "cases": 48, "patches": 2880},
+        "metrics": {"test": {"auc": interval, "recall": interval, "precision": {"value": 0.5, "low": 0.4, "high": 0.6}}},
     }
     with warnings.catch_warnings():
         # NumPy 2 warns of the way in which Keras 3.15 copies TensorFlow's variables
@@ -59,18 +62,32 @@ def predictor(bundle) -> Predictor:
 
 
 @pytest.fixture(scope="session")
-def url(bundle) -> Iterator[str]:
-    """The page's address. It is served by a process of its own, as `bhi app` does, where Gradio's own warnings are no errors."""
-    code = "import sys; from bhi_utils import app, predictor; "
-    code += "app.launch(predictor.Predictor.load(sys.argv[1]), port=0, block=True)"
-    server = subprocess.Popen([sys.executable, "-c", code, str(bundle)], stdout=subprocess.PIPE, text=True, encoding="utf-8")
-    line = server.stdout.readline()
-    found = re.search(r"http://\S+", line)
-    assert found, line
-    yield found[0]
+def served(bundle, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """The page's address and its folder of uploads. It is served by a process of its own, as `bhi app` does."""
+    uploads = tmp_path_factory.mktemp("uploads")
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(uploads), "BHI_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    command = [sys.executable, "-m", "bhi_utils", "app", "--model", str(bundle), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
+    for line in server.stdout:
+        if found := re.search(r"http://\S+", line):
+            break
+    yield found[0], uploads
     server.terminate()
-    server.wait(timeout=30)
+    server.wait(timeout=120)
     server.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def url(served) -> str:
+    return served[0]
+
+
+@pytest.fixture(scope="session")
+def region_file(tmp_path_factory) -> Path:
+    """A synthetic slide of some 60 patches."""
+    path = tmp_path_factory.mktemp("region") / "region.png"
+    Image.fromarray(phantom.draw_slide(1, patches=60, seed=5).image).save(path)
+    return path
 
 
 @pytest.fixture

@@ -1,21 +1,28 @@
-"""The interface through its API, as a program uses it."""
+"""The interface through its API, as a program uses it: each way of use, and each bad input that somebody will try."""
 
+import base64
+import io
 import json
 import os
-import socket
+import struct
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from bhi_utils import app, plots_app
-from bhi_utils.paths import InputError
+from bhi_utils import plots_app, regions
+
+ENDPOINTS = ["/predict", "/views", "/region", "/threshold", "/place", "/files", "/cases", "/case", "/card"]
 
 
 @pytest.fixture(scope="module")
@@ -23,50 +30,240 @@ def client(url) -> Client:
     return Client(url, verbose=False, analytics_enabled=False)
 
 
-def ask(client: Client, path: Path) -> tuple[dict, np.ndarray | None, np.ndarray | None]:
-    details, *pictures = client.predict(handle_file(str(path)), api_name="/predict")
-    json.dumps(details)
-    return details, *(None if picture is None else np.asarray(Image.open(picture)) for picture in pictures)
+def ask(client: Client, path: Path, **options) -> dict:
+    found = client.predict(handle_file(str(path)), api_name="/predict", **options)
+    json.dumps(found)
+    return found
+
+
+def decoded(picture: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.split(",", 1)[1]))))
+
+
+def left(served) -> list[Path]:
+    return [path for path in served[1].rglob("*") if path.is_file()]
 
 
 def test_the_answer_is_the_predictors(client, predictor, patches, tmp_path):
     table, maps = predictor.predict_with_evidence(np.stack(patches))
     assert set(table["predicted_label"]) == {0, 1}
-    for number, patch in enumerate(patches):
+    for number in (0, 3):
         path = tmp_path / f"{number}.png"
-        Image.fromarray(patch).save(path)
-        details, evidence, read = ask(client, path)
-        assert details["problem"] == "" and details["size"] == [50, 50]
+        Image.fromarray(patches[number]).save(path)
+        details = ask(client, path)
+        assert details["problem"] == "" and details["size"] == [50, 50] and details["in_scope"]
         assert details["label"] == ("IDC−", "IDC+")[table["predicted_label"][number]]
         for name in ("logit", "probability", "probability_calibrated", "threshold"):
             assert details[name] == pytest.approx(table[name][number], abs=1e-5)
         assert details["threshold_calibrated"] == pytest.approx(predictor.threshold_calibrated)
-        assert (details["probability_calibrated"] >= details["threshold_calibrated"]) == bool(details["predicted_label"])
-        expected = plots_app.overlay(patch, maps[number])
-        assert np.abs(evidence.astype(int) - expected).max() <= 1
-        np.testing.assert_array_equal(read, plots_app.enlarged(patch))
+        assert np.mean(details["evidence"]) == pytest.approx(details["logit"], abs=1e-3)
+        expected = plots_app.overlay(patches[number], maps[number])
+        assert np.abs(decoded(details["pictures"]["evidence"]).astype(int) - expected).max() <= 1
+        np.testing.assert_array_equal(decoded(details["pictures"]["patch"]), plots_app.enlarged(patches[number]))
+
+
+def test_the_eight_views_follow_on_request(client, predictor, patches, patch_file):
+    found = client.predict(handle_file(str(patch_file)), api_name="/views")
+    turned = np.stack([np.rot90(one, turn) for one in (patches[0], patches[0][:, ::-1]) for turn in range(4)])
+    np.testing.assert_allclose(sorted(found["probabilities"]), sorted(predictor.predict(turned)["probability_calibrated"]), atol=1e-5)
+    assert found["low"] == min(found["probabilities"]) and found["high"] == max(found["probabilities"])
+
+
+def test_a_region_is_mapped_once_and_its_threshold_and_places_go_on_from_there(url, predictor, region_file):
+    client = Client(url, verbose=False, analytics_enabled=False)
+    assert "no map" in client.predict(10, 10, api_name="/place")["problem"]
+    found = client.predict(handle_file(str(region_file)), api_name="/region")
+    tiles = regions.cut(np.asarray(opened(region_file)))
+    expected = predictor.predict(tiles.patches)
+    table = pd.DataFrame(found["table"])
+    np.testing.assert_allclose(table["probability"], expected["probability"], atol=1e-5)
+    assert found["share"] == pytest.approx(expected["predicted_label"].mean()) and found["background"] == tiles.background
+    assert client.predict(0.0, api_name="/threshold")["share"] == 1
+    assert "between 0 and 1" in client.predict(7, api_name="/threshold")["problem"]
+    place = client.predict(float(table["x"][5]) + 20, float(table["y"][5]) + 20, api_name="/place")
+    assert place["probability_calibrated"] == pytest.approx(expected["probability_calibrated"][5], abs=1e-5)
+    np.testing.assert_array_equal(decoded(place["pictures"]["patch"]), plots_app.enlarged(tiles.patches[5]))
+    other = Client(url, verbose=False, analytics_enabled=False)
+    assert "no map" in other.predict(10, 10, api_name="/place")["problem"], "another window's region"
+
+
+def test_many_files_and_a_zip_give_one_table_and_names_never_become_paths(client, served, predictor, patches, tmp_path):
+    png = io.BytesIO()
+    Image.fromarray(patches[1]).save(png, "PNG")
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.writestr("../../outside.png", png.getvalue())
+        archive.writestr("report.png", b"%PDF-1.7")
+    Image.fromarray(patches[0]).save(tmp_path / "one.png")
+    found = client.predict([handle_file(str(tmp_path / name)) for name in ("one.png", "some.zip")], api_name="/files")
+    answers = pd.DataFrame(found["answers"])
+    assert answers["file"].tolist() == ["one.png", "some.zip/../../outside.png"]
+    expected = predictor.predict(np.stack(patches[:2]))["probability_calibrated"]
+    np.testing.assert_allclose(answers["probability_calibrated"], expected, atol=1e-5)
+    assert {"file", "probability", "label", "threshold"} <= set(answers.columns)
+    assert found["rejected"]["file"] == ["some.zip/report.png"] and "not an image" in found["rejected"]["reason"][0]
+    assert not list(served[1].parent.rglob("outside.png"))
+
+
+def test_more_than_a_thousand_files_are_refused_with_a_sentence(client, tmp_path):
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(1001):
+            archive.writestr(f"{number}.png", b"")
+    found = client.predict([handle_file(str(tmp_path / "many.zip"))], api_name="/files", language="es")
+    assert found["problem"].startswith("Son 1\u202f001 ficheros")
+
+
+def test_a_case_has_truth_beside_probability(client):
+    listed = client.predict(api_name="/cases")
+    assert listed["synthetic"] and len(listed["cases"]) == 6
+    first = listed["cases"][0]
+    found = client.predict(first["case"], api_name="/case")
+    table = pd.DataFrame(found["table"])
+    assert len(table) == first["patches"] and table["label"].sum() == first["positive"] == found["positive"]
+    assert found["found"] + found["false"] == table["predicted_label"].sum() and "learned from this case" in found["notes"][0]
+    assert "no case 5" in client.predict(5, api_name="/case")["problem"]
+
+
+def test_the_card_has_metrics_with_intervals(client):
+    found = client.predict(api_name="/card")
+    assert found["metrics"]["test"]["recall"] == {"value": 0.93, "low": 0.9, "high": 0.95}
+    assert "Research use only" in found["warning"] and len(found["limits"]) == 4 and "train_cases" not in found
 
 
 def test_a_smaller_patch_is_answered_and_its_padding_said(client, tmp_path):
     path = tmp_path / "edge.png"
     Image.new("RGB", (50, 22), (180, 90, 160)).save(path)
-    details, _, read = ask(client, path)
+    details = ask(client, path)
     assert "50×22" in " ".join(details["notes"])
-    assert (read[300:] == 255).all()
+    assert (decoded(details["pictures"]["patch"])[300:] == 255).all()
 
 
-@pytest.mark.parametrize("kind", ["pdf", "cut", "dot", "wide", "empty"])
-def test_a_bad_file_gets_a_sentence_and_the_next_one_an_answer(client, patch_file, tmp_path, kind):
-    content = patch_file.read_bytes()
-    path = tmp_path / "bad.png"
-    if kind in ("dot", "wide"):
-        Image.new("RGB", (1, 1) if kind == "dot" else (400, 300)).save(path)
-    else:
-        path.write_bytes({"pdf": b"%PDF-1.7\n%%EOF\n", "cut": content[: len(content) // 2], "empty": b""}[kind])
-    details, evidence, read = ask(client, path)
-    assert details["problem"].endswith(".") and "label" not in details
-    assert evidence is None and read is None
-    assert ask(client, patch_file)[0]["problem"] == ""
+# ---- what somebody will try
+
+
+def header_only(side: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1_000_000))) + chunk(b"IEND", b"")
+
+
+def written(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def tried(kind: str, patch: Image.Image) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return {
+        "a PDF named .png": lambda: b"%PDF-1.7\n%%EOF\n",
+        "a truncated JPEG": lambda: (whole := written(patch, "JPEG"))[: len(whole) // 2],
+        "1×1": lambda: written(Image.new("RGB", (1, 1)), "PNG"),
+        "30,000×30,000": lambda: header_only(30_000),
+        "a bomb": lambda: header_only(9_999),
+        "an empty file": lambda: b"",
+        "a zip with ..": lambda: b"PK\x03\x04../..",
+        "CMYK": lambda: written(patch.convert("CMYK"), "TIFF"),
+        "16-bit": lambda: written(Image.fromarray(np.asarray(patch)[..., 0].astype(np.uint16) * 257), "PNG"),
+        "grey": lambda: written(patch.convert("L"), "PNG"),
+        "alpha": lambda: written(patch.convert("RGBA"), "PNG"),
+        "animated": lambda: written(patch, "GIF", save_all=True, append_images=[patch.rotate(90)]),
+        "EXIF-rotated": lambda: written(patch, "JPEG", exif=exif),
+    }[kind]()
+
+
+REFUSED = {
+    "a PDF named .png": "no es una imagen",
+    "a truncated JPEG": "dañada",
+    "1×1": "1×1",
+    "30,000×30,000": "muchos más píxeles",
+    "a bomb": "demasiado grande",
+    "an empty file": "no es una imagen",
+    "a zip with ..": "no es una imagen",
+}
+READ = {"CMYK": "CMYK", "16-bit": "16 bits", "grey": "gris", "alpha": "", "animated": "2 imágenes", "EXIF-rotated": "EXIF"}
+
+
+@pytest.mark.parametrize(("kind", "words"), REFUSED.items(), ids=REFUSED)
+def test_bad_input_gets_a_sentence_in_the_users_language_and_the_app_goes_on(client, served, patch_file, tmp_path, kind, words):
+    path = tmp_path / "given.png"
+    path.write_bytes(tried(kind, opened(patch_file)))
+    for name in ("/predict", "/region"):
+        found = client.predict(handle_file(str(path)), api_name=name, language="es")
+        assert found["problem"].endswith(".") and "label" not in found
+        assert words in found["problem"] or (name == "/region" and kind in ("a bomb", "1×1"))
+    assert ask(client, patch_file)["problem"] == ""
+    assert not left(served)
+
+
+@pytest.mark.parametrize(("kind", "words"), READ.items(), ids=READ)
+def test_unusual_images_are_read_and_what_was_done_is_said(client, patch_file, tmp_path, kind, words):
+    path = tmp_path / "given.png"
+    path.write_bytes(tried(kind, opened(patch_file)))
+    found = ask(client, path, language="es")
+    assert found["problem"] == "" and words in " ".join((*found["doubts"], *found["notes"]))
+
+
+def test_a_photograph_is_doubted_before_its_probability(client, tmp_path):
+    from sklearn.datasets import load_sample_image
+
+    Image.fromarray(load_sample_image("china.jpg")[:50, :50]).save(tmp_path / "sky.png")
+    found = ask(client, tmp_path / "sky.png")
+    assert found["doubts"] and not found["in_scope"]
+    assert list(found).index("doubts") < list(found).index("probability")
+
+
+def raw(url: str, name: str, *data) -> str:
+    """What the server says without the client's help, which would upload a local path."""
+    body = json.dumps({"data": data}).encode()
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{url}gradio_api/call{name}", body, {"Content-Type": "application/json"})
+    ) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{url}gradio_api/call{name}/{event}", timeout=60) as answer:
+        return answer.read().decode()
+
+
+def test_an_address_in_place_of_a_file_is_not_fetched(url):
+    sent = {"path": "http://192.0.2.1/x.png", "meta": {"_type": "gradio.FileData"}}
+    assert "nothing is fetched from another host" in raw(url, "/predict", sent, "en")
+
+
+def test_a_file_of_the_server_is_not_read(url, served):
+    own = served[1].parent / "secret" / "secret.png"
+    own.parent.mkdir()
+    Image.new("RGB", (50, 50)).save(own)
+    for sent in ({"path": str(own), "meta": {"_type": "gradio.FileData"}}, {"path": str(own)}):
+        said = raw(url, "/predict", sent, "en")
+        assert "event: error" in said and "probability" not in said
+    assert own.exists()
+
+
+def test_an_upload_is_gone_with_its_answer_and_equal_ones_lie_apart(url, served, patch_file):
+    def upload() -> str:
+        boundary = "x" * 20
+        body = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="../a.png"\r\n\r\n'.encode()
+        body += patch_file.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+        kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        with urllib.request.urlopen(urllib.request.Request(f"{url}gradio_api/upload", body, kind)) as answer:
+            return json.load(answer)[0]
+
+    one, two = upload(), upload()
+    assert one != two and Path(one).name == "a.png" and served[1] in Path(one).parents
+    sent = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in (one, two)]
+    assert "probability_calibrated" in raw(url, "/predict", sent[0], "en")
+    assert not Path(one).exists() and Path(two).exists(), "the other window's file is still there"
+    assert "probability_calibrated" in raw(url, "/predict", sent[1], "en")
+    assert not left(served)
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{url}gradio_api/file={two}")
 
 
 def test_answers_asked_for_at_once_do_not_mix(url, predictor, patches, tmp_path):
@@ -78,12 +275,14 @@ def test_answers_asked_for_at_once_do_not_mix(url, predictor, patches, tmp_path)
     clients = [Client(url, verbose=False, analytics_enabled=False) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
         jobs = [pool.submit(ask, clients[number % 3], path) for number, path in enumerate(paths * 2)]
-        logits = [job.result()[0]["logit"] for job in jobs]
+        logits = [job.result()["logit"] for job in jobs]
     np.testing.assert_allclose(logits, [*expected, *expected], atol=1e-5)
 
 
-def test_predict_is_the_only_public_endpoint(client):
-    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/predict"]
+def test_the_endpoints_are_named_and_no_others_are_public(client):
+    found = client.view_api(return_format="dict", print_info=False)
+    assert sorted(found["named_endpoints"]) == sorted(ENDPOINTS) and not found["unnamed_endpoints"]
+    assert [one["parameter_name"] for one in found["named_endpoints"]["/place"]["parameters"]] == ["x", "y", "language"]
 
 
 def test_the_page_answers_on_this_machine_only_and_names_no_other_host(url):
@@ -93,50 +292,15 @@ def test_the_page_answers_on_this_machine_only_and_names_no_other_host(url):
     assert '"analytics_enabled":false' in page.replace(" ", "")
 
 
-RELAUNCH = """
-import json, socket, sys
-from pathlib import Path
-from gradio_client import Client, handle_file
-from bhi_utils import app, predictor
-
-bundle, patch, cache = sys.argv[1:]
-model = predictor.Predictor.load(bundle)
-kept = lambda: len(list(Path(cache).rglob(Path(patch).name)))
-first, demo = app.launch(model, port=0)
-Client(first, verbose=False, analytics_enabled=False).predict(handle_file(patch), api_name="/predict")
-found = {"uploaded": kept()}
-second, again = app.launch(model, port=demo.server_port)
-found |= {"same_address": first == second, "uploads_after": kept()}
-again.close(verbose=False)
-with socket.socket() as probe:
-    found["free"] = probe.connect_ex(("127.0.0.1", again.server_port)) != 0
-print("found", json.dumps(found))
-"""
-
-
-@pytest.mark.slow
-def test_a_second_launch_ends_the_first_takes_its_port_and_no_upload_stays(bundle, patch_file, tmp_path):
-    cache = tmp_path / "cache"
-    command = [sys.executable, "-c", RELAUNCH, str(bundle), str(patch_file), str(cache)]
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(cache)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=180)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    found = json.loads(lines[-1].removeprefix("found "))
-    assert found == {"uploaded": 1, "same_address": True, "uploads_after": 0, "free": True}
-    assert len(lines) == 1, "neither launching nor closing prints"
-
-
-def test_a_taken_port_is_said_with_another_one_to_try(predictor):
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(InputError, match=rf"Port {port} is taken.*: try \d+"):
-            app.launch(predictor, port=port)
-
-
-@pytest.mark.parametrize(("host", "port", "words"), [("192.0.2.1", 0, "no address of this machine"), ("127.0.0.1", 70000, "no port")])
-def test_an_impossible_address_is_refused(predictor, host, port, words):
-    with pytest.raises(InputError, match=words):
-        app.launch(predictor, host=host, port=port)
+def test_user_and_password_come_from_the_environment(bundle, tmp_path):
+    code = "import sys; from bhi_utils import app, predictor; from gradio_client import Client\n"
+    code += "url, demo = app.launch(predictor.Predictor.load(sys.argv[1]), port=0)\n"
+    code += "card = Client(url, auth=('me', 'secret'), verbose=False, analytics_enabled=False).predict(api_name='/card')\n"
+    code += "print('found', card['name'])\n"
+    code += "try: Client(url, verbose=False, analytics_enabled=False)\nexcept Exception as error: print('refused')\n"
+    code += "demo.close(verbose=False)\n"
+    environment = {**os.environ, "BHI_USER": "me", "BHI_PASSWORD": "secret", "TMPDIR": str(tmp_path)}
+    environment.pop("GRADIO_TEMP_DIR", None)
+    done = subprocess.run([sys.executable, "-c", code, str(bundle)], env=environment, capture_output=True, text=True, timeout=180)
+    assert done.stdout.splitlines()[-2:] == ["found cnn", "refused"], done.stderr
+    assert not list(tmp_path.glob("bhi-app-*")), "the folder of uploads is gone"

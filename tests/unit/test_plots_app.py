@@ -1,9 +1,9 @@
-"""What the colours of an evidence map say, and how the interface words its answer."""
+"""What the colours of an evidence map say."""
 
 import numpy as np
 import pytest
 
-from bhi_utils import app_page, plots_app
+from bhi_utils import plots_app
 
 DETAILS = {
     "problem": "",
@@ -48,23 +48,3 @@ def test_the_figure_shows_each_patch_with_its_map_and_its_bar():
 @pytest.mark.parametrize(("value", "text"), [(0.0001, "< 0.01"), (0.4, "0.40"), (0.994, "0.99"), (0.9999, "> 0.99")])
 def test_a_probability_is_never_rounded_to_certainty(value, text):
     assert plots_app.number(value) == text
-
-
-def test_numbers_carry_a_true_minus():
-    assert app_page.signed(-1.234) == "−1.23"
-    assert app_page.signed(2.0) == "+2"
-
-
-def test_the_answer_says_class_probability_threshold_and_rule_and_escapes_what_it_is_given():
-    said = app_page.verdict({"threshold_rule": "recall >= 0.93 <script>"}, DETAILS)
-    for words in (">IDC+<", "0.61", "threshold 0.40", "at or above", "recall ≥ 0.93 &lt;script&gt;", "&lt;white&gt;"):
-        assert words in said
-    said = app_page.heading({"name": "<b>", "initialisation": "imagenet", "data": {"synthetic": False, "cases": 230}})
-    assert "&lt;b&gt;" in said and "230 cases" in said and "ImageNet" in said
-
-
-def test_without_an_answer_there_is_no_legend():
-    problem = {"problem": "This is no image.", "notes": []}
-    assert "This is no image." in app_page.verdict({}, problem)
-    assert app_page.legend(problem) == app_page.legend(None) == ""
-    assert "logit, +0.5" in app_page.legend(DETAILS)

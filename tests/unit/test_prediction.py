@@ -69,9 +69,11 @@ def test_each_image_gets_the_answer_that_it_gets_alone(mixed, predictor, monkeyp
     padded = np.full((50, 50, 3), 255, np.uint8)
     padded[:40] = patch(3)[:40]
     alone = predictor.predict(np.stack([patch(0), patch(1), patch(2), padded, patch(4)]))
-    for column in prediction.COLUMNS[1:]:
+    for column in alone.columns.drop("logit"):
         np.testing.assert_allclose(outcome.answers[column], alone[column], atol=1e-5)
-    assert [(note.split(",")[0], count) for note, count in outcome.notes.items()] == [("The image is 50×40 pixels", 1)]
+    assert (outcome.answers["label"] == np.where(outcome.answers["predicted_label"] == 1, "IDC+", "IDC−")).all()
+    said = [(note.split(" ")[1], count) for note, count in outcome.notes.items()]
+    assert said == [("colours", 5), ("image", 1)], "noise is no tissue, and one image is filled up"
 
 
 def test_what_is_no_patch_is_listed_with_its_reason_and_nothing_is_unpacked(mixed, predictor, tmp_path):

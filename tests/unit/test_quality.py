@@ -122,7 +122,7 @@ def test_thirty_two_bits_are_refused(tmp_path):
 def test_grey_is_read_and_doubted(pixels):
     found = quality.check(Image.fromarray(pixels).convert("L"))
     assert (found.patch[..., 0] == found.patch[..., 2]).all()
-    assert "grey" in " ".join(found.notes)
+    assert "grey" in " ".join(found.doubts)
 
 
 def test_transparent_parts_are_laid_on_white(tmp_path, pixels):
@@ -175,4 +175,4 @@ def test_the_cameras_rotation_is_undone(pixels):
 def test_an_empty_patch_is_doubted():
     found = quality.check(Image.new("RGB", (50, 50), (240, 238, 241)))
     assert found.patch is not None
-    assert "glass" in " ".join(found.notes)
+    assert "glass" in " ".join(found.doubts)

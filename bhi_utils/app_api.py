@@ -1,0 +1,114 @@
+"""The named endpoints: what programs ask for, as JSON, without a page. Used by ``app`` only.
+
+Each takes what the page takes and a ``language``, en or es, for its sentences; ``problem`` is empty when there is an answer.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from bhi_utils import app_card, app_cases, app_files, app_patch, app_region
+from bhi_utils.app_cases import Cases
+from bhi_utils.app_store import Kept
+from bhi_utils.app_words import text
+from bhi_utils.predictor import Predictor
+from bhi_utils.words import translated
+
+#: Long runs at a time; the network itself runs for one, and single patches are let in between.
+LONG = 2
+
+
+class Endpoints:
+    """What is answered, for one model, one archive and the regions that windows have open."""
+
+    def __init__(self, predictor: Predictor, cases: Cases, kept: Kept, take: Callable) -> None:
+        self.predictor, self.cases, self.kept, self.take = predictor, cases, kept, take
+
+    def predict(self, file: dict | None, language: str = "en") -> dict[str, Any]:
+        """Class, calibrated probability, threshold and evidence map of one 50×50 patch."""
+        patch, details = self.patch(file, language)
+        return details if patch is None else {**details, **app_patch.answer(self.predictor, patch, language)}
+
+    def views(self, file: dict | None, language: str = "en") -> dict[str, Any]:
+        """Calibrated probabilities of one patch turned and mirrored in all eight ways."""
+        patch, details = self.patch(file, language)
+        return details if patch is None else {**details, **app_patch.views(self.predictor, patch)}
+
+    def patch(self, file: dict | None, language: str) -> tuple[Any, dict[str, Any]]:
+        """The patch in an upload, which is deleted, and what is said of it."""
+        with self.take([file] if file else []) as paths:
+            if not paths:
+                return None, _problem(text("gone", language))
+            return app_patch.check(paths[0], language)
+
+    def region(self, request: gr.Request, file: dict | None, language: str = "en") -> dict[str, Any]:
+        """Probability of every patch with tissue of a region; /threshold and /place go on from there."""
+        with self.take([file] if file else []) as paths:
+            tiles = app_region.read(paths[0]) if paths else text("gone", language)
+        if isinstance(tiles, str):
+            return _problem(translated(tiles, language))
+        *_, region = app_region.answered(self.predictor, tiles)
+        self.kept.put(request.session_hash, region, app_region.size(region))
+        return self._at(region, self.predictor.threshold_calibrated, language)
+
+    def threshold(self, request: gr.Request, threshold: float, language: str = "en") -> dict[str, Any]:
+        """The region of this session at another threshold on the calibrated probability; the network does not run."""
+        region = self.kept.get(request.session_hash)
+        if region is None or not 0 <= threshold <= 1:
+            return _problem(text("no_region" if region is None else "not_probability", language))
+        return self._at(region, threshold, language)
+
+    def _at(self, region: Any, threshold: float, language: str) -> dict[str, Any]:
+        return {**app_region.facts(region, threshold, language), "table": app_region.table(region, threshold)}
+
+    def place(self, request: gr.Request, x: float, y: float, language: str = "en") -> dict[str, Any]:
+        """The patch at a place of this session's region, in pixels, with its answer and evidence; the network does not run."""
+        return app_region.place(self.predictor, self.kept.get(request.session_hash), x, y, language)
+
+    def files(self, files: Sequence[dict] | None, language: str = "en") -> dict[str, Any]:
+        """Answers for up to 1,000 patches, as images or zips, and the rejected ones with their reasons."""
+        with self.take(files or []) as paths:
+            *_, found = app_files.answered(self.predictor, paths, language)
+        return found
+
+    def cases_list(self) -> dict[str, Any]:
+        """The cases of the archive that the server was started with."""
+        return self.cases.listed()
+
+    def case(self, case: float, language: str = "en") -> dict[str, Any]:
+        """Labels and probabilities of all patches of one case."""
+        if not len(self.cases.rows(int(case))):
+            return _problem(text("no_case", language, case=int(case)))
+        *_, table = self.cases.answered(self.predictor, int(case))
+        return app_cases.facts(self.predictor, table, language)
+
+    def card(self, language: str = "en") -> dict[str, Any]:
+        """The model's card: data, threshold, calibration, metrics with intervals, limits."""
+        return app_card.facts(self.predictor, language)
+
+
+def _problem(sentence: str) -> dict[str, Any]:
+    return {"problem": sentence, "doubts": [], "notes": []}
+
+
+def offer(endpoints: Endpoints) -> None:
+    """Add the endpoints to the page that is being built; nothing of them is seen."""
+    with gr.Row(visible=False):
+        file, files, out, ask = gr.File(), gr.File(file_count="multiple"), gr.JSON(), gr.Button()
+        language, number, x, y, case = gr.Textbox("en"), gr.Number(0.5), gr.Number(0), gr.Number(0), gr.Number()
+    one = {"concurrency_id": "patch", "concurrency_limit": 1}
+    long = {"concurrency_id": "long", "concurrency_limit": LONG}
+    for function, name, inputs, limits in (
+        (endpoints.predict, "predict", [file, language], one),
+        (endpoints.views, "views", [file, language], one),
+        (endpoints.region, "region", [file, language], long),
+        (endpoints.threshold, "threshold", [number, language], {}),
+        (endpoints.place, "place", [x, y, language], {}),
+        (endpoints.files, "files", [files, language], long),
+        (endpoints.cases_list, "cases", [], long),
+        (endpoints.case, "case", [case, language], long),
+        (endpoints.card, "card", [language], {}),
+    ):
+        # preprocess=False: Gradio would copy the files once more, and give names instead of what it knows of them
+        ask.click(function, inputs, out, api_name=name, preprocess=False, show_progress="hidden", **limits)

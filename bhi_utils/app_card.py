@@ -1,0 +1,85 @@
+"""The model's card as the interface shows and gives it: what it learned from, how good it is, and where it fails. Used by the interface."""
+
+from typing import Any
+
+from bhi_utils import app_page, app_patch
+from bhi_utils.app_words import number, text
+from bhi_utils.predictor import Predictor
+
+#: Metrics in the order of the table.
+METRICS = ("auc", "auprc", "recall", "precision", "specificity", "balanced_accuracy", "binary_accuracy", "f1", "brier", "ece", "loss")
+#: Long lists of a bundle, which the card only counts.
+_LISTS = ("train_cases", "val_cases", "test_cases", "seen")
+LIMITS = ("limit_scale", "limit_stain", "limit_scope", "limit_evidence")
+
+
+def facts(predictor: Predictor, language: str) -> dict[str, Any]:
+    """The bundle without its lists of cases, the warning and the limits."""
+    bundle = {name: value for name, value in predictor.bundle.items() if name not in _LISTS}
+    return {
+        "warning": text("warning", language),
+        **bundle,
+        "threshold_calibrated": float(predictor.threshold_calibrated),
+        "cases_in_training": len(predictor.bundle.get("train_cases", [])),
+        "limits": [text(key, language) for key in LIMITS],
+    }
+
+
+def shown(predictor: Predictor, language: str) -> str:
+    """The card as HTML."""
+    limits = app_page.bullets([text("warning", language), *(text(key, language) for key in LIMITS)])
+    return f"""<div class="card answer"><h2>{text("card_model", language)}</h2>{_facts(predictor, language)}
+<h2>{text("card_metrics", language)}</h2>{_metrics(predictor.bundle.get("metrics") or {}, language)}
+<h2>{text("card_limits", language)}</h2>{limits}</div>"""
+
+
+def _facts(predictor: Predictor, language: str) -> str:
+    bundle, missing = predictor.bundle, text("card_missing", language)
+    data = bundle.get("data", {})
+    known = {name: number(data[name], language) for name in ("cases", "patches") if name in data}
+    rows = {
+        "card_name": bundle.get("name"),
+        "card_start": bundle.get("initialisation"),
+        "card_data": text("card_data_value", language, kind=_kind(data, language), **known) if len(known) == 2 else None,
+        "card_training": number(len(bundle["train_cases"]), language) if "train_cases" in bundle else None,
+        "card_threshold": f"{predictor.threshold_calibrated:.3f}",
+        "card_rule": app_patch.rule(bundle, language) or None,
+        "card_calibration": ", ".join(_plain(bundle["calibration"])),
+        "card_hash": bundle.get("sha256"),
+    }
+    cells = "".join(
+        f"<tr><th scope=row>{text(key, language)}</th><td>{app_page.escape(str(value or missing))}</td></tr>" for key, value in rows.items()
+    )
+    return f'<div class="scroll"><table>{cells}</table></div>'
+
+
+def _plain(values: dict[str, Any]) -> list[str]:
+    numbers = {name: f"{value:.3g}" for name, value in values.items() if isinstance(value, int | float)}
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    return [f"{name} {value}" for name, value in (texts | numbers).items()]
+
+
+def _kind(data: dict[str, Any], language: str) -> str:
+    return text("phantom" if data.get("synthetic") else "archive", language)
+
+
+def _metrics(metrics: dict[str, Any], language: str) -> str:
+    parts = [part for part in ("test", "val", "train") if metrics.get(part)]
+    if not parts:
+        return f"<p>{text('card_none', language)}</p>"
+    head = "".join(f"<th scope=col>{text(part, language)}</th>" for part in parts)
+    rows = ""
+    for name in METRICS:
+        if any(name in metrics[part] for part in parts):
+            cells = "".join(f"<td>{_value(metrics[part].get(name), language)}</td>" for part in parts)
+            rows += f"<tr><th scope=row>{name.replace('_', ' ')}</th>{cells}</tr>"
+    note = f"<p>{text('card_interval', language)}</p>"
+    return f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}'
+
+
+def _value(metric: dict[str, Any] | None, language: str) -> str:
+    if not metric or metric.get("value") is None:
+        return "–"
+    value, *ends = (metric.get(name) for name in ("value", "low", "high"))
+    written = number(value, language, digits=3)
+    return written if None in ends else f"{written} ({'–'.join(number(end, language, digits=3) for end in ends)})"

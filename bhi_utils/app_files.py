@@ -1,0 +1,101 @@
+"""Many files: what the interface and its API answer for patches and zips. Used by the interface only; ``prediction`` reads them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bhi_utils import app_page, prediction
+from bhi_utils.app_words import number, probability, text
+from bhi_utils.paths import InputError
+from bhi_utils.predictor import Predictor
+from bhi_utils.words import say, translated
+
+#: Most images that are answered at once, rejected lines that the page shows, and patches between two looks at the progress.
+MOST, LINES, STEP = 1000, 20, 64
+COLUMNS = (*prediction.COLUMNS, "in_scope", "remark")
+
+
+def answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iterator[tuple[int, int] | dict[str, Any]]:
+    """How many of how many images are done; at last ``problem, answers`` (columns), ``rejected`` (columns) and ``count``.
+
+    Args:
+        predictor: the model.
+        paths: images and zips.
+        language: of the sentences.
+    """
+    found, rejected = [], []
+    for path in paths:
+        try:
+            found += prediction.places(path)
+        except InputError:
+            rejected.append((path.name, translated(say("unreadable"), language)))
+    if len(found) > MOST:
+        yield _nothing(text("too_many", language, count=number(len(found), language)))
+        return
+    rows, waiting = [], []
+    for done, (name, seen) in enumerate(prediction.checked(found, name=_name), start=1):
+        if seen.patch is None:
+            rejected.append((name, translated(seen.problem, language)))
+        else:
+            remark = " ".join(translated(one, language) for one in (*seen.doubts, *seen.notes))
+            waiting.append((name, seen.patch, not seen.doubts, remark))
+        if len(waiting) == STEP or (waiting and done == len(found)):
+            rows.append(_answers(predictor, waiting))
+            waiting = []
+            yield done, len(found)
+    if not rows and not rejected:
+        yield _nothing(text("no_images", language))
+        return
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=COLUMNS)
+    yield {
+        "problem": "",
+        "count": len(table),
+        "answers": {name: column.tolist() for name, column in table.items()},
+        "rejected": {"file": [name for name, _ in rejected], "reason": [reason for _, reason in rejected]},
+        "threshold_calibrated": float(predictor.threshold_calibrated),
+    }
+
+
+def _nothing(problem: str) -> dict[str, Any]:
+    return {"problem": problem, "count": 0, "answers": {name: [] for name in COLUMNS}, "rejected": {"file": [], "reason": []}}
+
+
+def _name(path: Path, member: str | None) -> str:
+    """The name that the sender knows, without the folder that an upload lies in."""
+    return path.name if member is None else f"{path.name}/{member}"
+
+
+def _answers(predictor: Predictor, waiting: Sequence[tuple[str, np.ndarray, bool, str]]) -> pd.DataFrame:
+    names, patches, in_scope, remarks = zip(*waiting, strict=True)
+    return prediction.answered(predictor, names, patches).assign(in_scope=in_scope, remark=remarks)[list(COLUMNS)]
+
+
+def shown(details: dict[str, Any], language: str) -> str:
+    """The summary, the rejected files and the downloads; the table itself is Gradio's."""
+    if details["problem"]:
+        return app_page.problem(details["problem"], language)
+    answers, rejected = pd.DataFrame(details["answers"]), pd.DataFrame(details["rejected"])
+    positive = int(sum(answers["predicted_label"]))
+    counts = {"count": len(answers), "positive": positive, "negative": len(answers) - positive}
+    counts = {name: number(value, language) for name, value in counts.items()}
+    counts["t"] = probability(details["threshold_calibrated"], language)
+    said = f"<p><strong>{text('answered', language, **counts)}</strong></p>"
+    buttons = app_page.download(text("download_table", language), "answers.csv", answers.to_csv(index=False)) if len(answers) else ""
+    if len(rejected):
+        lines = [f"{row.file}: {row.reason}" for row in rejected.head(LINES).itertuples()]
+        if len(rejected) > LINES:
+            lines.append(text("rejected_more", language, count=number(len(rejected) - LINES, language)))
+        said += f"<p>{text('rejected', language, count=number(len(rejected), language))}</p>{app_page.bullets(lines)}"
+        buttons += app_page.download(text("download_rejected", language), "rejected.csv", rejected.to_csv(index=False))
+    return f'<div class="answer" role="status">{said}<div class="buttons">{buttons}</div></div>'
+
+
+def rows(details: dict[str, Any], language: str) -> dict[str, Any]:
+    """The table as Gradio's component takes it, numbers as numbers so that they sort."""
+    headers = [text(key, language) for key in ("file", "probability", "label", "remark")]
+    answers = details["answers"]
+    columns = (answers["file"], [round(value, 4) for value in answers["probability_calibrated"]], answers["label"], answers["remark"])
+    return {"headers": headers, "data": [list(row) for row in zip(*columns, strict=True)]}

@@ -1,0 +1,154 @@
+"""One patch: what the interface and its API answer, and how the page shows it.
+
+Used by the interface only. `answer` is all that is known of a patch; `shown` says it in HTML.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from bhi_utils import app_page, plots_app, quality
+from bhi_utils.app_words import percent, probability, text
+from bhi_utils.augment import dihedral
+from bhi_utils.plots import CLASSES
+from bhi_utils.predictor import Predictor
+from bhi_utils.words import translated
+
+#: How often a patch can be turned and mirrored.
+VIEWS = 8
+
+
+def check(file: Path | BinaryIO, language: str) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """The patch in a file, None where there is none, and what is said of the file: ``problem, doubts, notes, size, in_scope``."""
+    found = quality.check_file(file)
+    doubts, notes = ([translated(one, language) for one in said] for said in (found.doubts, found.notes))
+    details = {"problem": translated(found.problem, language), "doubts": doubts, "notes": notes, "size": list(found.size)}
+    return found.patch, {**details, "in_scope": found.patch is not None and not doubts}
+
+
+def answer(predictor: Predictor, patch: np.ndarray, language: str) -> dict[str, Any]:
+    """What the model says of one patch.
+
+    Args:
+        predictor: the model.
+        patch: uint8 array (50, 50, 3).
+        language: of the sentences.
+
+    Returns:
+        JSON-able: ``label``, ``predicted_label``, ``logit``, ``probability``, ``probability_calibrated``, ``threshold`` (on
+        ``probability``), ``threshold_calibrated``, ``seen`` (in training), ``evidence`` (rows of numbers whose mean is the logit),
+        ``evidence_limit`` (the logit of the map's full colours), and ``pictures`` as URLs: the ``patch`` enlarged, and the ``evidence``
+        over it.
+    """
+    table, maps = predictor.predict_with_evidence(patch[None])
+    return described(predictor, patch, table.iloc[0], maps[0])
+
+
+def described(predictor: Predictor, patch: np.ndarray, row: Any, evidence: np.ndarray) -> dict[str, Any]:
+    """`answer` from what the network has said already: a row of `Predictor.predict` and its evidence map."""
+    predicted = int(row["predicted_label"])
+    return {
+        "label": CLASSES[predicted],
+        "predicted_label": predicted,
+        **{name: float(row[name]) for name in ("logit", "probability", "probability_calibrated") if name in row},
+        "threshold": float(predictor.threshold),
+        "threshold_calibrated": float(predictor.threshold_calibrated),
+        "seen": bool(predictor.seen.pixels(patch[None])[0]),
+        "evidence": np.round(evidence.astype(float), 4).tolist(),
+        "evidence_limit": plots_app.limit(evidence),
+        "pictures": {
+            "patch": app_page.data_url(plots_app.enlarged(patch)),
+            "evidence": app_page.data_url(plots_app.overlay(patch, evidence)),
+        },
+    }
+
+
+def views(predictor: Predictor, patch: np.ndarray) -> dict[str, Any]:
+    """The calibrated probabilities of the patch turned and mirrored in all eight ways: ``probabilities, low, high, mean``."""
+    turned = np.concatenate([dihedral(patch[None], view) for view in range(VIEWS)])
+    found = predictor.predict(turned)["probability_calibrated"].to_numpy()
+    return {
+        "probabilities": found.tolist(),
+        **{"low": float(found.min()), "high": float(found.max()), "mean": float(found.mean())},
+        "classes": int(np.unique(found >= predictor.threshold_calibrated).size),
+    }
+
+
+def shown(bundle: dict[str, Any], details: dict[str, Any], language: str, *, found: dict[str, Any] | None = None) -> str:
+    """The page's answer: first the problem or the doubts, then class, probability, threshold, evidence and, once known, the views.
+
+    Args:
+        bundle: the model's.
+        details: of `check` and, without a problem, of `answer`.
+        language: of the texts.
+        found: of `views`.
+    """
+    if details["problem"]:
+        return app_page.problem(details["problem"], language)
+    doubt = app_page.doubt(details["doubts"], language)
+    said = f'<div class="answer" role="status">{_verdict(bundle, details, language)}{_spread(found, details, language)}</div>'
+    said += _pictures(details, language)
+    # what is no tissue gets its reason, and the number only for those who ask
+    return f'{doubt}<details class="anyway"><summary>{text("anyway", language)}</summary>{said}</details>' if doubt else said
+
+
+def _verdict(bundle: dict[str, Any], details: dict[str, Any], language: str) -> str:
+    value, threshold = details["probability_calibrated"], details["threshold_calibrated"]
+    side = "positive" if details["predicted_label"] else "negative"
+    p, t = probability(value, language), probability(threshold, language)
+    meaning = [text("above" if details["predicted_label"] else "under", language, t=t), *_chosen(bundle, language)]
+    notes = [*([text("seen", language)] if details["seen"] else []), *details["notes"]]
+    return f"""<div class="head"><span class="class {side}">{details["label"]}</span>
+<span>{text("probability_of", language)} <span class="number">{app_page.escape(p)}</span></span></div>
+<div class="bar" role="img" aria-label="{app_page.escape(text("bar", language, p=p, t=t))}">
+<span class="fill {side}" style="width:{100 * value:.1f}%"></span><i style="left:{100 * threshold:.1f}%"></i>
+<em style="left:clamp(3.6rem, {100 * threshold:.1f}%, 100% - 3.6rem)">{app_page.escape(text("threshold", language, value=t))}</em></div>
+<p>{app_page.escape(" ".join(meaning))}</p>{app_page.bullets(notes)}"""
+
+
+def _chosen(bundle: dict[str, Any], language: str) -> list[str]:
+    """How the threshold was chosen, and what it means on test cases where the bundle says so."""
+    said = [text("rule", language, rule=rule(bundle, language))] if bundle.get("threshold_rule") else []
+    test = (bundle.get("metrics") or {}).get("test") or {}
+    if all((test.get(name) or {}).get("value") is not None for name in ("recall", "precision")):
+        spans = {name: interval(test[name], language) for name in ("recall", "precision")}
+        said.append(text("meaning", language, **spans))
+    return said
+
+
+def rule(bundle: dict[str, Any], language: str) -> str:
+    """The rule by which the threshold was chosen; one that is not known here stays as it is written."""
+    written = str(bundle.get("threshold_rule", ""))
+    known = re.fullmatch(r"highest threshold with recall >= (0?\.\d+) on validation cases", written)
+    return text("rule_recall", language, share=percent(float(known[1]), language)) if known else written.replace(">=", "≥")
+
+
+def interval(metric: dict[str, Any], language: str) -> str:
+    """A share with its interval, in percent."""
+    value = percent(metric["value"], language)
+    if metric.get("low") is None or metric.get("high") is None:
+        return value
+    return f"{value} ({percent(metric['low'], language)[:-2]}–{percent(metric['high'], language)})"
+
+
+def _spread(found: dict[str, Any] | None, details: dict[str, Any], language: str) -> str:
+    if found is None:
+        return ""
+    values = sorted(found["probabilities"])
+    said = text("views", language, **{name: probability(found[name], language) for name in ("low", "high", "mean")})
+    said += " " + text("views_differ" if found["classes"] > 1 else "views_agree", language)
+    label = text("views_bar", language, values="; ".join(probability(value, language) for value in values))
+    dots = "".join(f'<b style="left:{100 * value:.1f}%"></b>' for value in values)
+    bar = f'<div class="bar views" role="img" aria-label="{app_page.escape(label)}">{dots}'
+    return f'<p class="spread">{app_page.escape(said)}</p>{bar}<i style="left:{100 * details["threshold_calibrated"]:.1f}%"></i></div>'
+
+
+def _pictures(details: dict[str, Any], language: str) -> str:
+    patch, evidence = text("patch_as_read", language), text("evidence", language)
+    pictures = details["pictures"]
+    legend = app_page.legend(details["evidence_limit"], float(np.mean(details["evidence"])), language)
+    return f"""<figure class="over" {app_page.fresh()}><div class="pair"><div><img src="{pictures["patch"]}" alt="{patch}"></div>
+<div><img src="{pictures["patch"]}" alt=""><img class="cover" src="{pictures["evidence"]}" alt="{evidence}"></div></div>
+{app_page.opacity(language)}{legend}</figure>"""

@@ -1,0 +1,134 @@
+"""A region: how the page shows its map, and what its API answers. Used by the interface only; ``regions`` does the work."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bhi_utils import app_page, app_patch, phantom, regions
+from bhi_utils.app_words import number, text
+from bhi_utils.decode import PATCH
+from bhi_utils.plots import CLASSES
+from bhi_utils.predictor import Predictor
+from bhi_utils.regions import Region, Tiles
+from bhi_utils.words import translated
+
+
+def read(path: Path) -> Tiles | str:
+    """A file cut into patches, or why it cannot be."""
+    pixels = regions.read(path)
+    return pixels.problem if pixels.array is None else regions.cut(pixels.array, pixels.notes)
+
+
+def synthetic(*, patches: int = 150, seed: int = 11) -> Tiles:
+    """A drawn slide, for those who have none at hand."""
+    image = phantom.draw_slide(2, patches=patches, seed=seed).image
+    tiles = regions.cut(image)
+    assert isinstance(tiles, Tiles)  # a drawn slide has tissue
+    return tiles
+
+
+def answered(predictor: Predictor, tiles: Tiles) -> Iterator[int | Region]:
+    """How many patches are done, after each step; the region at last."""
+    found, done = [], 0
+    for step in regions.answers(predictor, tiles.patches):
+        found.append(step)
+        done += len(step[0])
+        yield done
+    yield regions.region(tiles, found)
+
+
+def size(region: Region) -> int:
+    """Bytes that a region takes in memory."""
+    return region.tiles.patches.nbytes + region.tiles.picture.nbytes + region.maps.nbytes
+
+
+def facts(region: Region, threshold: float, language: str) -> dict[str, Any]:
+    """What the API says of a region at a threshold: ``problem, doubts, notes, size, patches, background, above, share, threshold``."""
+    above = int((region.table["probability_calibrated"] >= threshold).sum())
+    doubt = region.tiles.doubt
+    return {
+        "problem": "",
+        "doubts": [translated(doubt, language)] if doubt else [],
+        "notes": [translated(note, language) for note in region.tiles.notes],
+        "size": list(region.tiles.size),
+        "patches": len(region.table),
+        "background": region.tiles.background,
+        "above": above,
+        "share": region.share(threshold),
+        "threshold_calibrated": threshold,
+    }
+
+
+def table(region: Region, threshold: float) -> dict[str, list]:
+    """The region's table at a threshold as columns, ready for ``pandas.DataFrame``."""
+    return {name: column.tolist() for name, column in region.labelled(threshold).items()}
+
+
+def place(predictor: Predictor, region: Region | None, x: float, y: float, language: str) -> dict[str, Any]:
+    """The patch at a place, in the region's pixels, with what the network said of it: no new pass."""
+    row = None if region is None else region.at(x, y)
+    if row is None:
+        return {"problem": text("no_region" if region is None else "no_tissue_here", language), "doubts": [], "notes": []}
+    found = region.table.iloc[row]
+    details = {"problem": "", "doubts": [], "notes": [], "x": int(found["x"]), "y": int(found["y"]), "in_scope": bool(found["in_scope"])}
+    evidence = region.maps[row]
+    said = {**found.to_dict(), "logit": float(evidence.mean())}
+    return {**details, **app_patch.described(predictor, region.tiles.patches[row], said, evidence)}
+
+
+def place_shown(bundle: dict[str, Any], details: dict[str, Any], language: str) -> str:
+    """The patch at a place, as the page shows it."""
+    title = f"<h3>{text('place_title', language, x=details['x'], y=details['y'])}</h3>" if "x" in details else ""
+    return title + app_patch.shown(bundle, details, language)
+
+
+def shown(region: Region, threshold: float, language: str) -> str:
+    """The map over the region's picture, with its sliders and downloads; the page's script draws it from the numbers."""
+    said = facts(region, threshold, language)
+    notes = [text("skipped", language, count=number(region.tiles.background, language)), *said["notes"]]
+    strange = int((~region.table["in_scope"]).sum())
+    if strange:
+        notes.append(text("strange", language, count=number(strange, language)))
+    picture = app_page.data_url(region.tiles.picture, kind="JPEG")
+    label, hint, image = text("map_label", language), text("map_hint", language), text("region_image", language)
+    value = min(max(round(threshold, 2), 0.01), 0.99)
+    buttons = "".join(
+        f'<button type="button" class="{kind}">{text(key, language)}</button>'
+        for kind, key in (("png", "download_map"), ("csv", "download_table"))
+    )
+    shape = f"{region.tiles.size[0] / region.tiles.size[1]:.4f}"
+    slider = f'<input type="range" min="0.01" max="0.99" step="0.01" value="{value}">'
+    return f"""{app_page.doubt(said["doubts"], language)}
+<figure class="over map answer" {app_page.fresh()} data-map="{app_page.attribute(_data(region, language))}">
+<p class="share" aria-live="polite"></p>
+<label class="threshold"><span>{text("threshold_slider", language)}</span>{slider}<output></output></label>
+{app_page.opacity(language)}
+<p class="hint">{hint}</p>
+<div class="stack" style="max-width:calc(75vh * {shape})" tabindex="0" role="application" aria-label="{label}">
+<img src="{picture}" alt="{image}"><canvas></canvas><span class="cursor"></span></div>
+<p class="said" aria-live="polite"></p>{_scale(language)}
+<div class="buttons">{buttons}</div>{app_page.bullets(notes)}</figure>"""
+
+
+def _scale(language: str) -> str:
+    middle = text("threshold_slider", language).lower()
+    return f"""<div class="legend"><div class="ramp"></div>
+<div class="ends"><span>0<br>{CLASSES[0]}</span><span>{middle}</span><span>1<br>{CLASSES[1]}</span></div></div>"""
+
+
+def _data(region: Region, language: str) -> dict[str, Any]:
+    """The numbers that the page's script draws from."""
+    (width, height), found = region.tiles.size, region.table
+    keys = {"share": "share", "place": "place", "glass": "is_glass", "probability": "is_probability"}
+    columns, rows = -(-width // PATCH), -(-height // PATCH)
+    shape = {"width": width, "height": height, "columns": columns, "rows": rows, "patch": PATCH}
+    named = {"x": found["x"] // PATCH, "y": found["y"] // PATCH, "tissue": found["tissue"].round(3), "in_scope": found["in_scope"]}
+    named |= {"p": found["probability_calibrated"].round(4), "raw": found["probability"].round(4)}
+    words = {name: text(key, language, **_BRACES) for name, key in keys.items()}
+    return {**shape, **{name: np.asarray(column).tolist() for name, column in named.items()}, "words": words}
+
+
+#: Values that the page's script fills in.
+_BRACES = {name: f"{{{name}}}" for name in ("share", "above", "all", "threshold", "x", "y", "p")}

@@ -1,0 +1,250 @@
+"""The interface's own texts in English and in Spanish; what is said about an input stands in ``words``.
+
+Used by the interface only. Fixed labels are translated by the browser, see `labels`, and answers by the server, see `text`.
+"""
+
+from typing import Any
+
+from bhi_utils.words import LANGUAGES
+
+#: Key to the text in the order of `LANGUAGES`.
+TEXTS: dict[str, tuple[str, str]] = {
+    "title": ("Is there invasive ductal carcinoma in this tissue?", "¿Hay carcinoma ductal invasivo en este tejido?"),
+    "warning": ("Research use only, not a medical device.", "Solo para investigación; no es un producto sanitario."),
+    "language": ("Language", "Idioma"),
+    "model": ("Model {name}", "Modelo {name}"),
+    "trained": ("trained on {cases} cases of {kind}", "entrenado con {cases} casos de {kind}"),
+    "archive": ("the archive", "el archivo"),
+    "phantom": (
+        "synthetic patches, so its answers mean nothing for tissue",
+        "parches sintéticos, así que sus respuestas no valen para tejido",
+    ),
+    # tabs
+    "tab_patch": ("Patch", "Parche"),
+    "tab_region": ("Region", "Región"),
+    "tab_files": ("Files", "Ficheros"),
+    "tab_case": ("Case", "Caso"),
+    "tab_card": ("Model", "Modelo"),
+    # boxes and buttons
+    "box_patch": ("Patch of 50×50 pixels: drop, choose or paste (Ctrl+V)", "Parche de 50×50 píxeles: suéltelo, elíjalo o péguelo (Ctrl+V)"),
+    "box_region": (
+        "Region of up to 10,000×10,000 pixels (PNG, JPEG, TIFF), about 4 µm a pixel",
+        "Región de hasta 10 000×10 000 píxeles (PNG, JPEG, TIFF), unos 4 µm por píxel",
+    ),
+    "box_files": ("Up to 1,000 patches, or a zip of them", "Hasta 1000 parches, o un zip con ellos"),
+    "cancel": ("Cancel", "Cancelar"),
+    "case": ("Case", "Caso"),
+    "show": ("Show the case", "Mostrar el caso"),
+    "example_region": ("Try a synthetic region", "Probar una región sintética"),
+    "details": ("All numbers", "Todos los números"),
+    # one patch
+    "examples": ("Synthetic examples (drawn, not tissue)", "Ejemplos sintéticos (dibujados, no son tejido)"),
+    "example": ("Synthetic example {number}", "Ejemplo sintético {number}"),
+    "empty_patch": (
+        "Give a patch, or click an example: class, probability and evidence map appear here.",
+        "Entregue un parche o pulse un ejemplo: aquí aparecen la clase, la probabilidad y el mapa de evidencia.",
+    ),
+    "no_answer": ("No answer.", "Sin respuesta."),
+    "doubt": ("This does not look like a patch that the model can judge.", "Esto no parece un parche que el modelo pueda juzgar."),
+    "anyway": ("Show what the model says anyway", "Mostrar lo que dice el modelo de todos modos"),
+    "probability_of": ("calibrated probability of IDC+", "probabilidad calibrada de IDC+"),
+    "threshold": ("threshold {value}", "umbral {value}"),
+    "bar": ("Probability {p}, threshold {t}", "Probabilidad {p}, umbral {t}"),
+    "above": (
+        "The probability is at or above the threshold of {t}, from which a patch is called IDC+.",
+        "La probabilidad alcanza el umbral de {t}, a partir del cual un parche se llama IDC+.",
+    ),
+    "under": (
+        "The probability is under the threshold of {t}, from which a patch is called IDC+.",
+        "La probabilidad está por debajo del umbral de {t}, a partir del cual un parche se llama IDC+.",
+    ),
+    "rule": ("How it was chosen: {rule}.", "Cómo se eligió: {rule}."),
+    "rule_recall": (
+        "as high as possible while at least {share} of the IDC+ patches of validation cases are found",
+        "lo más alto posible con tal de encontrar al menos {share} de los parches IDC+ de los casos de validación",
+    ),
+    "meaning": (
+        "On test cases, {recall} of IDC+ patches are found, and {precision} of those called IDC+ are (95 % intervals by case).",
+        "En los casos de prueba se encuentra {recall} de los parches IDC+, y lo es {precision} de los llamados IDC+ (intervalos del 95 % "
+        "por caso).",
+    ),
+    "patch_as_read": ("The patch as the model reads it", "El parche tal como lo lee el modelo"),
+    "evidence": ("Evidence map over the patch", "Mapa de evidencia sobre el parche"),
+    "opacity": ("Opacity of the map", "Opacidad del mapa"),
+    "speaks": ("speaks for {label}", "habla a favor de {label}"),
+    "neither": ("neither", "ninguna"),
+    "adds_up": (
+        "The map's mean over the patch is the model's logit, {logit}: the colours add up to the answer. The map is as coarse as the "
+        "network's last layer and outlines no tumour.",
+        "La media del mapa sobre el parche es el logit del modelo, {logit}: los colores suman la respuesta. El mapa es tan basto como la "
+        "última capa de la red y no delimita ningún tumor.",
+    ),
+    "views": (
+        "Turned and mirrored, the same patch gets probabilities from {low} to {high} (eight views, mean {mean}).",
+        "Girado y reflejado, el mismo parche recibe probabilidades de {low} a {high} (ocho vistas, media {mean}).",
+    ),
+    "views_differ": (
+        "They lie on both sides of the threshold, so the class depends on how the patch is turned.",
+        "Quedan a ambos lados del umbral, así que la clase depende de cómo se gire el parche.",
+    ),
+    "views_agree": ("All of them give the same class.", "Todas dan la misma clase."),
+    "views_bar": ("Probabilities of the eight views: {values}", "Probabilidades de las ocho vistas: {values}"),
+    "seen": (
+        "Seen in training: the model learned from exactly these pixels, so this answer says nothing about how it does on new patches.",
+        "Visto en el entrenamiento: el modelo aprendió exactamente de estos píxeles, así que esta respuesta no dice cómo acierta con "
+        "parches nuevos.",
+    ),
+    "gone": ("The file did not arrive: send it again.", "El fichero no llegó: envíelo otra vez."),
+    # a region
+    "empty_region": (
+        "Give a region: its tissue is mapped here, and the background is skipped.",
+        "Entregue una región: aquí se dibuja el mapa de su tejido; el fondo se omite.",
+    ),
+    "reading": ("Reading the image …", "Leyendo la imagen …"),
+    "progress": ("{done} of {all} patches", "{done} de {all} parches"),
+    "cancelled": ("Cancelled; nothing was kept.", "Cancelado; no se guardó nada."),
+    "share": (
+        "{share} of the tissue ({above} of {all} patches) is at or above {threshold}",
+        "{share} del tejido ({above} de {all} parches) alcanza {threshold}",
+    ),
+    "skipped": ("{count} patches of background were skipped.", "Se omitieron {count} parches de fondo."),
+    "strange": (
+        "{count} patches do not look like stained tissue at this scale: see the column in_scope of the table.",
+        "{count} parches no parecen tejido teñido a esta escala: vea la columna in_scope de la tabla.",
+    ),
+    "map_label": (
+        "Map of probabilities. Arrow keys move over the patches, Enter shows one.",
+        "Mapa de probabilidades. Las flechas recorren los parches, Intro muestra uno.",
+    ),
+    "map_hint": (
+        "Click a place, or focus the map and use the arrow keys and Enter, to see its patch and evidence.",
+        "Pulse un lugar, o enfoque el mapa y use las flechas e Intro, para ver su parche y su evidencia.",
+    ),
+    "region_image": ("The region", "La región"),
+    "threshold_slider": ("Threshold", "Umbral"),
+    "download_map": ("Map (PNG)", "Mapa (PNG)"),
+    "download_table": ("Table (CSV)", "Tabla (CSV)"),
+    "place": ("Column {x}, row {y}:", "Columna {x}, fila {y}:"),
+    "place_title": ("Patch at x = {x}, y = {y}", "Parche en x = {x}, y = {y}"),
+    "is_glass": ("background.", "fondo."),
+    "is_probability": ("probability {p}.", "probabilidad {p}."),
+    "no_region": (
+        "There is no map to look into: give a region first.",
+        "No hay ningún mapa que mirar: entregue antes una región.",
+    ),
+    "no_tissue_here": ("There is only background at this place.", "En este lugar solo hay fondo."),
+    "not_probability": ("A threshold is a probability between 0 and 1.", "Un umbral es una probabilidad entre 0 y 1."),
+    # many files
+    "empty_files": (
+        "Give patches or a zip: the table of answers appears here, and no picture is shown.",
+        "Entregue parches o un zip: aquí aparece la tabla de respuestas, sin mostrar ninguna imagen.",
+    ),
+    "answered": (
+        "Patches answered: {count}. IDC+: {positive}, IDC−: {negative}, at the threshold {t}.",
+        "Parches respondidos: {count}. IDC+: {positive}, IDC−: {negative}, con el umbral {t}.",
+    ),
+    "rejected": ("Files that could not be used: {count}", "Ficheros que no se pudieron usar: {count}"),
+    "rejected_more": ("and {count} more, see the list", "y {count} más, vea la lista"),
+    "download_rejected": ("Rejected files (CSV)", "Ficheros rechazados (CSV)"),
+    "too_many": (
+        "These are {count} files, and at most 1,000 are answered at once.",
+        "Son {count} ficheros, y se responde como máximo a 1000.",
+    ),
+    "no_images": (
+        "There is no image in this: send patches, or a zip of them.",
+        "No hay ninguna imagen aquí: envíe parches, o un zip con ellos.",
+    ),
+    "answers": ("Answers", "Respuestas"),
+    "file": ("file", "fichero"),
+    "probability": ("calibrated probability", "probabilidad calibrada"),
+    "label": ("class", "clase"),
+    "remark": ("remark", "observación"),
+    # a case
+    "empty_case": ("Choose a case: its slide is put together here.", "Elija un caso: aquí se recompone su preparación."),
+    "no_case": ("There is no case {case} here.", "No hay ningún caso {case} aquí."),
+    "source": ("Data: {source}, {cases} cases.", "Datos: {source}, {cases} casos."),
+    "synthetic": ("Synthetic: drawn, not tissue.", "Sintético: dibujado, no es tejido."),
+    "in_training": (
+        "The model learned from this case, so its answers here look better than they are.",
+        "El modelo aprendió de este caso, así que sus respuestas parecen aquí mejores de lo que son.",
+    ),
+    "case_facts": (
+        "Case {case}: {patches} patches, {positive} labelled IDC+. The model finds {found} of these and calls {false} others IDC+.",
+        "Caso {case}: {patches} parches, {positive} marcados IDC+. El modelo encuentra {found} de ellos y llama IDC+ a otros {false}.",
+    ),
+    "panel_slide": ("Tissue, put together from its patches", "Tejido, recompuesto de sus parches"),
+    "panel_truth": ("Truth: orange IDC+, blue IDC−", "Verdad: naranja IDC+, azul IDC−"),
+    "panel_probability": (
+        "Probability: orange at or above the threshold {t}, blue under it",
+        "Probabilidad: naranja desde el umbral {t}, azul por debajo",
+    ),
+    "panel_error": (
+        "Error: orange with \\ a false alarm, blue with / a missed IDC+, grey is right",
+        "Error: naranja con \\ falsa alarma, azul con / IDC+ no hallado, gris es correcto",
+    ),
+    # the card
+    "card_missing": ("not recorded in this bundle", "no consta en este paquete"),
+    "card_model": ("Model", "Modelo"),
+    "card_metrics": ("Metrics", "Métricas"),
+    "card_limits": ("Limits", "Límites"),
+    "card_name": ("name", "nombre"),
+    "card_start": ("weights began as", "pesos iniciales"),
+    "card_data": ("data", "datos"),
+    "card_data_value": ("{kind}, {cases} cases, {patches} patches", "{kind}, {cases} casos, {patches} parches"),
+    "card_training": ("cases in training", "casos de entrenamiento"),
+    "card_threshold": ("threshold (calibrated)", "umbral (calibrado)"),
+    "card_rule": ("how it was chosen", "cómo se eligió"),
+    "card_calibration": ("calibration", "calibración"),
+    "card_hash": ("SHA-256 of the model file", "SHA-256 del fichero del modelo"),
+    "card_interval": ("value (95 % interval by case)", "valor (intervalo del 95 % por caso)"),
+    "card_none": (
+        "This bundle holds no metrics: run notebook 06 after training, or measure it with bhi evaluate.",
+        "Este paquete no contiene métricas: ejecute el cuaderno 06 tras entrenar, o mídalo con bhi evaluate.",
+    ),
+    "test": ("test cases", "casos de prueba"),
+    "val": ("validation cases", "casos de validación"),
+    "train": ("training cases", "casos de entrenamiento"),
+    "limit_scale": (
+        "One patch of 50×50 pixels spans about 200 µm at 4 µm a pixel; at another scale, the answers mean nothing.",
+        "Un parche de 50×50 píxeles abarca unos 200 µm a 4 µm por píxel; a otra escala las respuestas no significan nada.",
+    ),
+    "limit_stain": (
+        "The calibration holds for cases like the validation cases. Another laboratory's stain or another share of IDC+ shifts it.",
+        "La calibración vale para casos como los de validación. La tinción de otro laboratorio u otra proporción de IDC+ la desplaza.",
+    ),
+    "limit_scope": (
+        "Inputs that are no H&E at this scale are told by colour, contrast and sharpness. What passes is not thereby tissue of the breast.",
+        "Lo que no es H&E a esta escala se reconoce por color, contraste y nitidez. Lo que pasa no es por ello tejido de mama.",
+    ),
+    "limit_evidence": (
+        "The evidence map says what moved this network, not where a tumour ends.",
+        "El mapa de evidencia dice qué movió a esta red, no dónde acaba un tumor.",
+    ),
+}
+
+
+def text(key: str, language: str, **values: Any) -> str:
+    """The text called ``key`` in ``language``, English for an unknown one, with its ``values`` filled in."""
+    return TEXTS[key][LANGUAGES.index(language) if language in LANGUAGES else 0].format(**values)
+
+
+def labels() -> dict[str, dict[str, str]]:
+    """All texts of each language, for the browser to choose from."""
+    return {language: {key: texts[number] for key, texts in TEXTS.items()} for number, language in enumerate(LANGUAGES)}
+
+
+def percent(share: float, language: str, *, digits: int = 0) -> str:
+    """A share as a percentage, with the language's comma or point."""
+    return number(100 * share, language, digits=digits) + " %"
+
+
+def probability(value: float, language: str) -> str:
+    """A probability with two decimals, never rounded to 0 or 1."""
+    said = "< 0.01" if value < 0.005 else "> 0.99" if value > 0.995 else f"{value:.2f}"
+    return said.replace(".", ",") if language == "es" else said
+
+
+def number(value: float, language: str, *, digits: int = 0) -> str:
+    """A number with the language's signs for thousands and decimals."""
+    written = f"{value:,.{digits}f}"
+    return written.translate(str.maketrans({",": "\u202f", ".": ","})) if language == "es" else written

@@ -1,0 +1,106 @@
+"""Any image file, whatever its name says, as upright 8-bit RGB pixels, or one sentence that says why not: the one place that decodes.
+
+Used by ``quality`` for single patches and by ``regions`` for whole regions. A file's header is read before its pixels, so a
+decompression bomb is never unpacked. Nothing here raises on bad input.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from bhi_utils.words import Sentence, say
+
+#: Formats that are opened; the others (EPS, PDF, …) would start foreign programs or carry no pixels.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
+#: Side in pixels of the largest region, and with it the most pixels that are ever decoded; a header that claims more is refused.
+MOST_SIDE = 10_000
+# Pillow warns from its own limit on, 89 million, and fails from twice as many: both belong to what is refused here
+Image.MAX_IMAGE_PIXELS = MOST_SIDE**2
+_BAND = 512
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What became of an image.
+
+    Attributes:
+        array: uint8 array (height, width, 3), or None when the image is refused.
+        problem: why it is refused and what to do; empty when it is not.
+        notes: what was done to the image.
+        size: width and height in pixels after the camera's rotation; (0, 0) when the file could not be read.
+    """
+
+    array: np.ndarray | None
+    problem: str = ""
+    notes: tuple[Sentence, ...] = ()
+    size: tuple[int, int] = (0, 0)
+
+
+def read(file: Path | BinaryIO, refuse: Callable[[int, int], Sentence | None], *, bomb: str) -> Pixels:
+    """Decode a file or a stream of its bytes.
+
+    Args:
+        file: any file, whatever its name says.
+        refuse: takes width and height as the header gives them, and says why such an image is not wanted; None for one that is.
+        bomb: what to say of an image with too many pixels for Pillow to open, a key of `words.SENTENCES`.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return decode(image, refuse)
+    except (UnidentifiedImageError, FileNotFoundError):
+        return Pixels(None, say("not_an_image"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return Pixels(None, say(bomb))
+    except Exception:  # Pillow's readers raise whatever the damaged byte leads to
+        return Pixels(None, say("damaged"))
+
+
+def decode(image: Image.Image, refuse: Callable[[int, int], Sentence | None]) -> Pixels:
+    """`read` for an image that is open, its pixels decoded or not."""
+    size = image.size
+    # the camera's rotation can only swap the sides, so a wrong size is refused before anything is decoded
+    if problem := refuse(*size):
+        return Pixels(None, problem, size=size)
+    try:
+        image, notes = _upright(image)
+        if image.mode in ("I", "F"):
+            return Pixels(None, say("bits"), size=image.size)
+        array, more = _rgb(image)
+    except Exception:  # as in `read`
+        return Pixels(None, say("damaged"), size=size)
+    return Pixels(array, notes=(*notes, *more), size=image.size)
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, list[Sentence]]:
+    notes = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        image.seek(0)
+        notes.append(say("frames", frames=frames))
+    if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+        image = ImageOps.exif_transpose(image)
+        notes.append(say("turned"))
+    return image, notes
+
+
+def _rgb(image: Image.Image) -> tuple[np.ndarray, list[Sentence]]:
+    """Convert band by band: of a large image, no second copy in another mode ever exists."""
+    width, height = image.size
+    array, transparent = np.empty((height, width, 3), np.uint8), False
+    image.load()
+    for top in range(0, height, _BAND):
+        band = image.crop((0, top, width, min(top + _BAND, height)))
+        if band.mode.startswith("I;16"):
+            values = np.rint(np.asarray(band).astype(np.float64) / 257)  # 65535 becomes 255
+            band = Image.fromarray(values.astype(np.uint8))
+        elif image.has_transparency_data:
+            layers = band.convert("RGBA")
+            transparent |= layers.getchannel("A").getextrema()[0] < 255
+            band = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
+        array[top : top + band.height] = np.asarray(band.convert("RGB"))
+    said = (image.mode.startswith("I;16"), "sixteen"), (transparent, "transparent"), (image.mode == "CMYK", "cmyk")
+    return array, [say(key) for true, key in said if true]

@@ -1,0 +1,61 @@
+"""The map of one region as files: picture and table. Used by ``bhi map``."""
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bhi_utils import plots_regions, regions
+from bhi_utils.paths import InputError, shown, write_atomic, write_csv
+from bhi_utils.predictor import Predictor
+
+
+def check(region: Path, out: Path, threshold: float | None) -> None:
+    """Find what is wrong before the network is loaded.
+
+    Raises:
+        InputError: there is no such file, the folder cannot be made, or the threshold is no probability.
+    """
+    if not Path(region).is_file():
+        raise InputError(f"{shown(region)} does not exist: pass an image file.")
+    if threshold is not None and not 0 < threshold < 1:
+        raise InputError(f"A threshold of {threshold} is no probability: give one between 0 and 1.")
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot use {shown(out)} for the map: {error.strerror or error}; pass another --out.") from error
+
+
+def write(predictor: Predictor, file: Path, out: Path, *, threshold: float | None = None, progress: bool = True) -> str:
+    """Write ``map.png`` and ``map.csv`` into ``out``; what was found, as lines of text.
+
+    Args:
+        predictor: the model.
+        file: the region.
+        out: a folder that is there.
+        threshold: calibrated probability from which a patch is IDC+; the model's by default.
+        progress: whether a bar on stderr shows how far it is.
+
+    Raises:
+        InputError: the image cannot be used.
+    """
+    pixels = regions.read(file)
+    tiles = pixels.problem if pixels.array is None else regions.cut(pixels.array, pixels.notes)
+    if isinstance(tiles, str):
+        raise InputError(f"{shown(file)}: {tiles}")
+    found, chosen = [], predictor.threshold_calibrated if threshold is None else threshold
+    with tqdm(total=len(tiles.patches), desc="Mapping", unit="patch", file=sys.stderr, disable=not progress) as bar:
+        for step in regions.answers(predictor, tiles.patches):
+            found.append(step)
+            bar.update(len(step[0]))
+    region = regions.region(tiles, found)
+    said = f"{region.share(chosen):.1%} of {len(region.table):,} patches of tissue are at or above {chosen:.3f}"
+    figure = plots_regions.probability_map(tiles.picture, tiles.size, region.table, threshold=chosen, title=said)
+    with write_atomic(out / "map.png") as temporary:
+        figure.savefig(temporary, dpi=200)
+    write_csv(out / "map.csv", region.labelled(chosen).round({"tissue": 3}))
+    lines = [*([f"Doubtful: {tiles.doubt}"] if tiles.doubt else []), f"{said}; {tiles.background:,} of background were skipped."]
+    strange = int((~region.table["in_scope"]).sum())
+    if strange and not tiles.doubt:
+        lines.append(f"  {strange:,} of them do not look like stained tissue at this scale: see in_scope in the table.")
+    return "\n".join([*lines, *(f"  {note}" for note in tiles.notes), f"Wrote map.png and map.csv to {shown(out)}."])

@@ -1,0 +1,156 @@
+"""A region of a slide: cut into patches, its background skipped, answered for, and drawn as a map of probabilities.
+
+Used by ``bhi map``, the interface and its API. The network runs once over the tissue; a threshold is applied to what it said, so moving it
+costs nothing. Evidence maps come from the same pass.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from bhi_utils import images, scope
+from bhi_utils.decode import PATCH, pad
+from bhi_utils.plots import CLASSES
+from bhi_utils.predictor import BATCH, Predictor
+from bhi_utils.quality import SMALLEST
+from bhi_utils.words import Sentence, say
+
+#: Patches that one step of `answers` takes: a whole number of the network's batches, few enough that progress is seen and cancelling works.
+STEP = 4 * BATCH
+#: Longest side of the region's picture, in pixels.
+PICTURE = 1600
+#: From this share of doubtful tissue on, the region as a whole is doubted.
+MOSTLY = 0.5
+#: Columns of a region's table; ``x, y`` is a patch's upper left corner in the region's pixels, ``tissue`` the share that is not glass.
+COLUMNS = ("x", "y", "tissue", "probability", "probability_calibrated", "predicted_label", "label", "in_scope")
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """A region cut up.
+
+    Attributes:
+        size: width and height of the region in pixels.
+        picture: the region, shrunk to at most `PICTURE` pixels, uint8 array (height, width, 3).
+        patches: uint8 array (n, 50, 50, 3), those with tissue, row by row; at the right and lower edge filled up with white.
+        table: ``x, y, tissue`` of each, and ``in_scope``, whether it looks like stained tissue at the archive's scale.
+        background: how many patches were skipped.
+        doubt: why the region as a whole does not look like such tissue, or None.
+        notes: what was done to the image.
+    """
+
+    size: tuple[int, int]
+    picture: np.ndarray
+    patches: np.ndarray
+    table: pd.DataFrame
+    background: int
+    doubt: Sentence | None = None
+    notes: tuple[Sentence, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A region answered for.
+
+    Attributes:
+        tiles: what it was cut into.
+        table: `COLUMNS`, one row a patch with tissue.
+        maps: float array (n, h, w), the evidence map of each patch.
+    """
+
+    tiles: Tiles
+    table: pd.DataFrame
+    maps: np.ndarray
+
+    def share(self, threshold: float) -> float:
+        """Share of the tissue's patches at or above ``threshold``, a calibrated probability."""
+        return float((self.table["probability_calibrated"] >= threshold).mean())
+
+    def labelled(self, threshold: float) -> pd.DataFrame:
+        """The table with the classes that another ``threshold``, a calibrated probability, gives."""
+        predicted = (self.table["probability_calibrated"] >= threshold).astype(int)
+        return self.table.assign(predicted_label=predicted, label=[CLASSES[label] for label in predicted])
+
+    def at(self, x: float, y: float) -> int | None:
+        """The row of the patch at a place, in the region's pixels; None where there is no tissue."""
+        corner = (self.table["x"] == x // PATCH * PATCH) & (self.table["y"] == y // PATCH * PATCH)
+        return int(np.flatnonzero(corner)[0]) if corner.any() else None
+
+
+def read(file: Path | BinaryIO) -> images.Pixels:
+    """Decode a region of at most 10,000×10,000 pixels at the archive's scale, or say why it is none."""
+    return images.read(file, _wrong_size, bomb="region_far_too_large")
+
+
+def _wrong_size(width: int, height: int) -> Sentence | None:
+    size = {"width": width, "height": height}
+    if max(width, height) > images.MOST_SIDE:
+        return say("region_too_large", **size)
+    return say("region_too_small", **size) if min(width, height) < PATCH else None
+
+
+def cut(pixels: np.ndarray, notes: tuple[Sentence, ...] = ()) -> Tiles | Sentence:
+    """Cut a region into patches edge to edge, and skip those that are nearly all glass.
+
+    A strip at the right or lower edge that is narrower than 10 pixels is left out.
+
+    Args:
+        pixels: uint8 array (height, width, 3).
+        notes: what was done to the image, handed on.
+
+    Returns:
+        the patches, or why there are none.
+    """
+    height, width = pixels.shape[:2]
+    columns = [x for x in range(0, width, PATCH) if width - x >= SMALLEST]
+    patches, rows, all_of_them = [], [], 0
+    for y in (y for y in range(0, height, PATCH) if height - y >= SMALLEST):
+        strip = pixels[y : y + PATCH]
+        empty = strip.min(axis=-1) >= scope.GLASS_LEVEL
+        for x in columns:
+            tissue = 1 - float(empty[:, x : x + PATCH].mean())
+            all_of_them += 1
+            if tissue > 1 - scope.GLASS_SHARE:
+                patches.append(pad(strip[:, x : x + PATCH]))
+                rows.append((x, y, tissue))
+    if not patches:
+        return say("no_tissue")
+    table = pd.DataFrame(rows, columns=["x", "y", "tissue"])
+    stack = np.stack(patches)
+    strange = scope.doubted(stack)
+    table["in_scope"] = ~strange["any"]
+    return Tiles((width, height), _shrunk(pixels), stack, table, all_of_them - len(rows), _doubt(strange), notes)
+
+
+def _doubt(strange: dict[str, np.ndarray]) -> Sentence | None:
+    share = float(strange["any"].mean())
+    if share < MOSTLY:
+        return None
+    worst = max((name for name in strange if name != "any"), key=lambda name: strange[name].sum())
+    return say("mostly_strange", share=share, reason=say(worst))
+
+
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(pixels)
+    if max(image.size) > PICTURE:
+        image = image.reduce(-(-max(image.size) // PICTURE))
+    return np.asarray(image)
+
+
+def answers(predictor: Predictor, patches: np.ndarray) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    """What ``predictor`` says of some patches after others, with their evidence maps: stop asking, and the network stops."""
+    for start in range(0, len(patches), STEP):
+        yield predictor.predict_with_evidence(patches[start : start + STEP])
+
+
+def region(tiles: Tiles, found: list[tuple[pd.DataFrame, np.ndarray]]) -> Region:
+    """Put together what `answers` gave for all the tiles."""
+    said = pd.concat([frame for frame, _ in found], ignore_index=True)
+    said["label"] = [CLASSES[label] for label in said["predicted_label"]]
+    table = pd.concat([tiles.table, said], axis=1)[list(COLUMNS)]
+    return Region(tiles, table, np.concatenate([maps for _, maps in found]))

@@ -1,0 +1,108 @@
+"""Does this look like haematoxylin and eosin at the archive's scale? Colour, contrast and sharpness of patches, and why they are doubted.
+
+Used by ``quality`` for single patches and by ``regions`` for many. The levels were chosen on 13,244 real patches, see each of them.
+They find photographs, other stains, ink, plain colour and blur; a photograph in pink and violet passes, and so does tissue of another
+organ.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bhi_utils.words import Sentence, say
+
+#: A pixel whose darkest channel is at least this (0–255) counts as glass; a patch with this share of it, as empty.
+GLASS_LEVEL, GLASS_SHARE = 215, 0.9
+#: Mean difference between a pixel's largest and smallest channel below which an image counts as grey.
+GREY_LEVEL = 3.0
+#: Haematoxylin and eosin absorb green most: of the coloured pixels (not glass, channels so far apart) at least this share has green no
+#: more than a little above red and blue. Of the real patches 1 % have less than 0.67, most of them inked; of squares of photographs most.
+COLOURED, OVER_RED, OVER_BLUE, FITTING = 12, 4, 8, 0.6
+#: Where fewer pixels than this share are coloured, their hue says nothing.
+ENOUGH = 0.05
+#: Standard deviation of brightness in grey levels under which a patch is plain: 0.1 % of the real ones.
+PLAIN = 6.5
+#: Mean size of the Laplacian over that deviation under which a patch is blurred: 0.4 % of the real ones are.
+BLURRED = 0.25
+#: Mean optical density of green over the coloured pixels from which a patch is too dark to be stained tissue: 0.4 % of the real ones.
+DARK = 1.4
+#: Patches that are measured at a time, so that floats of a whole region never exist at once.
+_CHUNK = 512
+
+
+def doubts(patch: np.ndarray, *, whole: bool = True) -> tuple[Sentence, ...]:
+    """Why an answer for one patch means little; empty for what looks like stained tissue at the archive's scale.
+
+    Args:
+        patch: uint8 array (height, width, 3), without padding.
+        whole: whether it is 50×50; sharpness of smaller ones is not judged.
+    """
+    found = measure(patch[None])
+    if found["glass"][0] >= GLASS_SHARE:
+        return (say("glass"),)
+    if found["spread"][0] < GREY_LEVEL:
+        return (say("grey"),)
+    return tuple(say(name) for name, wrong in judged(found).items() if wrong[0] and (whole or name != "blurred"))
+
+
+def doubted(patches: np.ndarray) -> dict[str, np.ndarray]:
+    """Reason to bool array (n,): which of the 50×50 ``patches`` (uint8 (n, 50, 50, 3)) are doubted for it; and the key ``any``.
+
+    They are patches with tissue: emptiness is not judged.
+    """
+    parts = [_reasons(chunk) for chunk in _chunks(patches)]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {**found, "any": np.any(list(found.values()), axis=0)}
+
+
+def _reasons(patches: np.ndarray) -> dict[str, np.ndarray]:
+    found = measure(patches)
+    grey = found["spread"] < GREY_LEVEL
+    return {"grey": grey, **{name: wrong & ~grey for name, wrong in judged(found).items()}}
+
+
+def _chunks(patches: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, max(len(patches), 1), _CHUNK):
+        yield patches[start : start + _CHUNK]
+
+
+def judged(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What was measured, held against the levels: reason, a key of `words.SENTENCES`, to bool array."""
+    coloured = found["coloured"] >= ENOUGH
+    plain = found["deviation"] < PLAIN
+    return {
+        "colours": coloured & (found["fitting"] < FITTING),
+        "dark": coloured & (found["density"] > DARK),
+        "plain": plain,
+        "blurred": ~plain & (found["detail"] < BLURRED),
+    }
+
+
+def measure(patches: np.ndarray) -> dict[str, np.ndarray]:
+    """Float arrays (n,) for patches, uint8 (n, height, width, 3).
+
+    Returns:
+        ``glass`` (share of pixels), ``spread`` (mean of largest minus smallest channel), ``coloured`` (share of pixels), ``fitting``
+        (share of the coloured ones that haematoxylin and eosin could give), ``density`` (mean optical density of green over them),
+        ``deviation`` (of brightness) and ``detail`` (mean size of the Laplacian over the deviation).
+    """
+    red, green, blue = (patches[..., channel].astype(np.int16) for channel in range(3))
+    darkest, brightest = patches.min(axis=-1), patches.max(axis=-1)
+    spread = brightest - darkest
+    coloured = (darkest < GLASS_LEVEL) & (spread >= COLOURED)
+    count = np.maximum(np.count_nonzero(coloured, axis=(1, 2)), 1)
+    fits = coloured & (green <= red + OVER_RED) & (green <= blue + OVER_BLUE)
+    density = np.where(coloured, -np.log((green.astype(np.float32) + 1) / 256), 0)
+    grey = patches.mean(axis=-1, dtype=np.float32)
+    middle = 4 * grey[:, 1:-1, 1:-1]
+    laplacian = middle - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
+    deviation = grey.std(axis=(1, 2))
+    return {
+        "glass": (darkest >= GLASS_LEVEL).mean(axis=(1, 2)),
+        "spread": spread.mean(axis=(1, 2)),
+        "coloured": coloured.mean(axis=(1, 2)),
+        "fitting": np.count_nonzero(fits, axis=(1, 2)) / count,
+        "density": density.sum(axis=(1, 2)) / count,
+        "deviation": deviation,
+        "detail": np.abs(laplacian).mean(axis=(1, 2)) / np.maximum(deviation, 1e-3),
+    }

@@ -1,0 +1,145 @@
+"""What is said about an input, in English and in Spanish: one place for both, so that no sentence exists in one language only.
+
+Used by ``quality``, ``scope`` and ``regions``, which say it in English, and by the interface, which says it in the reader's language. A
+`Sentence` is its English text and remembers what it was made of.
+"""
+
+from typing import Any
+
+LANGUAGES = ("en", "es")
+
+_SIZES = "{width}×{height}"
+_ARCHIVE = "archive's scale, about 4 µm a pixel"
+_ARCHIVO = "escala del archivo, unos 4 µm por píxel"
+
+#: Key to the sentence in the order of `LANGUAGES`.
+SENTENCES: dict[str, tuple[str, str]] = {
+    "not_an_image": (
+        "This file is not an image that can be read: send a PNG, JPEG, TIFF, BMP, GIF or WEBP file.",
+        "Este fichero no es una imagen que se pueda leer: envíe un fichero PNG, JPEG, TIFF, BMP, GIF o WEBP.",
+    ),
+    "damaged": (
+        "This image is damaged or cut short and cannot be decoded: send the file again, or export it anew as PNG.",
+        "Esta imagen está dañada o incompleta y no se puede descodificar: envíe el fichero otra vez o expórtelo de nuevo como PNG.",
+    ),
+    "too_large": (
+        f"This image is too large to open here ({{what}} pixels): crop a patch of 50×50 pixels at the {_ARCHIVE}, and send that.",
+        f"Esta imagen es demasiado grande para abrirla aquí ({{what}} píxeles): recorte un parche de 50×50 píxeles a la {_ARCHIVO}, y "
+        "envíelo.",
+    ),
+    "far_too_large": (
+        f"This image is too large to open here (far more pixels than a patch): crop a patch of 50×50 pixels at the {_ARCHIVE}, and send "
+        "that.",
+        f"Esta imagen es demasiado grande para abrirla aquí (muchos más píxeles que un parche): recorte un parche de 50×50 píxeles a la "
+        f"{_ARCHIVO}, y envíelo.",
+    ),
+    "too_small": (
+        f"This image is {_SIZES} pixels, too small to tell anything: send a patch of 50×50 pixels, with no side under 10.",
+        f"Esta imagen tiene {_SIZES} píxeles, muy pocos para decir algo: envíe un parche de 50×50 píxeles, sin ningún lado menor de 10.",
+    ),
+    "no_patch": (
+        f"This image is {_SIZES} pixels, but the model reads one patch of 50×50 pixels at the {_ARCHIVE}: crop a 50×50 part and send "
+        "that; nothing is resized.",
+        f"Esta imagen tiene {_SIZES} píxeles, pero el modelo lee un parche de 50×50 píxeles a la {_ARCHIVO}: recorte una parte de 50×50 "
+        "y envíela; nada se cambia de tamaño.",
+    ),
+    "bits": (
+        "This image stores 32 bits a channel, whose range is unknown: export it as an 8-bit RGB PNG.",
+        "Esta imagen guarda 32 bits por canal, cuyo intervalo se desconoce: expórtela como PNG RGB de 8 bits.",
+    ),
+    "region_too_large": (
+        f"This image is {_SIZES} pixels, and a region has at most 10,000×10,000: crop it, at the {_ARCHIVE}.",
+        f"Esta imagen tiene {_SIZES} píxeles, y una región tiene como máximo 10 000×10 000: recórtela, a la {_ARCHIVO}.",
+    ),
+    "region_far_too_large": (
+        f"This image has far more pixels than a region's 10,000×10,000: crop it, at the {_ARCHIVE}.",
+        f"Esta imagen tiene muchos más píxeles que los 10 000×10 000 de una región: recórtela, a la {_ARCHIVO}.",
+    ),
+    "region_too_small": (
+        f"This image is {_SIZES} pixels, smaller than one patch of 50×50: send a larger region, or the patch alone.",
+        f"Esta imagen tiene {_SIZES} píxeles, menos que un parche de 50×50: envíe una región mayor, o el parche solo.",
+    ),
+    "no_tissue": (
+        "There is no tissue in this image, only background: send a region with stained tissue.",
+        "No hay tejido en esta imagen, solo fondo: envíe una región con tejido teñido.",
+    ),
+    "empty_file": ("This file is empty: send it again.", "Este fichero está vacío: envíelo otra vez."),
+    "too_long": (
+        "This file is longer than 64 MB, too long for a patch: send a patch of 50×50 pixels.",
+        "Este fichero ocupa más de 64 MB, demasiado para un parche: envíe un parche de 50×50 píxeles.",
+    ),
+    "unreadable": (
+        "This file cannot be read: check that it is whole, without a password, and that it may be opened.",
+        "Este fichero no se puede leer: compruebe que está entero, sin contraseña y con permiso de lectura.",
+    ),
+    "frames": (
+        "The file holds {frames} images; only the first is used.",
+        "El fichero contiene {frames} imágenes; solo se usa la primera.",
+    ),
+    "turned": (
+        "The image is turned upright as its EXIF data asks.",
+        "La imagen se gira como piden sus datos EXIF.",
+    ),
+    "sixteen": ("The 16-bit values are brought to 8 bits.", "Los valores de 16 bits se reducen a 8 bits."),
+    "transparent": ("Transparent parts are laid on white.", "Las partes transparentes se ponen sobre blanco."),
+    "cmyk": (
+        "The print colours (CMYK) are converted to RGB without a profile, so the stain may look off.",
+        "Los colores de imprenta (CMYK) se convierten a RGB sin perfil, así que la tinción puede verse alterada.",
+    ),
+    "padded": (
+        f"The image is {_SIZES} pixels, so it is filled up with white to 50×50.",
+        f"La imagen tiene {_SIZES} píxeles, así que se completa con blanco hasta 50×50.",
+    ),
+    "glass": (
+        "Almost all of the patch is empty glass; the answer says little.",
+        "Casi todo el parche es vidrio vacío; la respuesta dice poco.",
+    ),
+    "grey": (
+        "The image is grey, without haematoxylin and eosin; the model has never seen such a patch.",
+        "La imagen es gris, sin hematoxilina ni eosina; el modelo nunca ha visto un parche así.",
+    ),
+    "colours": (
+        "Its colours are not those of haematoxylin and eosin, which leave green the darkest channel nearly everywhere: it may be a "
+        "photograph, ink or another stain.",
+        "Sus colores no son los de la hematoxilina y la eosina, que dejan el verde como canal más oscuro casi en todas partes: puede ser "
+        "una fotografía, tinta u otra tinción.",
+    ),
+    "plain": (
+        "It is nearly one single colour, without any structure of tissue.",
+        "Es casi de un solo color, sin ninguna estructura de tejido.",
+    ),
+    "blurred": (
+        "It is blurred, or was enlarged from another scale: its finest detail is far below that of patches at the archive's scale.",
+        "Está borrosa, o se amplió desde otra escala: su detalle más fino queda muy por debajo del de los parches a la escala del archivo.",
+    ),
+    "dark": (
+        "It is far darker than stained tissue under a microscope's light.",
+        "Es mucho más oscura que el tejido teñido bajo la luz de un microscopio.",
+    ),
+    "mostly_strange": (
+        "{share:.0%} of the tissue in this image does not look like haematoxylin and eosin at this scale, mostly for this reason: {reason}",
+        "El {share:.0%} del tejido de esta imagen no parece hematoxilina y eosina a esta escala, sobre todo por esta razón: {reason}",
+    ),
+}
+
+
+class Sentence(str):
+    """A sentence in English that can be said in another language, see `translated`."""
+
+    key: str
+    values: dict[str, Any]
+
+
+def say(key: str, **values: Any) -> Sentence:
+    """The sentence called ``key`` with its ``values`` filled in, in English."""
+    sentence = Sentence(SENTENCES[key][0].format(**values))
+    sentence.key, sentence.values = key, values
+    return sentence
+
+
+def translated(text: str, language: str) -> str:
+    """``text`` in ``language``, one of `LANGUAGES`; a text that is no `Sentence`, and an unknown language, stay English."""
+    if not isinstance(text, Sentence) or language not in LANGUAGES:
+        return str(text)
+    values = {name: translated(value, language) if isinstance(value, str) else value for name, value in text.values.items()}
+    return SENTENCES[text.key][LANGUAGES.index(language)].format(**values)

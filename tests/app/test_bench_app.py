@@ -1,0 +1,33 @@
+"""The load test and the benchmark, small: every answer arrives at whom it belongs to, and goals speak for what was measured."""
+
+import json
+
+import pytest
+
+from bhi_utils import bench_app
+from bhi_utils.__main__ import main
+from bhi_utils.paths import InputError, Run
+
+
+@pytest.mark.slow
+def test_no_answer_is_lost_or_mixed_up_and_everything_is_measured(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_app, "BY_ONE", 2)
+    run = Run.open(tmp_path)
+    result = bench_app.study(run, bundle, single=3, clients=4, requests=24, region=20, files=5)
+    assert json.loads((run.artifacts / bench_app.RESULTS).read_text(encoding="utf-8")) == json.loads(json.dumps(result))
+    assert result["load"]["lost"] == result["load"]["mixed"] == 0 and len(result["load"]["memory_mb"]) > 10
+    assert result["files"]["patches"] == 5 and result["region"]["patches"] >= 20
+    table, goals = bench_app.table(result), bench_app.goals(result)
+    assert len(table) == 6 and (table > 0).all(axis=None) and len(goals) == 7
+    assert goals.loc["mixed up", "met"] and goals.loc["lost of 24 answers", "met"]
+
+
+def test_numbers_that_measure_nothing_are_refused(bundle, tmp_path):
+    for wrong in ({"clients": 5, "requests": 4}, {"files": 1001}, {"single": 0}):
+        with pytest.raises(InputError, match="at least 1"):
+            bench_app.study(Run.open(tmp_path), bundle, **wrong)
+
+
+def test_options_of_another_benchmark_are_refused(capsys):
+    assert main(["bench", "--of", "app", "--sizes", "3"]) == 2 and "--sizes is for" in capsys.readouterr().err
+    assert main(["bench", "--of", "archive", "--model", "x"]) == 2 and "--model is for" in capsys.readouterr().err

@@ -1,0 +1,118 @@
+"""How the interface words its answers, in both languages, and what it keeps of a window."""
+
+import string
+
+import numpy as np
+import pytest
+
+from bhi_utils import app_card, app_page, app_patch, app_store, app_words
+
+DETAILS = {
+    "problem": "",
+    "doubts": [],
+    "notes": ["Filled up with <white>."],
+    "label": "IDC+",
+    "predicted_label": 1,
+    "probability_calibrated": 0.61,
+    "threshold_calibrated": 0.4,
+    "seen": False,
+    "evidence": [[0.5]],
+    "evidence_limit": 2.0,
+    "pictures": {"patch": "data:,", "evidence": "data:,"},
+}
+RULE = "highest threshold with recall >= 0.93 on validation cases"
+
+
+def test_every_text_exists_in_both_languages_with_the_same_values():
+    for key, texts in app_words.TEXTS.items():
+        fields = [{name for _, name, _, _ in string.Formatter().parse(text) if name} for text in texts]
+        assert len(texts) == 2 and fields[0] == fields[1] and all(texts), key
+
+
+def test_numbers_follow_the_language_and_carry_a_true_minus():
+    assert app_page.signed(-1.234) == "−1.23" and app_page.signed(2.0) == "+2"
+    assert app_words.number(13244.5, "en", digits=1) == "13,244.5" and app_words.number(13244.5, "es", digits=1) == "13\u202f244,5"
+    assert app_words.probability(0.614, "es") == "0,61" and app_words.probability(0.9999, "en") == "> 0.99"
+    assert app_words.probability(0.0001, "es") == "< 0,01"
+
+
+def test_the_answer_says_class_probability_threshold_and_rule_and_escapes_what_it_is_given():
+    said = app_patch.shown({"threshold_rule": "recall >= 0.93 <script>"}, DETAILS, "en")
+    for words in (">IDC+<", "0.61", "threshold 0.40", "at or above", "recall ≥ 0.93 &lt;script&gt;", "&lt;white&gt;", "logit, +0.5"):
+        assert words in said
+    assert "al menos 93 % de los parches IDC+" in app_patch.shown({"threshold_rule": RULE}, DETAILS, "es")
+    said = app_page.heading({"name": "<b>", "data": {"synthetic": False, "cases": 230}}, "en")
+    assert "&lt;b&gt;" in said and "230 cases" in said
+
+
+def test_what_the_threshold_means_is_said_with_its_intervals():
+    metrics = {"test": {name: {"value": 0.93, "low": 0.9, "high": 0.95} for name in ("recall", "precision")}}
+    assert "93 % (90–95 %) of IDC+ patches are found" in app_patch.shown({"metrics": metrics}, DETAILS, "en")
+    assert "are found" not in app_patch.shown({}, DETAILS, "en")
+
+
+def test_doubts_come_before_the_number_and_hide_it():
+    said = app_patch.shown({}, {**DETAILS, "doubts": ["It is blurred."]}, "en")
+    assert said.index("It is blurred.") < said.index("<details") < said.index("0.61")
+
+
+def test_the_spread_over_the_views_is_said_and_drawn():
+    found = {"probabilities": [0.3, 0.5], "low": 0.3, "high": 0.5, "mean": 0.4, "classes": 2}
+    said = app_patch.shown({}, DETAILS, "en", found=found)
+    assert "from 0.30 to 0.50" in said and "both sides of the threshold" in said and said.count("<b style") == 2
+
+
+def test_without_an_answer_there_is_the_problem_alone():
+    said = app_patch.shown({}, {"problem": "No <image>.", "doubts": []}, "en")
+    assert "No &lt;image&gt;." in said and "legend" not in said
+
+
+class Model:
+    bundle = {"name": "cnn", "calibration": {"method": "platt", "slope": 0.7, "other": [1, 2]}, "train_cases": [1, 2]}
+    threshold_calibrated = 0.4
+
+
+def test_the_card_says_what_is_not_recorded():
+    said = app_card.shown(Model(), "en")
+    assert "not recorded" in said and "method platt, slope 0.7" in said and "no metrics" in said and "Research use only" in said
+    Model.bundle |= {"metrics": {"test": {"auc": {"value": None, "low": None, "high": None}, "loss": {"value": 0.3}}}}
+    said = app_card.shown(Model(), "es")
+    assert "<td>–</td>" in said and "<td>0,300</td>" in said
+
+
+def test_a_window_keeps_its_own_region_and_the_oldest_goes_first():
+    kept = app_store.Kept(most=100, longest=60)
+    for window in ("a", "b"):
+        kept.put(window, window.upper(), 40)
+    assert kept.get("a") == "A" and kept.get("c") is None
+    kept.put("c", "C", 40)
+    assert kept.get("b") is None and kept.get("a") == "A", "the one not looked at for longest"
+    kept.drop("a")
+    assert kept.get("a") is None and len(kept) == 1
+    kept.put("d", "D", 500)
+    assert kept.get("d") == "D", "one alone may be larger"
+
+
+def test_a_region_that_nobody_looks_at_goes():
+    kept = app_store.Kept(longest=-1)
+    kept.put("a", "A", 1)
+    assert kept.get("a") is None
+
+
+def test_uploads_are_gone_when_the_block_ends_and_other_files_are_never_touched(tmp_path):
+    root = tmp_path / "uploads"
+    inside, outside = root / "x1" / "a.png", tmp_path / "y" / "b.png"
+    for path in (inside, outside):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    with (
+        pytest.raises(ValueError, match="stop"),
+        app_store.taken([{"path": str(inside)}, {"path": str(outside)}, {"path": ""}], root) as paths,
+    ):
+        assert paths == [inside.resolve()]
+        raise ValueError("stop")
+    assert not inside.parent.exists() and outside.exists()
+
+
+def test_a_picture_is_part_of_the_page():
+    assert app_page.data_url(np.zeros((2, 2, 3), np.uint8)).startswith("data:image/png;base64,")

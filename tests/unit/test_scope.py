@@ -1,0 +1,77 @@
+"""What does not look like stained tissue at the archive's scale is said to be so, in both languages; what does is left alone."""
+
+import os
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from sklearn.datasets import load_sample_image
+
+from bhi_utils import archive, phantom, quality, scope, words
+
+
+@pytest.fixture(scope="module")
+def tissue() -> np.ndarray:
+    found = [pixels for index in range(6) for _, pixels in phantom.draw_slide(index, patches=24, seed=5).patches()]
+    patches = np.stack([pixels for pixels in found if pixels.shape == (50, 50, 3)])
+    return patches[(patches.min(axis=-1) >= scope.GLASS_LEVEL).mean(axis=(1, 2)) < scope.GLASS_SHARE]
+
+
+def photograph(name: str) -> np.ndarray:
+    image = load_sample_image(name)
+    return np.stack([image[y : y + 50, x : x + 50] for y in range(0, 400, 50) for x in range(0, 600, 50)])
+
+
+def test_tissue_is_not_doubted(tissue):
+    assert scope.doubted(tissue)["any"].mean() < 0.03
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+def test_photographs_are_doubted(name):
+    assert scope.doubted(photograph(name))["any"].mean() > 0.85
+
+
+def test_blurred_plain_and_grey_patches_are_doubted_for_that_reason(tissue):
+    blurred = np.stack([np.asarray(Image.fromarray(patch).filter(ImageFilter.GaussianBlur(2.5))) for patch in tissue[:40]])
+    assert scope.doubted(blurred)["blurred"].mean() > 0.8
+    assert scope.doubted(np.full((1, 50, 50, 3), (190, 110, 170), np.uint8))["plain"].all()
+    assert scope.doubted(np.repeat(tissue[:3, ..., :1], 3, axis=-1))["grey"].all()
+
+
+def test_one_patch_is_judged_as_among_many(tissue):
+    for patch in (tissue[0], photograph("china.jpg")[0]):
+        reasons = {sentence.key for sentence in scope.doubts(patch)}
+        many = scope.doubted(np.stack([patch, tissue[1]]))
+        assert reasons == {name for name, wrong in many.items() if wrong[0] and name != "any"}
+
+
+def test_every_sentence_exists_in_both_languages_with_the_same_values():
+    for key, texts in words.SENTENCES.items():
+        fields = [{name for _, name, _, _ in string.Formatter().parse(text) if name} for text in texts]
+        assert len(texts) == len(words.LANGUAGES) and fields[0] == fields[1] and texts[0] != texts[1], key
+        assert all(text[0].isupper() or text[0] == "{" for text in texts)
+
+
+def test_a_sentence_is_its_english_text_and_can_be_said_in_spanish():
+    said = words.say("mostly_strange", share=0.7, reason=words.say("grey"))
+    assert said.startswith("70% of the tissue") and said.endswith("such a patch.")
+    assert words.translated(said, "es").endswith("nunca ha visto un parche así.")
+    assert words.translated("as it is", "es") == "as it is" and words.translated(said, "xx") == said
+
+
+def test_a_doubt_reaches_whoever_asks_about_a_file(tmp_path):
+    Image.fromarray(photograph("china.jpg")[0]).save(tmp_path / "photo.png")
+    found = quality.check_file(tmp_path / "photo.png")
+    assert found.patch is not None and "photograph" in " ".join(found.doubts)
+
+
+@pytest.mark.skipif(not os.environ.get("BHI_TEST_ARCHIVE"), reason="BHI_TEST_ARCHIVE names no real archive")
+def test_few_real_patches_are_doubted(tmp_path):
+    pack = archive.pack(Path(os.environ["BHI_TEST_ARCHIVE"]), tmp_path / "cache", progress=False)
+    sizes = pack.manifest[["width", "height"]].to_numpy()
+    patches = np.asarray(pack.patches)[(sizes == 50).all(axis=1)]
+    patches = patches[(patches.min(axis=-1) >= scope.GLASS_LEVEL).mean(axis=(1, 2)) < scope.GLASS_SHARE]
+    found = scope.doubted(patches)
+    assert 0.005 < found["any"].mean() < 0.03 and all(wrong.mean() < 0.015 for wrong in found.values() if wrong is not found["any"])
