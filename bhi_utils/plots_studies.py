@@ -108,7 +108,7 @@ def recipes(result: Mapping[str, Any]) -> Figure:
     left.set_yticks(range(len(names)), [RECIPE_NAMES[name].replace(", ", ",\n") for name in names])
     left.invert_yaxis()
     left.set(xlabel="AUC, out of fold", title="Every patch answered by a model that has not seen its case")
-    left.legend(loc="lower left")
+    left.legend(loc="lower right")
     for look, (name, curve) in zip(SIDES, result["curve"].items(), strict=False):
         axes = ([row["recall"] for row in curve], [row["precision"] for row in curve])
         right.plot(*axes, label=RECIPE_NAMES[name], linewidth=1.6, color=look["color"], linestyle=look["linestyle"])
@@ -116,7 +116,7 @@ def recipes(result: Mapping[str, Any]) -> Figure:
         right.plot(point["recall"]["value"], point["precision"]["value"], color=look["color"], marker=look["marker"], markersize=7)
     right.axvline(result["parameters"]["recall"], color=INK, linewidth=0.9, linestyle=":")
     right.set(xlabel="recall", ylabel="precision", title="Markers: thresholds chosen on validation cases")
-    right.legend(loc="lower left")
+    right.legend(loc="lower left", fontsize="small")
     right.grid(True)
     return figure
 
