@@ -345,31 +345,18 @@ def _predictor(model: Path | None) -> "Predictor":
 
 
 def _bundle(model: Path | None) -> Path:
-    """The bundle that was asked for, or the packaged one; a copy of the package without it takes the newest run's. Says which."""
+    """The bundle that was asked for, or the packaged one. Says which."""
     backends.require()
     from bhi_utils import bundles
 
     if model is None:
-        packaged = bundles.PACKAGED.is_file()
-        bundle, why = (bundles.PACKAGED, "the packaged model") if packaged else (_newest_bundle(), "of the newest run")
-        why = f" ({why}; --model takes another)"
+        bundle, why = bundles.packaged(), " (the packaged model; --model takes another)"
     else:
         bundle, why = _better(model) if model.is_dir() else model, ""
     if not bundle.is_file():
         raise InputError(f"{shown(bundle)} does not exist: pass the .bundle.json of a run, or run `make run` first.")
     print(f"Model: {shown(bundle)}{why}", flush=True)
     return bundle
-
-
-def _newest_bundle() -> Path:
-    """The better model of the run that was trained last."""
-    trained = project_root().glob("runs/*/artifacts/training.json")
-    for training in sorted(trained, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            return _better(training.parent.parent)
-        except InputError:
-            continue
-    raise InputError("There is no trained model here, neither packaged nor below runs: run `make run` first, or pass --model.")
 
 
 def _better(run: Path) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bhi_utils.paths import InputError, Run, shown, write_json
+from bhi_utils.paths import InputError, Run, shown
 
 #: The metrics that the paper gives, in its order, and how they are called on screen.
 METRICS = {"auc": "AUC", "recall": "recall", "precision": "precision", "binary_accuracy": "binary accuracy", "loss": "loss"}
@@ -73,61 +73,3 @@ def _origin(run: Run) -> str:
         return "unknown, dataset.json is missing"
     kind = f"SYNTHETIC ({data['kind']}), so nothing here says anything about real tissue" if data["synthetic"] else data["kind"]
     return f"{data['patches']:,} patches of {data['cases']:,} cases, {kind}"
-
-
-def keep(run: Run, path: Path, *, command: str) -> Path:
-    """Write the aggregate results of a finished run as JSON, for texts that quote them; no patch and no prediction goes along.
-
-    Args:
-        run: a run whose notebooks 05 and 06 have finished.
-        path: the file to write, in ``bhi_utils/results``.
-        command: what was typed to get the run.
-    """
-    record = json.loads((run.root / "run.json").read_text(encoding="utf-8"))
-    trained, measured = run.read_json("training.json"), run.read_json("metrics.json")
-    parameters = run.read_json(f"models/{trained['better']}.bundle.json")["parameters"]
-    parameters = {name: value for name, value in parameters.items() if name != "OUT"} | {"WEIGHTS": Path(parameters["WEIGHTS"]).name}
-    data = {name: measured["data"][name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")}
-    return write_json(
-        path,
-        {
-            "command": command,
-            "commit": record["git"],
-            "seconds": {name: round(facts["seconds"]) for name, facts in record["notebooks"].items()},
-            "parameters": parameters,
-            "data": data,
-            "split": run.read_json("splits.json")["counts"],
-            "better": trained["better"],
-            "training": trained["models"],
-            "resamples": measured["resamples"],
-            "models": measured["models"],
-            **{name: measured[name] for name in ("calibrated", "differences") if name in measured},
-        },
-    )
-
-
-def results_table(result: Mapping[str, Any]) -> str:
-    """What ``keep`` wrote, as the Markdown that the README shows: one row a model, the paper last, and a line on the data."""
-    names = {
-        "cnn": "custom CNN",
-        "efficientnetb0": "EfficientNetB0, fine-tuned",
-        "logistic_regression": "EfficientNetB0, frozen, logistic regression",
-    }
-    rows = [["", *METRICS.values()], ["---"] * (1 + len(METRICS))]
-    for name, parts in result["models"].items():
-        rows.append([names[name], *("{value:.3f} ({low:.3f}–{high:.3f})".format(**parts["test"][metric]) for metric in METRICS)])
-    rows.append(["*the paper*", *(f"*{value:.4f}*" for value in paper().values())])
-    data, split = result["data"], result["split"]
-    note = (
-        f"{data['patches']:,} real patches of {data['cases']} cases, about 5 % of each case; tested on {split['test']['patches']:,} "
-        f"patches of {split['test']['cases']} cases that no model saw in training. In brackets: 95 % intervals from "
-        f"{result['resamples']:,} resamples of cases. The threshold was fixed beforehand on {split['val']['cases']} validation cases, "
-        f"{_rule(result['parameters'])}."
-    )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + note
-
-
-def _rule(parameters: Mapping[str, Any]) -> str:
-    """How the threshold was chosen, from a run's parameters; early runs knew the target recall only."""
-    rule = parameters.get("THRESHOLD_RULE") or f"recall {parameters['TARGET_RECALL']}"
-    return f"for a recall of at least {rule.split()[1]}" if rule.startswith("recall ") else f"by the rule {rule}"

@@ -1,7 +1,5 @@
 """What notebook 06 writes and shows: metrics in their agreed form, patches of every kind of answer, and figures that hold the data."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,20 +103,3 @@ def test_every_model_has_its_curve(predictions, thresholds, draw):
     named = {text.get_text() for axis in figure.axes for text in [axis.title, *(axis.get_legend().texts if axis.get_legend() else [])]}
     named |= {axis.get_title(loc="left") for axis in figure.axes}
     assert set(plots_metrics.MODEL_NAMES.values()) <= named
-
-
-def test_kept_results_make_the_readme_table_and_hold_no_path(tmp_path, predictions, thresholds):
-    run = Run.open(tmp_path / "run")
-    data = {"kind": "zip", "synthetic": False, "patches": 300, "cases": 10, "positive": 90, "fingerprint": "f", "source": "/secret/x.zip"}
-    run.write_json("dataset.json", data)
-    evidence.measure(run, predictions, thresholds, resamples=20, seed=0)
-    run.write_json("training.json", {"better": "cnn", "models": {}})
-    run.write_json("models/cnn.bundle.json", {"parameters": {"OUT": "/secret/run", "WEIGHTS": "/secret/w.h5", "TARGET_RECALL": 0.9}})
-    run.write_json("splits.json", {"counts": {part: {"cases": 3, "patches": 90} for part in ("train", "val", "test")}})
-    record = {"git": "abc", "peak_memory_mb": 1, "notebooks": {"05": {"seconds": 2.4}}}
-    (run.root / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    kept = summary.keep(run, tmp_path / "kept.json", command="bhi run")
-    assert "secret" not in kept.read_text(encoding="utf-8")
-    result = json.loads(kept.read_text(encoding="utf-8"))
-    table = summary.results_table(result)
-    assert f"{result['models']['cnn']['test']['auc']['value']:.3f} (" in table and "recall of at least 0.9." in table
