@@ -33,7 +33,9 @@ run: $(READY)  ## run the seven notebooks; the figures and a table of metrics at
 	$(BIN)/python -m bhi_utils run $(RUN_OPTIONS)
 
 test: $(READY)  ## run all tests, the notebooks and the app among them
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=15 $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15 tests $(ARGS)
+# one after another: each notebook of the walk builds on what the one before it has left
+	$(BIN)/python -m pytest -q --durations=5 notebooks $(ARGS)
 
 test-backends: $(READY)  ## install PyTorch, and test training and prediction on every Keras backend
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[backends]"
