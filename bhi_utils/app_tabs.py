@@ -128,7 +128,8 @@ def _cancelled(button: gr.Button, language: gr.Textbox, answer: gr.HTML, runs: S
     def said(spoken: str) -> tuple:
         return app_page.hint("cancelled", spoken), gr.update(visible=False)
 
-    button.click(said, [language], [answer, button], cancels=runs, queue=False, **_QUIET)
+    # said after the run has stopped: together with it, its last progress could come later and stay on the page
+    button.click(None, cancels=runs, queue=False, **_QUIET).then(said, [language], [answer, button], queue=False, **_QUIET)
 
 
 def files_tab(endpoints: Endpoints, language: gr.Textbox, i18n: gr.I18n) -> gr.HTML:
