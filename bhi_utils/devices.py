@@ -66,7 +66,7 @@ def keep_memory() -> None:
     """Undo what TensorFlow does to the C library's memory allocator when a training starts: a no-op wherever that does not apply.
 
     TensorFlow's generator data sets tell glibc to hand freed memory back from 128 kB on. So each step gives the memory of its feature
-    maps back and asks for it again, and zeroing it costs more than a third of a training step on two cores.
+    maps back and asks for it again, and zeroing it took a fifth of a step's processor time (two cores, three blocks at 128 px).
     """
     if keras.config.backend() != "tensorflow" or not sys.platform.startswith("linux"):
         return
