@@ -12,7 +12,20 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from bhi_utils import archive, backends, bundles, checkpoint, cleaning, download, parameters, preflight, published, records, sources
+from bhi_utils import (
+    archive,
+    backends,
+    bundles,
+    checkpoint,
+    cleaning,
+    download,
+    parameters,
+    preflight,
+    published,
+    records,
+    sources,
+    thresholds,
+)
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
 from bhi_utils.paths import WRITERS, InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
 from bhi_utils.summary import summary
@@ -200,6 +213,8 @@ def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
             raise InputError(f"The weight file {weights} does not exist: pass imagenet, packaged, none or the path of a file.")
         if weights == bundles.START:
             bundles.packaged()  # a copy of the package without one is told before anything runs
+        if "THRESHOLD_RULE" in step.values:
+            thresholds.parse(step.values["THRESHOLD_RULE"])
     cost = preflight.estimate(_patches(steps, root), {step.name: step.values for step in steps})
     print("\n".join(cost.lines()), flush=True)
     preflight.check_disk(cost.disk, preflight.places(root))

@@ -142,6 +142,14 @@ def test_notebooks_are_selected_by_number_or_name(write_notebook):
         pipeline.select(notebooks, ["03"])
 
 
+@pytest.mark.parametrize("rule", ["recal 0.93", "recall", "fixed 2"])
+def test_an_impossible_threshold_rule_is_refused_before_anything_runs(write_notebook, tmp_path, rule):
+    path = write_notebook("01_rule", 'THRESHOLD_RULE: str = "f1"  # rule\nOUT: str = "runs/x"  # folder')
+    with pytest.raises(InputError, match="threshold rule"):
+        pipeline.run({"THRESHOLD_RULE": rule}, out=str(tmp_path / "out"), folder=path.parent)
+    assert not (tmp_path / "out" / "notebooks" / "01_rule.ipynb").exists()
+
+
 def test_a_folder_without_notebooks_is_refused(tmp_path):
     with pytest.raises(InputError, match="no notebooks"):
         pipeline.find_notebooks(tmp_path)
