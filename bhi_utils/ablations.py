@@ -5,15 +5,13 @@ block keep an arm at minutes on two cores, so that every arm answers for every c
 absolute values lie below those of ``recipes``, whose models learn longer, deeper and from more cases.
 """
 
-import json
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bhi_utils import arms, folds, metrics, published
+from bhi_utils import arms, folds, metrics, published, records
 from bhi_utils.paths import Run
 from bhi_utils.studies import Study
 
@@ -66,7 +64,7 @@ RESULTS, CURVE = "ablations.json", "learning_curve.json"
 
 def recorded(name: str = RESULTS) -> dict[str, Any]:
     """A result that the repository keeps, of the real sample; its form is that of `study`, or of `learning_curve` for `CURVE`."""
-    return json.loads((resources.files("bhi_utils") / "results" / name).read_text(encoding="utf-8"))
+    return records.result(name)
 
 
 def changes() -> dict[tuple[str, str], dict[str, Any]]:

@@ -4,7 +4,6 @@ Used by ``bhi bench`` and by ``notebooks/studies/benchmarks.ipynb``, which shows
 from their start to their end, as a person waits for them; ``loaders`` holds the sides of the comparison of epochs.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,13 +13,12 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bhi_utils import archive, published, sources
+from bhi_utils import archive, published, records, sources
 from bhi_utils.bench import machine, measured, on_cores, spread
 from bhi_utils.packing import PATCH_BYTES, check_space
 from bhi_utils.paths import InputError, Run, cache_dir, shown
@@ -46,7 +44,7 @@ print(1000 * (time.perf_counter() - start))
 
 def recorded() -> dict[str, Any]:
     """The result that the repository keeps; its form is that of `study`."""
-    return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
+    return records.result(RESULTS)
 
 
 def study(

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from bhi_utils import archive, balance, neighbours, published
+from bhi_utils import archive, balance, neighbours, published, records
 from bhi_utils.bench import machine, on_cores, spread
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.records import git_commit
@@ -40,7 +39,7 @@ _SIDE = "import sys; from bhi_utils import bench_smote; bench_smote.side(sys.arg
 
 def recorded() -> dict[str, Any]:
     """The result that the repository keeps, of the real sample; its form is that of `study`."""
-    return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
+    return records.result(RESULTS)
 
 
 def estimate(source: str) -> list[neighbours.Cost]:

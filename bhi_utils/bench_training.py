@@ -4,19 +4,17 @@ Used by ``bhi bench --of training``. The recipes train the same patches for equa
 filling of the cache and the planning of SMOTE count. Networks start from random weights unless others are given: time is the same.
 """
 
-import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bhi_utils import archive, backends, bench_sides, notebook, parameters, resident
+from bhi_utils import archive, backends, bench_sides, notebook, parameters, records, resident
 from bhi_utils.archive import Pack
 from bhi_utils.bench import machine, on_cores
 from bhi_utils.bench_sides import STEPS
@@ -38,7 +36,7 @@ LONG_EPOCHS, LONG_PATCHES = 30, 190_000
 
 def recorded() -> dict[str, Any]:
     """The result that the repository keeps; its form is that of `study`."""
-    return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
+    return records.result(RESULTS)
 
 
 def study(

@@ -5,12 +5,10 @@ where z, v and e are standard normal: z makes a whole case look more or less lik
 a case scatters on the logit scale and may go along with z. So true AUC, recall and precision are integrals, done by quadrature.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, ndtr
 from tqdm import tqdm
 
-from bhi_utils import intervals, weighted
+from bhi_utils import intervals, records, weighted
 from bhi_utils.paths import InputError, Run
 from bhi_utils.records import git_commit
 
@@ -118,7 +116,7 @@ SCENARIOS = {
 
 def recorded() -> dict[str, Any]:
     """The result that the repository keeps; its form is that of `study`."""
-    return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
+    return records.result(RESULTS)
 
 
 def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str, Any]:

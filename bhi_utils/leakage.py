@@ -5,12 +5,10 @@ SMOTE over all cases; its results carry the name of what they leak and never bec
 """
 
 import hashlib
-import json
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bhi_utils import archive, balance, metrics, splits
+from bhi_utils import archive, balance, metrics, records, splits
 from bhi_utils.archive import Pack
 from bhi_utils.folds import logistic_regression
 from bhi_utils.paths import InputError, Run, cache_dir
@@ -54,7 +52,7 @@ RESULTS = "leakage.json"
 
 def recorded() -> dict[str, Any]:
     """The result that the repository keeps, of the real sample; its form is that of `study`."""
-    return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
+    return records.result(RESULTS)
 
 
 def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, seed: int, resamples: int) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 Used by ``notebooks/studies/recipes.ipynb``. The fold and the patches are fixed before anything is trained, by number and seed.
 """
 
-import json
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 import pandas as pd
 
-from bhi_utils import arms, folds, recipes
+from bhi_utils import arms, folds, recipes, records
 from bhi_utils.paths import Run
 from bhi_utils.studies import Study
 
@@ -23,7 +21,7 @@ RESULTS = "paper_recipe.json"
 
 def recorded() -> dict[str, Any]:
     """The result that the repository keeps, of the real sample; its form is that of `study`."""
-    return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
+    return records.result(RESULTS)
 
 
 def settings(recipe: str) -> dict[str, Any]:

@@ -4,17 +4,15 @@ Used by ``notebooks/studies/recipes.ipynb`` and by the other studies of training
 ``cpu`` is the recipe called *fast*, ``paper`` the published one.
 """
 
-import json
 import time
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bhi_utils import archive, arms, folds, metrics, parameters, splits
+from bhi_utils import archive, arms, folds, metrics, parameters, records, splits
 from bhi_utils.folds import Fold
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.studies import Study
@@ -43,7 +41,7 @@ def settings(recipe: str) -> dict[str, Any]:
 
 def recorded() -> dict[str, Any]:
     """The result that the repository keeps, of the real sample; its form is that of `study`."""
-    return json.loads((resources.files("bhi_utils") / "results" / RESULTS).read_text(encoding="utf-8"))
+    return records.result(RESULTS)
 
 
 def study(

@@ -155,6 +155,11 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
+def result(name: str) -> dict[str, Any]:
+    """A measured result that the repository keeps: the content of ``bhi_utils/results/<name>``."""
+    return json.loads((Path(__file__).parent / "results" / name).read_text(encoding="utf-8"))
+
+
 def git_commit() -> str | None:
     """The checkout's commit, marked ``-dirty`` when tracked files differ from it; None outside git."""
     ask = ["git", "-C", str(project_root()), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
