@@ -15,22 +15,49 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 #: Most bytes of regions that are kept in memory, and the seconds after which one that nobody looks at goes.
 MOST_BYTES, LONGEST = 2 << 30, 1800
 _VARIABLE = "GRADIO_TEMP_DIR"
+#: What a folder of uploads is called: then the process that it belongs to, when that one began, and what makes the name its own.
+_PREFIX = "bhi-app-"
+#: Seconds by which the beginning of one process may seem to move when the clock is set. Numbers of processes come back, but not so soon.
+_CLOCK = 60
 
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
     """A folder for uploads that belongs to this process; one that the user has named is used as it is, and only emptied of uploads."""
     before = os.environ.get(_VARIABLE)
-    folder = Path(before) if before else Path(tempfile.mkdtemp(prefix="bhi-app-"))
+    if before:
+        folder = Path(before)
+    else:
+        _sweep_orphans(Path(tempfile.gettempdir()))
+        process = psutil.Process()
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{process.pid}-{round(process.create_time())}-"))
     os.environ[_VARIABLE] = str(folder)
     try:
         yield folder
     finally:
         if not before:
             os.environ.pop(_VARIABLE, None)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep_orphans(root: Path) -> None:
+    """Delete folders of uploads whose process is gone: one that was killed could not do it."""
+    for folder in root.glob(f"{_PREFIX}*-*-*"):
+        pid, began, *_ = folder.name.removeprefix(_PREFIX).split("-")
+        if not (pid.isdecimal() and began.isdecimal()) or folder.is_symlink():
+            continue
+        try:
+            alive = abs(psutil.Process(int(pid)).create_time() - int(began)) < _CLOCK
+        except psutil.NoSuchProcess:
+            alive = False
+        except psutil.Error:
+            alive = True
+        if not alive:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,6 +1,11 @@
 """How the interface words its answers, in both languages, and what it keeps of a window."""
 
+import os
 import string
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +117,32 @@ def test_uploads_are_gone_when_the_block_ends_and_other_files_are_never_touched(
         assert paths == [inside.resolve()]
         raise ValueError("stop")
     assert not inside.parent.exists() and outside.exists()
+
+
+def test_what_a_killed_app_left_is_swept_and_what_a_running_one_has_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    code = "import time; from bhi_utils.app_store import own_folder\nwith own_folder() as folder: print(folder, flush=True); time.sleep(60)"
+    environment = os.environ | {"TMPDIR": str(tmp_path), "TEMP": str(tmp_path)}
+    running, killed = (subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2))
+    try:
+        theirs, orphan = (Path(process.stdout.readline().strip()) for process in (running, killed))
+        killed.kill()
+        killed.wait()
+        stranger = tmp_path / "bhi-app-notes-of-mine"
+        reused = tmp_path / f"bhi-app-{os.getpid()}-1-x"
+        for folder in (stranger, reused):
+            folder.mkdir()
+        assert theirs.is_dir() and orphan.is_dir()
+        with app_store.own_folder() as ours:
+            assert theirs.is_dir() and ours.is_dir() and stranger.is_dir()
+            assert not orphan.exists() and not reused.exists()
+        assert not ours.exists()
+    finally:
+        for process in (running, killed):
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 def test_a_picture_is_part_of_the_page():
