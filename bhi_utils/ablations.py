@@ -1,8 +1,8 @@
 """What does each choice bring? One setting is changed at a time, on the same grouped folds; and what would more data bring?
 
-Used by ``notebooks/studies/ablations.ipynb`` and ``notebooks/studies/learning_curve.ipynb``. Three folds, few views and one fine-tuned
-block keep an arm at minutes on two cores, so that every arm answers for every case. Differences are what these studies are about:
-absolute values lie below those of ``recipes``, whose models learn longer, deeper and from more cases.
+Used by ``notebooks/studies/ablations.ipynb`` and ``notebooks/studies/learning_curve.ipynb``. Three folds, few views, one fine-tuned block
+and a fixed draw of training patches keep an arm at minutes on two cores, so that every arm answers for every case. Differences are what
+these studies are about: absolute values lie below those of ``recipes``, whose models learn longer, deeper and from more patches.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,8 @@ from bhi_utils import arms, folds, metrics, published, records
 from bhi_utils.paths import Run
 from bhi_utils.studies import Study
 
+#: Training patches of each fold in the ablations, drawn once for all arms.
+PATCHES = 4000
 #: What all arms share but for their own change.
 BASE = {
     "IMAGE_SIZE": 128,
@@ -73,7 +75,15 @@ def changes() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def study(
-    run: Run, source: str, *, weights: str, number: int = 3, seed: int = 0, resamples: int = 2000, recall: float = 0.93
+    run: Run,
+    source: str,
+    *,
+    weights: str,
+    patches: int = PATCHES,
+    number: int = 3,
+    seed: int = 0,
+    resamples: int = 2000,
+    recall: float = 0.93,
 ) -> dict[str, Any]:
     """Fit every arm on every fold and write ``ablations.json`` into the run's artefacts.
 
@@ -81,8 +91,9 @@ def study(
         run: the study's folder.
         source: a data source, see `archive.find_source`.
         weights: EfficientNetB0's pretrained weights.
+        patches: how many of each fold's training patches are learned from.
         number: number of folds.
-        seed: seed of folds and models.
+        seed: seed of folds, patches and models.
         resamples: how often the cases are drawn for intervals.
         recall: what thresholds must reach on validation cases.
 
@@ -91,20 +102,22 @@ def study(
         difference in AUC from the base are ``{"value", "low", "high"}``, minutes those of training all folds, each from an empty cache.
     """
     made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall)
-    base = made.answer("base", BASE, arms.fine_tuned(BASE, weights=weights, seed=seed))
+    on, drawn = [folds.thinned(fold, seed=seed, count=patches) for fold in made.folds], f"{patches} patches"
+    base = made.answer(f"base, {drawn}", BASE, arms.fine_tuned(BASE, weights=weights, seed=seed), on=on)
     frames = {("", "base"): (base[""], {})}
     for (question, name), change in changes().items():
         values = BASE | change
-        answered = made.answer("arm", values, arms.fine_tuned(values, weights=weights, seed=seed, answer_views=1))
+        arm = arms.fine_tuned(values, weights=weights, seed=seed, answer_views=1)
+        answered = made.answer(f"arm, {drawn}", values, arm, on=on)
         frames[question, name] = (answered[""], change)
     frames["answer", "mean of eight views"] = (base[", 8 views"], {})
-    frames["network", "custom CNN"] = (made.answer("cnn", BASE, arms.custom_cnn(BASE, seed=seed))[""], {})
+    frames["network", "custom CNN"] = (made.answer(f"cnn, {drawn}", BASE, arms.custom_cnn(BASE, seed=seed), on=on)[""], {})
     found = [
         {"question": question, "arm": name, "change": change}
         | _measured(frame, None if name == "base" else base[""], resamples=resamples, seed=seed)
         for (question, name), (frame, change) in frames.items()
     ]
-    result = made.facts("ablations") | {"base": BASE, "resamples": resamples, "arms": found}
+    result = made.facts("ablations") | {"base": BASE, "training_patches": patches, "resamples": resamples, "arms": found}
     run.write_json(RESULTS, result)
     return result
 

@@ -49,7 +49,7 @@ def made(source, quick, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablations, "BASE", ablations.BASE | TINY)
         patch.setattr(ablations, "SHARES", (0.4, 1.0))
-        result = ablations.study(run, source, weights="imagenet", resamples=20)
+        result = ablations.study(run, source, weights="imagenet", patches=100, resamples=20)
         curve = ablations.learning_curve(run, source, weights="imagenet", resamples=20)
     return run, result, curve
 
