@@ -19,13 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import psutil
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from bhi_utils import phantom, regions
+from bhi_utils import bundles, phantom, records, regions
 from bhi_utils.bench import machine, spread
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import BATCH, Predictor
@@ -37,6 +38,11 @@ RESULTS = "app.json"
 PATCH_MS, READY, SHARE, GROWTH = 150, 15, 0.9, 0.05
 #: How much is asked for: single patches; clients and requests at once; patches of a region and of a batch; patch by patch.
 SINGLE, CLIENTS, REQUESTS, REGION, FILES, BY_ONE = 100, 50, 2000, 2500, 1000, 50
+
+
+def recorded() -> dict[str, Any]:
+    """The result that the repository keeps; its form is that of `study`."""
+    return records.result(RESULTS)
 
 
 def study(
@@ -78,7 +84,7 @@ def study(
             result["region"] = _timed(url, folder / "region.png", "/region")
             result["files"] = _timed(url, folder / "files.zip", "/files")
             result["load"] = _load(url, process, patches[:64], clients, requests, folder, Predictor.load(bundle))
-        result["bare"] = _bare(Predictor.load(bundle), regions.cut(large).patches)
+        result["bare"] = _bare(bundle, regions.cut(large).patches)
     result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
     return result
@@ -186,10 +192,12 @@ def _load(
     return {**numbers, **found, "memory_mb": [round(size / 2**20, 1) for size in sizes], "growth": growth}
 
 
-def _bare(predictor: Predictor, patches: np.ndarray) -> dict[str, Any]:
-    """Patches a second of the network alone: by batch size, the best of three runs each, and patch by patch with ``model.predict``."""
-    model, found = predictor.network, {}
-    for size in (BATCH // 2, BATCH, 2 * BATCH, 4 * BATCH):
+def _bare(bundle: Path, patches: np.ndarray) -> dict[str, Any]:
+    """Patches a second of the network alone, as it was saved: by batch size, and patch by patch with ``model.predict``."""
+    model, found = keras.saving.load_model(bundles.read(bundle)[1], compile=False, safe_mode=True), {}
+    # XLA is slower for batches on a CPU, and compiles anew for each length
+    model.jit_compile = False
+    for size in (BATCH // 4, BATCH // 2, BATCH, 2 * BATCH):
         batch = patches[:size].astype(np.float32)
         model.predict_on_batch(batch)
         rates = []

@@ -1,8 +1,8 @@
 """A network for answers only: each BatchNorm folded into the convolution in front of it.
 
-Used by the feature cache, where the frozen part of EfficientNetB0 runs over every patch. In inference mode BatchNorm is a factor and a
-shift for each channel, so the convolution's kernel and bias can carry them (Jacob et al. 2018, arXiv 1712.05877, section 3.2). The
-answers differ by rounding alone, and the network makes half as many passes over its activations.
+Used by the feature cache, where the frozen part of EfficientNetB0 runs over every patch, and by everything that answers. In inference
+mode BatchNorm is a factor and a shift for each channel, so the convolution's kernel and bias can carry them (Jacob et al. 2018,
+arXiv 1712.05877, section 3.2). The answers differ by rounding alone, and the network makes half as many passes over its activations.
 """
 
 from collections import Counter

@@ -45,8 +45,8 @@ def overlay(patch: np.ndarray, evidence: np.ndarray, *, side: int = 400, full: f
     """
     grey = Image.fromarray(enlarged(patch, side=side)).convert("L")
     values = Image.fromarray(np.asarray(evidence, dtype=np.float32)).resize((side, side), Image.Resampling.BILINEAR)
-    share = np.clip(np.asarray(values) / (full or limit(evidence)), -1, 1)[..., None]
-    ends = np.array([colors.to_rgb(NEGATIVE), colors.to_rgb(POSITIVE)]) * 255
+    share = np.clip(np.asarray(values) / np.float32(full or limit(evidence)), -1, 1)[..., None]
+    ends = np.array([colors.to_rgb(NEGATIVE), colors.to_rgb(POSITIVE)], dtype=np.float32) * 255
     colour = np.where(share < 0, ends[0], ends[1])
     weight = (1 - THROUGH) * np.abs(share)
     return np.rint((1 - weight) * np.asarray(grey, dtype=np.float32)[..., None] + weight * colour).astype(np.uint8)

@@ -122,6 +122,19 @@ def recipes(result: Mapping[str, Any]) -> Figure:
 
 
 @style()
+def against_paper(metrics: Mapping[str, Mapping[str, float]], paper: Mapping[str, float], titles: Mapping[str, str]) -> Figure:
+    """The paper's metrics as strokes beside this project's values with their 95 % intervals by case, one line a metric."""
+    figure = Figure(figsize=(7.2, 2.9))
+    axis = figure.subplots()
+    _intervals(axis, {"out of fold here, 95 % interval by case": {titles[name]: metrics[name] for name in paper}})
+    # the intervals of a single series are drawn a little above the middle of their line
+    axis.plot(list(paper.values()), range(len(paper)), "|", color=LOOKS[1]["color"], markersize=15, markeredgewidth=2.2, label="the paper")
+    axis.set(xlabel="value", xlim=(0, 1))
+    axis.legend(loc="center left", bbox_to_anchor=(0.34, 0.18))
+    return figure
+
+
+@style()
 def ablations(result: Mapping[str, Any]) -> Figure:
     """Difference in AUC of every arm from the base on the left, minutes of training on the right; bars are 95 % intervals by case."""
     rows = [row for row in result["arms"] if row["difference"] is not None]
