@@ -255,3 +255,17 @@ def goals(result: dict[str, Any]) -> pd.DataFrame:
         ("growth of memory in the second half", f"≤ {GROWTH}", load["growth"], load["growth"] <= GROWTH),
     ]
     return pd.DataFrame(rows, columns=["what", "goal", "measured", "met"]).set_index("what")
+
+
+def sentence(result: dict[str, Any]) -> str:
+    """What was measured, in the words of the README."""
+    patch, load, best = result["patch_ms"], result["load"], result["bare"]["best"]
+    pace = {name: result[name]["patches_per_second"] for name in ("region", "files")}
+    wrong = load["lost"] + load["mixed"]
+    return (
+        f"On {result['machine']['cores']} cores the app is ready in {result['ready_seconds']:.0f} s and answers a patch with its evidence map in "
+        f"{patch['median']:.0f} ms, 95 of 100 within {patch['p95']:.0f} ms. A region takes {pace['region']:.0f} patches a second and a zip "
+        f"{pace['files']:.0f}, where the bare network as it was saved takes {best:.0f} at its best batch size, and `model.predict` patch by "
+        f"patch {result['bare']['by_one']:.0f}. Of {load['requests']:,} requests by {load['clients']} clients at once, "
+        f"{'none' if not wrong else wrong} got lost or mixed up."
+    )

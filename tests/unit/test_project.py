@@ -12,7 +12,7 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from bhi_utils import bench_archive, bench_smote, recipes
+from bhi_utils import bench_app, bench_archive, bench_smote, recipes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted((ROOT / "bhi_utils").glob("*.py"))
@@ -36,6 +36,13 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "imblearn": "imbala
 #: What a listed library brings along for certain.
 DISTRIBUTIONS |= {"packaging": "keras", "IPython": "ipykernel", "h5py": "keras", "requests": "kagglehub", "kagglesdk": "kagglehub"}
 DISTRIBUTIONS |= {"starlette": "gradio"}
+#: The README's passages about measurements, by their marks: the module that keeps the result, and what puts it into words.
+MEASURED = {
+    "results": (recipes, recipes.results_table),
+    "benchmark": (bench_archive, bench_archive.sentence),
+    "smote": (bench_smote, bench_smote.sentence),
+    "app": (bench_app, bench_app.sentence),
+}
 #: Imported only where another Keras backend is chosen.
 OPTIONAL = {"torch"}
 
@@ -149,17 +156,11 @@ class TestReadme:
         for link in re.findall(r"\]\(([^)#\s]+)", self.text()):
             assert re.match(r"https?://", link) or (ROOT / link).exists(), link
 
-    def test_its_results_are_those_that_were_kept(self):
-        shown = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", self.text(), flags=re.DOTALL)
-        assert shown.group(1) == recipes.results_table(recipes.recorded())
-
-    def test_its_benchmark_is_the_one_that_was_kept(self):
-        shown = re.search(r"<!-- benchmark -->\n(.*?)\n<!-- /benchmark -->", self.text(), flags=re.DOTALL)
-        assert shown.group(1) == bench_archive.sentence(bench_archive.recorded())
-
-    def test_its_benchmark_of_smote_is_the_one_that_was_kept(self):
-        shown = re.search(r"<!-- smote -->\n(.*?)\n<!-- /smote -->", self.text(), flags=re.DOTALL)
-        assert shown.group(1) == bench_smote.sentence(bench_smote.recorded())
+    @pytest.mark.parametrize("mark", MEASURED)
+    def test_what_it_says_of_a_measurement_is_what_was_kept(self, mark):
+        shown = re.search(rf"<!-- {mark} -->\n(.*?)\n<!-- /{mark} -->", self.text(), flags=re.DOTALL)
+        module, words = MEASURED[mark]
+        assert shown.group(1) == words(module.recorded())
 
     def test_it_says_that_it_is_no_medical_device(self):
         assert re.search(r"research use only", self.text(), flags=re.IGNORECASE) and "medical device" in self.text()

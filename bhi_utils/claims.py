@@ -1,0 +1,264 @@
+"""What the paper says, claim by claim, beside what this project measured, on what data, and whether the two agree.
+
+Used by ``notebooks/studies/paper_comparison.ipynb``. Every number comes from a result that the repository keeps, and every verdict from its
+interval: nothing is judged by hand.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown
+
+from bhi_utils import ablations, bench_app, leakage, paper_recipe, published, recipes
+from bhi_utils.paths import Run
+from bhi_utils.summary import METRICS, paper
+
+RESULTS = "paper_comparison.json"
+#: The verdicts: borne out; contradicted; these cases cannot tell; measured, but of another kind than what the paper says.
+AGREES, DISAGREES, OPEN, OTHER = "agrees", "disagrees", "not told apart", "not comparable"
+TOPICS = ("performance", "networks", "choices", "practice")
+#: Milliseconds within which an answer counts as immediate: the limit that keeps a person's train of thought (Nielsen 1993).
+IMMEDIATE = 1000
+#: Shares of IDC+ closer than this are called the same.
+_SAME_SHARE = 0.02
+_RANGE, _GAP = "{value:.3f} ({low:.3f}–{high:.3f})", "{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper.
+
+    Attributes:
+        topic: one of `TOPICS`.
+        claim: what the paper says.
+        measured: what was measured here, with its interval.
+        data: on what, and by which study.
+        verdict: one of `AGREES`, `DISAGREES`, `OPEN` and `OTHER`.
+        why: what lies behind it.
+    """
+
+    topic: str
+    claim: str
+    measured: str
+    data: str
+    verdict: str
+    why: str
+
+
+def results() -> dict[str, Any]:
+    """The recorded results that the comparison rests on, by study."""
+    return {
+        "recipes": recipes.recorded(),
+        "paper_recipe": paper_recipe.recorded(),
+        "ablations": ablations.recorded(),
+        "leakage": leakage.recorded(),
+        "app": bench_app.recorded(),
+    }
+
+
+def compare(run: Run, found: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a claim with the fields of `Claim`; also written as ``paper_comparison.json`` into the run's artefacts.
+
+    Args:
+        run: the study's folder.
+        found: from `results`.
+    """
+    claims = [*_performance(found["recipes"]), _prevalence(), *_networks(found), *_choices(found), *_practice(found)]
+    rows = [asdict(claim) for claim in claims]
+    run.write_json(RESULTS, {"claims": rows})
+    return pd.DataFrame(rows)
+
+
+def shown(table: pd.DataFrame, topic: str) -> Markdown:
+    """The claims of one of `TOPICS` as a table whose texts wrap."""
+    heads = ("claim", "measured here", "on what", "verdict", "why")
+    rows = table[table["topic"] == topic][["claim", "measured", "data", "verdict", "why"]]
+    lines = [heads, ["---"] * len(heads), *rows.itertuples(index=False)]
+    return Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
+def tally(table: pd.DataFrame) -> pd.DataFrame:
+    """How many claims got each verdict."""
+    counts = table["verdict"].value_counts()
+    return pd.DataFrame({"claims": {verdict: int(counts.get(verdict, 0)) for verdict in (AGREES, DISAGREES, OPEN, OTHER)}})
+
+
+def prevalence() -> float:
+    """The share of IDC+ in the paper's test set that its recall, precision and accuracy imply together."""
+    values = paper()
+    missed = 1 - values["recall"]
+    false_alarms = values["recall"] * (1 / values["precision"] - 1)
+    return (1 - values["binary_accuracy"]) / (missed + false_alarms)
+
+
+def _on(result: Mapping[str, Any], study: str) -> str:
+    data = result["data"]
+    return f"{data['patches']:,} patches of {data['cases']} cases, study of {study}"
+
+
+def _performance(result: Mapping[str, Any]) -> list[Claim]:
+    model, claims = result["models"]["fast"], []
+    for metric, title in METRICS.items():
+        said, here = paper()[metric], model[metric]
+        within = here["low"] <= said <= here["high"]
+        better = (here["value"] < said) == (metric == "loss")
+        if within:
+            why = "The paper's value lies in the interval."
+        elif better:
+            why = "Better here, on other cases than the paper's."
+        else:
+            why = "Learned from a twentieth of the archive; the paper names neither its test cases nor an interval."
+        if metric == "recall":
+            why += " The threshold was chosen for it on validation cases, so it says less than precision does."
+        claims.append(
+            Claim("performance", f"{title} {said:.4f}", _RANGE.format(**here), _on(result, "recipes"), AGREES if within else DISAGREES, why)
+        )
+    return claims
+
+
+def _prevalence() -> Claim:
+    totals = published.totals()
+    share = totals["positive"] / totals["patches"]
+    same = abs(share - prevalence()) < _SAME_SHARE
+    return Claim(
+        "performance",
+        "tested as patches come, without balancing the test set",
+        f"its three rates imply {prevalence():.1%} IDC+; the archive holds {share:.1%}",
+        f"{totals['patches']:,} patches of {totals['cases']} cases, published counts",
+        AGREES if same else DISAGREES,
+        "Recall, precision and accuracy fix the share of IDC+ together, and SMOTE has not touched it." if same else "The shares differ.",
+    )
+
+
+def _networks(found: Mapping[str, Any]) -> list[Claim]:
+    whole, part = found["recipes"], found["ablations"]
+    gap = whole["differences"]["fast − probe"]["auc"]
+    frozen = _signed(
+        "networks",
+        "fine-tuning the last layers adds to a frozen base",
+        gap,
+        _on(whole, "recipes"),
+        (
+            "Blocks that have learned this tissue know more than a classifier on top of photographs' features.",
+            "A classifier on frozen features is as good.",
+        ),
+    )
+    network = _arm(part, "network", "custom CNN")
+    transfer = _signed(
+        "networks",
+        "EfficientNetB0 with ImageNet weights beats a custom CNN",
+        _minus(network["difference"]),
+        _on(part, "ablations"),
+        (
+            "Equal patches and epochs. A network from scratch has to learn edges and colours from these few patches first.",
+            "The custom CNN keeps up.",
+        ),
+    )
+    return [transfer, frozen]
+
+
+def _choices(found: Mapping[str, Any]) -> list[Claim]:
+    part = found["ablations"]
+    on = _on(part, "ablations")
+    none, smote = (_arm(part, "balance", name) for name in ("none", "SMOTE on pixels"))
+    rows = [
+        _signed(
+            "choices",
+            "patches are scaled to [0,1]",
+            _arm(part, "input range", "[0,1] into EfficientNetB0")["difference"],
+            on,
+            ("The network copes with it.", "Keras' EfficientNetB0 normalises inside and wants 0–255; given [0,1] it sees black pictures."),
+        ),
+        _signed(
+            "choices",
+            "SMOTE makes up for the rarer class",
+            smote["difference"],
+            on,
+            (
+                "Blended patches are better than weights in the loss.",
+                "Against weights in the loss. Two patches blended look like no tissue; "
+                f"leaving the classes as they are gives {_GAP.format(**none['difference'])}. The threshold does what balance was for.",
+            ),
+        ),
+        _signed(
+            "choices",
+            "augmentation improves the network",
+            _minus(_arm(part, "augmentation", "off")["difference"]),
+            on,
+            (
+                "Two turned or mirrored views of a patch against one; the paper's seven layers instead give "
+                f"{_GAP.format(**_arm(part, 'augmentation', 'the paper’s seven')['difference'])}.",
+                "Two views of a patch do not help over one in so few epochs.",
+            ),
+        ),
+        _signed(
+            "choices",
+            "patches are enlarged to 200×200",
+            _arm(part, "resolution", "200 px")["difference"],
+            on,
+            (
+                "Against 128 px: more strides over the same pixels find more, at "
+                f"{_arm(part, 'resolution', '200 px')['minutes'] / _base(part)['minutes']:.1f} times the minutes.",
+                "Against 128 px, with one fine-tuned block: the pixels are the same 50×50.",
+            ),
+        ),
+    ]
+    both = found["paper_recipe"]
+    gap, minutes = both["difference"]["auc"], both["minutes"]
+    rows.append(
+        Claim(
+            "choices",
+            "batches of 8 and 15 epochs, about ten hours on one GPU",
+            f"recipe paper {minutes['paper']:.0f} min, recipe fast {minutes['fast']:.0f} min; AUC of fast − paper {_GAP.format(**gap)}",
+            f"{both['patches']:,} training patches of one fold, two cores, study of recipes",
+            OTHER,
+            "The hours depend on the machine; the comparison on equal patches and epochs says what the recipe itself costs.",
+        )
+    )
+    return rows
+
+
+def _practice(found: Mapping[str, Any]) -> list[Claim]:
+    leak, app = found["leakage"], found["app"]
+    gap = leak["differences"]["one hidden layer"]["image − case"]["auc"]
+    return [
+        _signed(
+            "practice",
+            "the split is by patient",
+            gap,
+            _on(leak, "leakage"),
+            (
+                "A split by image would have flattered the model by so much in this sample, where few neighbours of a patch are left.",
+                "In this sample a split by image would not have flattered it.",
+            ),
+        ),
+        Claim(
+            "practice",
+            "the interface answers in real time",
+            f"median {app['patch_ms']['median']:.0f} ms, 95 of 100 patches within {app['patch_ms']['p95']:.0f} ms, evidence map included",
+            f"one patch at a time through the interface's API, {app['machine']['cores']} cores",
+            AGREES if app["patch_ms"]["p95"] <= IMMEDIATE else DISAGREES,
+            "Within a second nobody loses the thread of what they were doing.",
+        ),
+    ]
+
+
+def _signed(topic: str, claim: str, gap: Mapping[str, float], data: str, why: tuple[str, str]) -> Claim:
+    """A claim that a choice helps, judged by the sign of its interval; ``why`` where it does, and where it does not."""
+    verdict = AGREES if gap["low"] > 0 else DISAGREES if gap["high"] < 0 else OPEN
+    return Claim(topic, claim, f"difference in AUC {_GAP.format(**gap)}", data, verdict, why[0] if verdict == AGREES else why[1])
+
+
+def _minus(gap: Mapping[str, float]) -> dict[str, float]:
+    return {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
+
+
+def _arm(result: Mapping[str, Any], question: str, name: str) -> dict[str, Any]:
+    wanted = name.replace("’", "'")
+    return next(row for row in result["arms"] if (row["question"], row["arm"]) == (question, wanted))
+
+
+def _base(result: Mapping[str, Any]) -> dict[str, Any]:
+    return next(row for row in result["arms"] if row["difference"] is None)
