@@ -1,6 +1,8 @@
 """Many files: what the interface and its API answer for patches and zips. Used by the interface only; ``prediction`` reads them."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +37,22 @@ def answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iter
     if len(found) > MOST:
         yield _nothing(text("too_many", language, count=number(len(found), language)))
         return
-    rows, waiting = [], []
-    for done, (name, seen) in enumerate(prediction.checked(found, name=_name), start=1):
-        if seen.patch is None:
-            rejected.append((name, translated(seen.problem, language)))
-        else:
-            remark = " ".join(translated(one, language) for one in (*seen.doubts, *seen.notes))
-            waiting.append((name, seen.patch, not seen.doubts, remark))
-        if len(waiting) == STEP or (waiting and done == len(found)):
-            rows.append(_answers(predictor, waiting))
-            waiting = []
-            yield done, len(found)
+    rows, waiting, asked = [], [], deque()
+    # the next files are read while the network answers for those before them
+    with ThreadPoolExecutor(1) as network:
+        for done, (name, seen) in enumerate(prediction.checked(found, name=_name), start=1):
+            if seen.patch is None:
+                rejected.append((name, translated(seen.problem, language)))
+            else:
+                remark = " ".join(translated(one, language) for one in (*seen.doubts, *seen.notes))
+                waiting.append((name, seen.patch, not seen.doubts, remark))
+            if len(waiting) == STEP or (waiting and done == len(found)):
+                asked.append((done, network.submit(_answers, predictor, waiting)))
+                waiting = []
+            while len(asked) > 1 or (asked and done == len(found)):
+                answered_for, answers = asked.popleft()
+                rows.append(answers.result())
+                yield answered_for, len(found)
     if not rows and not rejected:
         yield _nothing(text("no_images", language))
         return

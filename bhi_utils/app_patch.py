@@ -18,6 +18,8 @@ from bhi_utils.words import translated
 
 #: How often a patch can be turned and mirrored.
 VIEWS = 8
+#: Side of a patch's pictures in pixels: four times what there is to see, the page smooths the rest, and little to send.
+SIDE = 200
 
 
 def check(file: Path | BinaryIO, language: str) -> tuple[np.ndarray | None, dict[str, Any]]:
@@ -59,8 +61,8 @@ def described(predictor: Predictor, patch: np.ndarray, row: Any, evidence: np.nd
         "evidence": np.round(evidence.astype(float), 4).tolist(),
         "evidence_limit": plots_app.limit(evidence),
         "pictures": {
-            "patch": app_page.data_url(plots_app.enlarged(patch)),
-            "evidence": app_page.data_url(plots_app.overlay(patch, evidence)),
+            "patch": app_page.data_url(plots_app.enlarged(patch, side=SIDE)),
+            "evidence": app_page.data_url(plots_app.overlay(patch, evidence, side=SIDE)),
         },
     }
 

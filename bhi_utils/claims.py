@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from bhi_utils import ablations, bench_app, leakage, paper_recipe, published, recipes
+from bhi_utils import ablations, bench_app, leakage, published, recipes
 from bhi_utils.paths import Run
 from bhi_utils.summary import METRICS, paper
 
 RESULTS = "paper_comparison.json"
-#: The verdicts: borne out; contradicted; these cases cannot tell; measured, but of another kind than what the paper says.
-AGREES, DISAGREES, OPEN, OTHER = "agrees", "disagrees", "not told apart", "not comparable"
+#: The verdicts: borne out; contradicted; these cases cannot tell.
+AGREES, DISAGREES, OPEN = "agrees", "disagrees", "not told apart"
 TOPICS = ("performance", "networks", "choices", "practice")
 #: Milliseconds within which an answer counts as immediate: the limit that keeps a person's train of thought (Nielsen 1993).
 IMMEDIATE = 1000
@@ -35,7 +35,7 @@ class Claim:
         claim: what the paper says.
         measured: what was measured here, with its interval.
         data: on what, and by which study.
-        verdict: one of `AGREES`, `DISAGREES`, `OPEN` and `OTHER`.
+        verdict: one of `AGREES`, `DISAGREES` and `OPEN`.
         why: what lies behind it.
     """
 
@@ -51,7 +51,6 @@ def results() -> dict[str, Any]:
     """The recorded results that the comparison rests on, by study."""
     return {
         "recipes": recipes.recorded(),
-        "paper_recipe": paper_recipe.recorded(),
         "ablations": ablations.recorded(),
         "leakage": leakage.recorded(),
         "app": bench_app.recorded(),
@@ -82,7 +81,7 @@ def shown(table: pd.DataFrame, topic: str) -> Markdown:
 def tally(table: pd.DataFrame) -> pd.DataFrame:
     """How many claims got each verdict."""
     counts = table["verdict"].value_counts()
-    return pd.DataFrame({"claims": {verdict: int(counts.get(verdict, 0)) for verdict in (AGREES, DISAGREES, OPEN, OTHER)}})
+    return pd.DataFrame({"claims": {verdict: int(counts.get(verdict, 0)) for verdict in (AGREES, DISAGREES, OPEN)}})
 
 
 def prevalence() -> float:
@@ -163,7 +162,8 @@ def _choices(found: Mapping[str, Any]) -> list[Claim]:
     part = found["ablations"]
     on = _on(part, "ablations")
     none, smote = (_arm(part, "balance", name) for name in ("none", "SMOTE on pixels"))
-    rows = [
+    seven, large = _arm(part, "augmentation", "the paper's seven"), _arm(part, "resolution", "200 px")
+    return [
         _signed(
             "choices",
             "patches are scaled to [0,1]",
@@ -189,35 +189,22 @@ def _choices(found: Mapping[str, Any]) -> list[Claim]:
             on,
             (
                 "Two turned or mirrored views of a patch against one; the paper's seven layers instead give "
-                f"{_GAP.format(**_arm(part, 'augmentation', 'the paper’s seven')['difference'])}.",
+                f"{_GAP.format(**seven['difference'])}.",
                 "Two views of a patch do not help over one in so few epochs.",
             ),
         ),
         _signed(
             "choices",
             "patches are enlarged to 200×200",
-            _arm(part, "resolution", "200 px")["difference"],
+            large["difference"],
             on,
             (
                 "Against 128 px: more strides over the same pixels find more, at "
-                f"{_arm(part, 'resolution', '200 px')['minutes'] / _base(part)['minutes']:.1f} times the minutes.",
+                f"{large['minutes'] / _base(part)['minutes']:.1f} times the minutes.",
                 "Against 128 px, with one fine-tuned block: the pixels are the same 50×50.",
             ),
         ),
     ]
-    both = found["paper_recipe"]
-    gap, minutes = both["difference"]["auc"], both["minutes"]
-    rows.append(
-        Claim(
-            "choices",
-            "batches of 8 and 15 epochs, about ten hours on one GPU",
-            f"recipe paper {minutes['paper']:.0f} min, recipe fast {minutes['fast']:.0f} min; AUC of fast − paper {_GAP.format(**gap)}",
-            f"{both['patches']:,} training patches of one fold, two cores, study of recipes",
-            OTHER,
-            "The hours depend on the machine; the comparison on equal patches and epochs says what the recipe itself costs.",
-        )
-    )
-    return rows
 
 
 def _practice(found: Mapping[str, Any]) -> list[Claim]:
@@ -256,8 +243,7 @@ def _minus(gap: Mapping[str, float]) -> dict[str, float]:
 
 
 def _arm(result: Mapping[str, Any], question: str, name: str) -> dict[str, Any]:
-    wanted = name.replace("’", "'")
-    return next(row for row in result["arms"] if (row["question"], row["arm"]) == (question, wanted))
+    return next(row for row in result["arms"] if (row["question"], row["arm"]) == (question, name))
 
 
 def _base(result: Mapping[str, Any]) -> dict[str, Any]:

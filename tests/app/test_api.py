@@ -20,7 +20,7 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from bhi_utils import plots_app, regions
+from bhi_utils import app_patch, plots_app, regions
 
 ENDPOINTS = ["/predict", "/views", "/region", "/threshold", "/place", "/files", "/cases", "/case", "/card"]
 
@@ -57,9 +57,9 @@ def test_the_answer_is_the_predictors(client, predictor, patches, tmp_path):
             assert details[name] == pytest.approx(table[name][number], abs=1e-5)
         assert details["threshold_calibrated"] == pytest.approx(predictor.threshold_calibrated)
         assert np.mean(details["evidence"]) == pytest.approx(details["logit"], abs=1e-3)
-        expected = plots_app.overlay(patches[number], maps[number])
+        expected = plots_app.overlay(patches[number], maps[number], side=app_patch.SIDE)
         assert np.abs(decoded(details["pictures"]["evidence"]).astype(int) - expected).max() <= 1
-        np.testing.assert_array_equal(decoded(details["pictures"]["patch"]), plots_app.enlarged(patches[number]))
+        np.testing.assert_array_equal(decoded(details["pictures"]["patch"]), plots_app.enlarged(patches[number], side=app_patch.SIDE))
 
 
 def test_the_eight_views_follow_on_request(client, predictor, patches, patch_file):
@@ -82,7 +82,7 @@ def test_a_region_is_mapped_once_and_its_threshold_and_places_go_on_from_there(u
     assert "between 0 and 1" in client.predict(7, api_name="/threshold")["problem"]
     place = client.predict(float(table["x"][5]) + 20, float(table["y"][5]) + 20, api_name="/place")
     assert place["probability_calibrated"] == pytest.approx(expected["probability_calibrated"][5], abs=1e-5)
-    np.testing.assert_array_equal(decoded(place["pictures"]["patch"]), plots_app.enlarged(tiles.patches[5]))
+    np.testing.assert_array_equal(decoded(place["pictures"]["patch"]), plots_app.enlarged(tiles.patches[5], side=app_patch.SIDE))
     other = Client(url, verbose=False, analytics_enabled=False)
     assert "no map" in other.predict(10, 10, api_name="/place")["problem"], "another window's region"
 
@@ -134,7 +134,7 @@ def test_a_smaller_patch_is_answered_and_its_padding_said(client, tmp_path):
     Image.new("RGB", (50, 22), (180, 90, 160)).save(path)
     details = ask(client, path)
     assert "50×22" in " ".join(details["notes"])
-    assert (decoded(details["pictures"]["patch"])[300:] == 255).all()
+    assert (decoded(details["pictures"]["patch"])[app_patch.SIDE * 3 // 4 :] == 255).all()
 
 
 # ---- what somebody will try
