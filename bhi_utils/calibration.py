@@ -23,6 +23,10 @@ METHODS = ("temperature", "platt", "isotonic")
 _NO_SKILL = "The model ranks validation patches no better than chance, so it cannot be calibrated: train it longer or on more cases."
 
 
+class NoSkill(InputError):
+    """The model ranks validation patches no better than chance: no rising map from its logits to probabilities exists."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A rising map from logits to calibrated logits: ``slope`` · logit + ``intercept``, or straight lines between ``knots``.
@@ -84,7 +88,8 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray, *, method: str = "pl
         method: one of `METHODS`.
 
     Raises:
-        InputError: a class is missing, or higher logits do not mean more IDC, so no rising map exists; or the method is unknown.
+        NoSkill: higher logits do not mean more IDC.
+        InputError: a class is missing, or the method is unknown.
     """
     check(labels, logits)
     labels, logits = np.asarray(labels).astype(int), np.asarray(logits, dtype=np.float64)
@@ -93,7 +98,7 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray, *, method: str = "pl
     fit = LogisticRegression(C=np.inf).fit(logits[:, None], labels)
     slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
     if slope <= 0:
-        raise InputError(_NO_SKILL)
+        raise NoSkill(_NO_SKILL)
     if method == "platt":
         return Calibration(slope, intercept)
     if method == "temperature":

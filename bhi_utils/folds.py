@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bhi_utils import checkpoint, metrics, splits
 from bhi_utils.archive import Pack
+from bhi_utils.calibration import Calibration, NoSkill
 from bhi_utils.paths import InputError, write_atomic
 
 #: Metrics that depend on the order of the answers or on their value, and those that depend on a threshold.
@@ -104,6 +105,9 @@ def thinned(fold: Fold, *, seed: int, patches: float = 1.0, cases: float = 1.0, 
 def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> pd.DataFrame:
     """The test rows of a fold with everything that its validation rows decide.
 
+    A network that ranks its validation rows no better than chance has nothing that could be calibrated: each of its calibrated
+    probabilities is then the share of IDC+ among the validation rows, the best that can be said without it.
+
     Args:
         fold: the fold.
         logits: float arrays for ``val`` and ``test``, in the order of `Fold.rows`; ``seconds`` is optional.
@@ -114,7 +118,10 @@ def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> p
         threshold's, so that a patch is called IDC+ at ``margin >= 0`` in every fold; ``seconds`` is what the fold's fit took, or NaN.
     """
     valid, test = (np.asarray(logits[part], dtype=np.float64) for part in ("val", "test"))
-    calibration = metrics.fit_calibration(fold.labels("val"), valid)
+    try:
+        calibration = metrics.fit_calibration(fold.labels("val"), valid)
+    except NoSkill:
+        calibration = Calibration(0.0, float(logit(fold.labels("val").mean())))
     threshold = metrics.threshold_for_recall(fold.labels("val"), expit(valid), recall=recall)
     rows = fold.rows("test")
     frame = pd.DataFrame({"row": rows, "case": fold.pack.manifest["case"].to_numpy()[rows], "fold": fold.number})

@@ -1,5 +1,6 @@
 """The interface in a real Chromium, as a person uses it: every way of use, in both languages, light and dark, wide and narrow."""
 
+import io
 import os
 import re
 import zipfile
@@ -270,13 +271,23 @@ def test_two_windows_at_once_keep_their_own_regions(chromium, url, region_file, 
         assert pictures[0] != pictures[1]
 
 
-def test_a_zip_is_answered_too(chromium, url, patch_file, tmp_path):
+def test_a_zip_is_answered_too_and_its_table_sorts_by_number(chromium, url, patches, tmp_path):
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
         for number in range(70):
-            archive.write(patch_file, f"{number}.png")
+            stream = io.BytesIO()
+            Image.fromarray(patches[number % len(patches)]).save(stream, "PNG")
+            archive.writestr(f"{number:02}.png", stream.getvalue())
     with opened(chromium, url) as page:
         tab(page, "files")
         give(page, "files", tmp_path / "some.zip")
         expect(page.locator("#files-answer")).to_contain_text("Patches answered: 70")
-        header = page.locator("#files-table thead th").first
+        header = page.locator("#files-table thead th").nth(1)
         expect(header).to_be_visible()
+        first = page.locator("#files-table tbody tr").first.locator("td").nth(1)
+        given = float(first.inner_text())
+        ends = set()
+        for _ in range(2):
+            header.locator("button").first.click()
+            page.wait_for_timeout(300)
+            ends.add(float(first.inner_text()))
+        assert len(ends) == 2 and max(ends) >= given >= min(ends)

@@ -1,6 +1,7 @@
 """Out of fold: each patch is answered once, by a model that has not seen its case, with what that fold's validation cases decided."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -50,6 +51,19 @@ def test_the_threshold_and_calibration_come_from_validation_rows_alone(dealt):
     assert (valid[fold.labels("val") == 1] >= threshold.iloc[0]).mean() >= 0.8
     calibration = metrics.fit_calibration(fold.labels("val"), valid)
     np.testing.assert_allclose(one["probability_calibrated"], calibration.apply(one["logit"]))
+
+
+def test_a_network_without_skill_says_the_share_of_idc_of_its_validation_rows(dealt):
+    parts = []
+    for fold in dealt:
+        backwards = {part: -5.0 * fold.labels(part) + 1e-3 * np.arange(len(fold.rows(part))) for part in ("val", "test")}
+        parts.append(folds.answers(fold, backwards, recall=0.9))
+        np.testing.assert_allclose(parts[-1]["probability_calibrated"], fold.labels("val").mean())
+    found = folds.pooled(pd.concat(parts, ignore_index=True), resamples=50)
+    assert found["auc"]["low"] < 0.5 < found["auc"]["high"] and found["auc"]["value"] == pytest.approx(0.5, abs=0.15)
+    constant = dealt[0]
+    flat = {part: np.zeros(len(constant.rows(part))) for part in ("val", "test")}
+    assert folds.answers(constant, flat, recall=0.9)["probability_calibrated"].nunique() == 1
 
 
 def test_pooled_metrics_rank_by_calibrated_answers_and_decide_by_each_folds_threshold(frame):
