@@ -11,7 +11,8 @@ from bhi_utils.paths import InputError, Run
 
 @pytest.mark.slow
 def test_no_answer_is_lost_or_mixed_up_and_everything_is_measured(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_app, "BY_ONE", 2)
+    for name in ("BY_ONE", "REPEATS", "LEAST"):
+        monkeypatch.setattr(bench_app, name, 2)
     run = Run.open(tmp_path)
     result = bench_app.study(run, bundle, single=3, clients=4, requests=24, region=20, files=5)
     assert json.loads((run.artifacts / bench_app.RESULTS).read_text(encoding="utf-8")) == json.loads(json.dumps(result))
