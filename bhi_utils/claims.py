@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from bhi_utils import ablations, bench_app, leakage, published, recipes
+from bhi_utils import bench_app, leakage, published, recipes
 from bhi_utils.paths import Run
 from bhi_utils.summary import METRICS, paper
 
@@ -51,7 +51,6 @@ def results() -> dict[str, Any]:
     """The recorded results that the comparison rests on, by study."""
     return {
         "recipes": recipes.recorded(),
-        "ablations": ablations.recorded(),
         "leakage": leakage.recorded(),
         "app": bench_app.recorded(),
     }
@@ -132,78 +131,35 @@ def _prevalence() -> Claim:
 
 
 def _networks(found: Mapping[str, Any]) -> list[Claim]:
-    whole, part = found["recipes"], found["ablations"]
-    gap = whole["differences"]["fast − probe"]["auc"]
-    frozen = _signed(
-        "networks",
-        "fine-tuning the last layers adds to a frozen base",
-        gap,
-        _on(whole, "recipes"),
-        (
-            "Blocks that have learned this tissue know more than a classifier on top of photographs' features.",
-            "A classifier on frozen features is as good.",
-        ),
-    )
-    network = _arm(part, "network", "custom CNN")
-    transfer = _signed(
-        "networks",
-        "EfficientNetB0 with ImageNet weights beats a custom CNN",
-        _minus(network["difference"]),
-        _on(part, "ablations"),
-        (
-            "Equal patches and epochs. A network from scratch has to learn edges and colours from these few patches first.",
-            "The custom CNN keeps up.",
-        ),
-    )
-    return [transfer, frozen]
+    whole = found["recipes"]
+    return [
+        _signed(
+            "networks",
+            "fine-tuning the last layers adds to a frozen base",
+            whole["differences"]["fast − probe"]["auc"],
+            _on(whole, "recipes"),
+            (
+                "Blocks that have learned this tissue know more than a classifier on top of photographs' features.",
+                "A classifier on frozen features is as good.",
+            ),
+        )
+    ]
 
 
 def _choices(found: Mapping[str, Any]) -> list[Claim]:
-    part = found["ablations"]
-    on = _on(part, "ablations")
-    none, smote = (_arm(part, "balance", name) for name in ("none", "SMOTE on pixels"))
-    seven, large = _arm(part, "augmentation", "the paper's seven"), _arm(part, "resolution", "200 px")
+    leak = found["leakage"]
     return [
         _signed(
             "choices",
-            "patches are scaled to [0,1]",
-            _arm(part, "input range", "[0,1] into EfficientNetB0")["difference"],
-            on,
-            ("The network copes with it.", "Keras' EfficientNetB0 normalises inside and wants 0–255; given [0,1] it sees black pictures."),
-        ),
-        _signed(
-            "choices",
             "SMOTE makes up for the rarer class",
-            smote["difference"],
-            on,
+            leak["differences"]["one hidden layer"]["SMOTE after, case − case"]["auc"],
+            _on(leak, "leakage"),
             (
-                "Blended patches are better than weights in the loss.",
-                "Against weights in the loss. Two patches blended look like no tissue; "
-                f"leaving the classes as they are gives {_GAP.format(**none['difference'])}. The threshold does what balance was for.",
+                "Blended patches in the training part against the classes as they are.",
+                "Blended patches in the training part against the classes as they are: two patches blended look like no tissue, "
+                "and the threshold does what balance was for.",
             ),
-        ),
-        _signed(
-            "choices",
-            "augmentation improves the network",
-            _minus(_arm(part, "augmentation", "off")["difference"]),
-            on,
-            (
-                "Two turned or mirrored views of a patch against one; the paper's seven layers instead give "
-                f"{_GAP.format(**seven['difference'])}.",
-                "Two views of a patch do not help over one in so few epochs.",
-            ),
-        ),
-        _signed(
-            "choices",
-            "patches are enlarged to 200×200",
-            large["difference"],
-            on,
-            (
-                "Against 128 px: more strides over the same pixels find more, at "
-                f"{large['minutes'] / _base(part)['minutes']:.1f} times the minutes.",
-                "Against 128 px, with one fine-tuned block: the pixels are the same 50×50.",
-            ),
-        ),
+        )
     ]
 
 
@@ -236,15 +192,3 @@ def _signed(topic: str, claim: str, gap: Mapping[str, float], data: str, why: tu
     """A claim that a choice helps, judged by the sign of its interval; ``why`` where it does, and where it does not."""
     verdict = AGREES if gap["low"] > 0 else DISAGREES if gap["high"] < 0 else OPEN
     return Claim(topic, claim, f"difference in AUC {_GAP.format(**gap)}", data, verdict, why[0] if verdict == AGREES else why[1])
-
-
-def _minus(gap: Mapping[str, float]) -> dict[str, float]:
-    return {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
-
-
-def _arm(result: Mapping[str, Any], question: str, name: str) -> dict[str, Any]:
-    return next(row for row in result["arms"] if (row["question"], row["arm"]) == (question, name))
-
-
-def _base(result: Mapping[str, Any]) -> dict[str, Any]:
-    return next(row for row in result["arms"] if row["difference"] is None)

@@ -201,5 +201,5 @@ def learning_curve(result: Mapping[str, Any]) -> Figure:
         axis.xaxis.set_major_formatter(THOUSANDS)
         axis.grid(True)
     axes[0].set_ylabel("AUC, out of fold")
-    axes[0].legend(loc="lower right")
+    axes[1].legend(loc="lower left")
     return figure

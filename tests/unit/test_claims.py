@@ -1,0 +1,81 @@
+"""The paper's claims: every verdict follows from an interval, whichever way it falls, and every number from a recorded result."""
+
+import copy
+import functools
+import json
+
+import pytest
+
+from bhi_utils import claims, plots_studies, published, summary
+from bhi_utils.paths import Run
+
+
+@pytest.fixture(scope="module")
+def found():
+    return claims.results()
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run.open(tmp_path)
+
+
+def verdict(table, words: str) -> str:
+    (row,) = table.loc[table["claim"].str.contains(words, regex=False)].itertuples()
+    return row.verdict
+
+
+def test_every_topic_has_rows_and_all_is_written(found, run):
+    table = claims.compare(run, found)
+    assert set(table["topic"]) == set(claims.TOPICS) and not table["claim"].duplicated().any()
+    assert json.loads((run.artifacts / claims.RESULTS).read_text(encoding="utf-8"))["claims"] == table.to_dict("records")
+    assert (table != "").all(axis=None) and claims.tally(table)["claims"].sum() == len(table)
+    for topic in claims.TOPICS:
+        lines = claims.shown(table, topic).data.splitlines()
+        assert len(lines) == 2 + (table["topic"] == topic).sum() and {line.count(" | ") for line in lines} == {4}
+
+
+def test_a_value_agrees_when_the_papers_lies_in_its_interval(found, run):
+    for metric, said in summary.paper().items():
+        title = f"{summary.METRICS[metric]} {said:.4f}"
+        for low, high, expected in ((said - 0.01, said + 0.01, "agrees"), (said + 0.001, said + 0.01, "disagrees")):
+            changed = copy.deepcopy(found)
+            changed["recipes"]["models"]["fast"][metric] = {"value": (low + high) / 2, "low": low, "high": high}
+            assert verdict(claims.compare(run, changed), title) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ("fine-tuning", ("recipes", "differences", "fast − probe")),
+        ("SMOTE", ("leakage", "differences", "one hidden layer", "SMOTE after, case − case")),
+        ("split", ("leakage", "differences", "one hidden layer", "image − case")),
+    ],
+)
+def test_a_choice_is_judged_by_the_sign_of_its_interval(found, run, words, path):
+    for value, expected in ((0.02, "agrees"), (-0.02, "disagrees"), (0.001, "not told apart")):
+        changed = copy.deepcopy(found)
+        functools.reduce(dict.__getitem__, path, changed)["auc"] = {"value": value, "low": value - 0.01, "high": value + 0.01}
+        assert verdict(claims.compare(run, changed), words) == expected
+
+
+def test_an_interface_that_keeps_people_waiting_is_not_in_real_time(found, run):
+    changed = copy.deepcopy(found)
+    changed["app"]["patch_ms"]["p95"] = 1500.0
+    assert verdict(claims.compare(run, changed), "real time") == "disagrees"
+
+
+def test_the_papers_rates_imply_a_test_set_as_patches_come():
+    share = claims.prevalence()
+    rates = summary.paper()
+    false_alarms = share * rates["recall"] * (1 / rates["precision"] - 1)
+    assert share * rates["recall"] + (1 - share) - false_alarms == pytest.approx(rates["binary_accuracy"])
+    totals = published.totals()
+    assert share == pytest.approx(totals["positive"] / totals["patches"], abs=0.005)
+
+
+def test_the_figure_sets_both_side_by_side(found):
+    figure = plots_studies.against_paper(found["recipes"]["models"]["fast"], summary.paper(), summary.METRICS)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(summary.METRICS.values())
+    strokes = figure.axes[0].get_lines()[-1]
+    assert list(strokes.get_xdata()) == list(summary.paper().values())
