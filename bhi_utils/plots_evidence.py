@@ -125,6 +125,7 @@ def slide_map(rows: pd.DataFrame, *, threshold: float) -> Figure:
         shown = axis.imshow(grid, cmap=colours, vmin=low, vmax=high)
         axis.set(title=title, xlabel="column of patches")
         axis.set_facecolor("white")
+        axis.set_anchor("N")  # the bar below one of them must not push it down
         axis.locator_params(integer=True)
         if axis is probability:
             figure.colorbar(shown, ax=axis, orientation="horizontal", shrink=0.8)
