@@ -125,10 +125,10 @@ def slide_map(rows: pd.DataFrame, *, threshold: float) -> Figure:
         shown = axis.imshow(grid, cmap=colours, vmin=low, vmax=high)
         axis.set(title=title, xlabel="column of patches")
         axis.set_facecolor("white")
-        axis.set_anchor("N")  # the bar below one of them must not push it down
         axis.locator_params(integer=True)
         if axis is probability:
-            figure.colorbar(shown, ax=axis, orientation="horizontal", shrink=0.8)
+            # within the panel's own room, so that the three stay level
+            figure.colorbar(shown, cax=axis.inset_axes((0.1, -0.3, 0.8, 0.05)), orientation="horizontal")
     # marks as well as colours, for print in grey
     for axis, chosen, mark in ((truth, label == 1, "+"), (error, (label == 1) & ~called, "+"), (error, (label == 0) & called, "x")):
         axis.scatter(x[chosen], y[chosen], marker=mark, color="white", s=18, linewidths=1)

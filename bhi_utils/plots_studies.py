@@ -126,11 +126,16 @@ def against_paper(metrics: Mapping[str, Mapping[str, float]], paper: Mapping[str
     """The paper's metrics as strokes beside this project's values with their 95 % intervals by case, one line a metric."""
     figure = Figure(figsize=(7.2, 2.9))
     axis = figure.subplots()
-    _intervals(axis, {"out of fold here, 95 % interval by case": {titles[name]: metrics[name] for name in paper}})
-    # the intervals of a single series are drawn a little above the middle of their line
-    axis.plot(list(paper.values()), range(len(paper)), "|", color=LOOKS[1]["color"], markersize=15, markeredgewidth=2.2, label="the paper")
-    axis.set(xlabel="value", xlim=(0, 1))
-    axis.legend(loc="center left", bbox_to_anchor=(0.34, 0.18))
+    for place, name in enumerate(paper):
+        found = metrics[name]
+        axis.plot([found["low"], found["high"]], [place] * 2, color=LOOKS[0]["color"], linewidth=1.6)
+    values, places = [metrics[name]["value"] for name in paper], range(len(paper))
+    axis.plot(values, places, linestyle="none", markersize=5.5, label="out of fold here, 95 % interval by case", **LOOKS[0])
+    axis.plot(list(paper.values()), places, "|", color=LOOKS[1]["color"], markersize=15, markeredgewidth=2.2, label="the paper")
+    axis.set_yticks(places, [titles[name] for name in paper])
+    axis.set(xlabel="value", xlim=(0, 1), ylim=(len(paper) - 0.5, -0.5))
+    axis.grid(axis="x")
+    axis.legend(loc="upper left", bbox_to_anchor=(0.02, 0.98))
     return figure
 
 
