@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from bhi_utils import bench_app, leakage, published, recipes
+from bhi_utils import bench_app, leakage, metrics, published, recipes
 from bhi_utils.paths import Run
 from bhi_utils.summary import METRICS, paper
 
@@ -23,7 +23,6 @@ TOPICS = ("performance", "networks", "choices", "practice")
 IMMEDIATE = 1000
 #: Shares of IDC+ closer than this are called the same.
 _SAME_SHARE = 0.02
-_RANGE, _GAP = "{value:.3f} ({low:.3f}–{high:.3f})", "{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def compare(run: Run, found: Mapping[str, Any]) -> pd.DataFrame:
         run: the study's folder.
         found: from `results`.
     """
-    claims = [*_performance(found["recipes"]), _prevalence(), *_networks(found), *_choices(found), *_practice(found)]
+    claims = [*_performance(found["recipes"]), _prevalence(), *_comparisons(found), _interface(found["app"])]
     rows = [asdict(claim) for claim in claims]
     run.write_json(RESULTS, {"claims": rows})
     return pd.DataFrame(rows)
@@ -111,7 +110,7 @@ def _performance(result: Mapping[str, Any]) -> list[Claim]:
         if metric == "recall":
             why += " The threshold was chosen for it on validation cases, so it says less than precision does."
         claims.append(
-            Claim("performance", f"{title} {said:.4f}", _RANGE.format(**here), _on(result, "recipes"), AGREES if within else DISAGREES, why)
+            Claim("performance", f"{title} {said:.4f}", metrics.cell(here), _on(result, "recipes"), AGREES if within else DISAGREES, why)
         )
     return claims
 
@@ -130,8 +129,10 @@ def _prevalence() -> Claim:
     )
 
 
-def _networks(found: Mapping[str, Any]) -> list[Claim]:
-    whole = found["recipes"]
+def _comparisons(found: Mapping[str, Any]) -> list[Claim]:
+    """Claims that a choice helps, from paired differences."""
+    whole, leak = found["recipes"], found["leakage"]
+    gaps = leak["differences"]["one hidden layer"]
     return [
         _signed(
             "networks",
@@ -142,53 +143,44 @@ def _networks(found: Mapping[str, Any]) -> list[Claim]:
                 "Blocks that have learned this tissue know more than a classifier on top of photographs' features.",
                 "A classifier on frozen features is as good.",
             ),
-        )
-    ]
-
-
-def _choices(found: Mapping[str, Any]) -> list[Claim]:
-    leak = found["leakage"]
-    return [
+        ),
         _signed(
             "choices",
             "SMOTE makes up for the rarer class",
-            leak["differences"]["one hidden layer"]["SMOTE after, case − case"]["auc"],
+            gaps["SMOTE after, case − case"]["auc"],
             _on(leak, "leakage"),
             (
                 "Blended patches in the training part against the classes as they are.",
                 "Blended patches in the training part against the classes as they are: two patches blended look like no tissue, "
                 "and the threshold does what balance was for.",
             ),
-        )
-    ]
-
-
-def _practice(found: Mapping[str, Any]) -> list[Claim]:
-    leak, app = found["leakage"], found["app"]
-    gap = leak["differences"]["one hidden layer"]["image − case"]["auc"]
-    return [
+        ),
         _signed(
             "practice",
             "the split is by patient",
-            gap,
+            gaps["image − case"]["auc"],
             _on(leak, "leakage"),
             (
                 "A split by image would have flattered the model by so much in this sample, where few neighbours of a patch are left.",
                 "In this sample a split by image would not have flattered it.",
             ),
         ),
-        Claim(
-            "practice",
-            "the interface answers in real time",
-            f"median {app['patch_ms']['median']:.0f} ms, 95 of 100 patches within {app['patch_ms']['p95']:.0f} ms, evidence map included",
-            f"one patch at a time through the interface's API, {app['machine']['cores']} cores",
-            AGREES if app["patch_ms"]["p95"] <= IMMEDIATE else DISAGREES,
-            "Within a second nobody loses the thread of what they were doing.",
-        ),
     ]
+
+
+def _interface(app: Mapping[str, Any]) -> Claim:
+    spent = app["patch_ms"]
+    return Claim(
+        "practice",
+        "the interface answers in real time",
+        f"median {spent['median']:.0f} ms, 95 of 100 patches within {spent['p95']:.0f} ms, evidence map included",
+        f"one patch at a time through the interface's API, {app['machine']['cores']} cores",
+        AGREES if spent["p95"] <= IMMEDIATE else DISAGREES,
+        "Within a second nobody loses the thread of what they were doing.",
+    )
 
 
 def _signed(topic: str, claim: str, gap: Mapping[str, float], data: str, why: tuple[str, str]) -> Claim:
     """A claim that a choice helps, judged by the sign of its interval; ``why`` where it does, and where it does not."""
     verdict = AGREES if gap["low"] > 0 else DISAGREES if gap["high"] < 0 else OPEN
-    return Claim(topic, claim, f"difference in AUC {_GAP.format(**gap)}", data, verdict, why[0] if verdict == AGREES else why[1])
+    return Claim(topic, claim, f"difference in AUC {metrics.cell(gap, sign=True)}", data, verdict, why[0] if verdict == AGREES else why[1])
