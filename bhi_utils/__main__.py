@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--like-archive", action="store_true", help="the archive's 279 cases with their true counts, 277,524 patches, twice"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
-    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, training, or the interface, beside other ways")
+    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, training, the interface or the export")
     command.add_argument("--of", choices=BENCHES, default="archive", help="what is measured (%(default)s)")
     command.add_argument("--data", metavar="SOURCE", default="phantom", help="a zip of patches, or phantom; for archive, one of its size")
     command.add_argument(
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--epochs", type=int, metavar="N", help="training: epochs of either recipe (15), 0 leaves the recipes out")
     command.add_argument("--blocks", type=int, metavar="N", help="training: blocks that either recipe fine-tunes (those of profile cpu)")
     command.add_argument("--dry-run", action="store_true", help="smote: print what its search will cost, and measure nothing")
-    command.add_argument("--model", type=Path, metavar="BUNDLE", help=f"app: {_MODEL}")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help=f"app and export: {_MODEL}")
     command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
     command.add_argument("--out", default="runs/studies", metavar="DIR", help="the folder of the result, and for scratch (%(default)s)")
     _command(commands, "notebooks", _notebooks, "run the notebooks with their defaults and keep their clean outputs in notebooks/")
@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for map.png and map.csv")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
     command.add_argument("--threshold", type=float, metavar="P", help="calibrated probability from which a patch is IDC+ (the model's)")
+    command = _command(commands, "export", _export, "write a trained model as an ONNX file, for programs without Keras")
+    command.add_argument("out", metavar="OUT.onnx", type=Path, help="the file that is written")
+    command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
     command = _command(commands, "evaluate", _evaluate, "measure a trained model on labelled cases that it has not seen")
     command.add_argument("source", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
     command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for predictions, metrics, figures and report")
@@ -202,12 +205,12 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.sizes and options.of in ("smote", "app"):
+    if options.sizes and options.of in ("smote", "app", "export"):
         raise InputError(f"--sizes is for --of archive and training: leave it out, --of {options.of} has sizes of its own.")
     if (options.weights or options.epochs is not None or options.blocks is not None) and options.of != "training":
         raise InputError(f"--weights, --epochs and --blocks are for --of training: leave them out, --of {options.of} trains nothing.")
-    if options.model and options.of != "app":
-        raise InputError(f"--model is for --of app: leave it out, --of {options.of} takes no trained model.")
+    if options.model and options.of not in ("app", "export"):
+        raise InputError(f"--model is for --of app and export: leave it out, --of {options.of} takes no trained model.")
     if options.dry_run and options.of != "smote":
         raise InputError(f"--dry-run is for --of smote: leave it out, --of {options.of} has no estimate.")
     BENCHES[options.of](options)
@@ -264,8 +267,25 @@ def _bench_app(options: argparse.Namespace) -> None:
     print(f"Wrote {bench_app.RESULTS} to {shown(run.artifacts)}.")
 
 
+def _bench_export(options: argparse.Namespace) -> None:
+    bundle = _bundle(options.model)
+    from bhi_utils import bench_export
+
+    run = Run.open(options.out)
+    result = bench_export.study(run, bundle, repeats=options.repeats)
+    print(bench_export.table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
+    print(bench_export.sentence(result))
+    print(f"Wrote {bench_export.RESULTS} to {shown(run.artifacts)}.")
+
+
 #: What `bhi bench` can measure.
-BENCHES = {"archive": _bench_archive, "smote": _bench_smote, "training": _bench_training, "app": _bench_app}
+BENCHES = {
+    "archive": _bench_archive,
+    "smote": _bench_smote,
+    "training": _bench_training,
+    "app": _bench_app,
+    "export": _bench_export,
+}
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -295,6 +315,16 @@ def _map(options: argparse.Namespace) -> None:
     mapping.check(options.region, options.out, options.threshold)
     print(mapping.write(_predictor(options.model), options.region, options.out, threshold=options.threshold))
     print("Research use only: not a medical device.")
+
+
+def _export(options: argparse.Namespace) -> None:
+    backends.require()
+    from bhi_utils import export
+
+    export.check(options.out)
+    difference = export.write(_predictor(options.model), options.out)
+    print(f"Wrote {shown(options.out)}: its probabilities differ by {difference:.0e} at most from the model's.")
+    print(export.NOTICE)
 
 
 def _app(options: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ def test_help_names_every_command_and_needs_no_heavy_library():
     code += "print({'tensorflow', 'keras', 'gradio', 'papermill'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True).stdout
     assert said.endswith("set()\n")
-    for command in ("run", "index", "download", "phantom", "bench", "notebooks", "predict", "map", "evaluate", "app"):
+    for command in ("run", "index", "download", "phantom", "bench", "notebooks", "predict", "map", "export", "evaluate", "card", "app"):
         assert f"\n    {command}" in said
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from bhi_utils import bench_app, bench_archive, bench_smote, recipes
+from bhi_utils import bench_app, bench_archive, bench_export, bench_smote, recipes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted((ROOT / "bhi_utils").glob("*.py"))
@@ -23,7 +23,8 @@ FLOORS = {
     4: "app app_api app_guard app_tabs pipeline",
     3: "notebook leakage training phases cut predictor kernels parameters preflight records summary evidence prediction "
     "bench_app bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release coverage report cards "
-    "failures recipes ablations paper_recipe claims studies arms regions mapping app_cases app_card app_files app_patch app_region",
+    "failures recipes ablations paper_recipe claims studies arms regions mapping app_cases app_card app_files app_patch app_region "
+    "export bench_export",
     2: "models splits dealing plots plots_app plots_regions plots_metrics plots_steps features samples loaders inspection comparison "
     "findings app_page seen folding folds devices plots_evidence tables",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
@@ -42,6 +43,7 @@ MEASURED = {
     "benchmark": (bench_archive, bench_archive.sentence),
     "smote": (bench_smote, bench_smote.sentence),
     "app": (bench_app, bench_app.sentence),
+    "export": (bench_export, bench_export.sentence),
 }
 #: Imported only where another Keras backend is chosen.
 OPTIONAL = {"torch"}
@@ -88,7 +90,7 @@ class TestDependencies:
 
     def test_every_library_says_what_it_is_for(self):
         lines = re.findall(r"^      - ([a-z].*)$", (ROOT / "environment.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
-        assert lines and all(re.fullmatch(r"[a-z-]+  # used by .+", line) for line in lines)
+        assert lines and all(re.fullmatch(r"[a-z0-9-]+  # used by .+", line) for line in lines)
 
     def test_every_library_has_one_exact_version(self, project):
         lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]

@@ -1,0 +1,119 @@
+"""How many patches a second does the exported file answer, beside the network that it was made from? Used by ``bhi bench --of export``.
+
+Both take turns in one run with the same cores and the same patches, and give logits and evidence maps, as the app does.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bhi_utils import export, phantom, records
+from bhi_utils.bench import machine, spread
+from bhi_utils.paths import InputError, Run
+from bhi_utils.predictor import BATCH, Predictor
+from bhi_utils.records import git_commit
+
+RESULTS = "export.json"
+#: Patches of one call; patches that a side is given at least each time.
+BATCHES, LEAST = (1, 8, BATCH, 2 * BATCH), 512
+SIDES = ("keras", "onnx")
+
+
+def recorded() -> dict[str, Any]:
+    """The result that the repository keeps; its form is that of `study`."""
+    return records.result(RESULTS)
+
+
+def study(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, least: int = LEAST, repeats: int = 3) -> dict[str, Any]:
+    """Export, measure, and write ``export.json`` into the run's artefacts.
+
+    Args:
+        run: the study's folder.
+        bundle: the model's bundle.
+        batches: how many patches one call takes.
+        least: patches that each side is given at least, each time.
+        repeats: how often the sides take turns.
+
+    Returns:
+        ``{"command", "commit", "machine", "model", "difference", "export_seconds", "batches": {size: {"keras", "onnx", "ratio"}}}``:
+        patches a second and, of each turn, onnx over keras, each ``{"median", "low", "high"}``.
+
+    Raises:
+        InputError: a number is too small, or the export is not possible.
+    """
+    if repeats < 1 or least < 1 or min(batches, default=0) < 1:
+        raise InputError("A benchmark needs at least one repeat, and batches of one patch or more.")
+    import onnxruntime
+
+    predictor, cores = Predictor.load(bundle), os.cpu_count() or 1
+    result: dict[str, Any] = {"command": "bhi bench --of export", "commit": git_commit(), "machine": machine(cores), "model": bundle.name}
+    result["machine"]["onnxruntime"] = onnxruntime.__version__
+    patches = _patches(max(batches))
+    with tempfile.TemporaryDirectory() as folder:
+        start, path = time.perf_counter(), Path(folder) / "model.onnx"
+        result["difference"] = export.write(predictor, path)
+        result["export_seconds"], result["megabytes"] = time.perf_counter() - start, path.stat().st_size / 1e6
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        asked: dict[str, Callable[[np.ndarray], Any]] = {
+            "keras": predictor.network.predict_on_batch,
+            "onnx": lambda batch: session.run(list(export.OUTPUTS), {export.INPUT: batch}),
+        }
+        rates: dict[int, dict[str, list[float]]] = {size: {side: [] for side in SIDES} for size in batches}
+        for _ in range(repeats):
+            for size, found in rates.items():
+                for side, ask in asked.items():
+                    found[side].append(_rate(ask, patches[:size], max(1, least // size)))
+    result["batches"] = {str(size): _compared(found) for size, found in rates.items()}
+    run.write_json(RESULTS, result)
+    return result
+
+
+def _patches(count: int) -> np.ndarray:
+    drawn = [pixels for _, pixels in phantom.draw_slide(0, patches=2 * count, seed=1).patches() if pixels.shape == (50, 50, 3)]
+    return np.stack(drawn[:count]).astype(np.float32)
+
+
+def _rate(ask: Callable[[np.ndarray], Any], batch: np.ndarray, calls: int) -> float:
+    ask(batch)
+    start = time.perf_counter()
+    for _ in range(calls):
+        ask(batch)
+    return len(batch) * calls / (time.perf_counter() - start)
+
+
+def _compared(found: dict[str, list[float]]) -> dict[str, Any]:
+    ratios = [second / first for first, second in zip(*(found[side] for side in SIDES), strict=True)]
+    return {side: spread(found[side]) for side in SIDES} | {"ratio": spread(ratios)}
+
+
+def table(result: dict[str, Any]) -> pd.DataFrame:
+    """One row a batch size: patches a second of both sides, and how many times as many the file answers, with its spread."""
+    rows = {
+        int(size): {
+            "Keras, patches/s": found["keras"]["median"],
+            "ONNX Runtime, patches/s": found["onnx"]["median"],
+            "times as many": found["ratio"]["median"],
+            "least": found["ratio"]["low"],
+            "most": found["ratio"]["high"],
+        }
+        for size, found in result["batches"].items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("patches a call")
+
+
+def sentence(result: dict[str, Any]) -> str:
+    """What was measured, in the words of the README."""
+    told = [
+        f"{found['onnx']['median']:.0f} against {found['keras']['median']:.0f} patches a second at {size} a call"
+        for size, found in result["batches"].items()
+    ]
+    return (
+        f"On {result['machine']['cores']} cores ONNX Runtime answers {', '.join(told[:-1])} and {told[-1]}, where the second number is the "
+        f"same network in Keras; probabilities differ by {result['difference']:.0e} at most."
+    )
