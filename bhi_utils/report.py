@@ -6,6 +6,7 @@ run's JSON.
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -133,7 +134,7 @@ def page(facts: Facts) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Report of the run {name}</title>
 <style>{CSS}
 @media print {{ figure {{ break-inside: avoid }} body {{ margin: 0; max-width: none }} }}
-td, th {{ vertical-align: top }} .wide {{ overflow-x: auto }}</style></head><body>
+td, th {{ vertical-align: top }} .wide {{ overflow-x: auto }} .number {{ white-space: nowrap }}</style></head><body>
 <h1>IDC+ or IDC−? Report of the run {name}</h1>
 <p class="note"><strong>Research use only, not a medical device.</strong>{drawn}</p>
 {body}
@@ -174,7 +175,7 @@ def _metrics(facts: Facts) -> str:
 def _decisions(facts: Facts) -> str:
     """How the threshold was chosen, and calibration before and after."""
     rows = {
-        MODEL_NAMES[name]: {"threshold": f"{entry['threshold']:.4f}", "calibration": entry.get("calibration", "")}
+        MODEL_NAMES[name]: {"threshold": f"{entry['threshold']:.4f}", "calibration": entry["calibration"]}
         for name, entry in facts.training["models"].items()
     }
     text = f"<p>Threshold: the {escape(facts.bundle['threshold_rule'])}, on probabilities that are not calibrated.</p>"
@@ -243,7 +244,9 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    return f'<div class="wide">{frame.to_html(border=0, escape=True, na_rep="–")}</div>'
+    # a value and its interval stay on one line
+    html = re.sub(r"<td>([+−-]?\d[^<]*)</td>", r'<td class="number">\1</td>', frame.to_html(border=0, escape=True, na_rep="–"))
+    return f'<div class="wide">{html}</div>'
 
 
 __all__ = ["CAPTIONS", "LIMITS", "Facts", "InputError", "page", "write"]

@@ -46,7 +46,7 @@ def calibration(result: Mapping[str, Any], trained: Mapping[str, Any], names: Se
     """Two rows a model, before and after calibration: the metrics that it changes."""
     rows = {}
     for name in names:
-        how = trained["models"][name].get("calibration", "calibrated").split(":")[0]
+        how = trained["models"][name]["calibration"].split(":")[0]
         for title, found in (("not calibrated", result["models"]), (f"calibrated, {how}", result["calibrated"])):
             rows[MODEL_NAMES[name], title] = {metrics.TITLES[metric]: metrics.cell(found[name][part][metric]) for metric in CALIBRATED}
     return pd.DataFrame.from_dict(rows, orient="index")

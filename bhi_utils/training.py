@@ -217,6 +217,7 @@ def _probe_frame(one: Trained, pack: Pack, table: pd.DataFrame, rule: str, entri
         "validation_auc": metrics.evaluate(valid, threshold=0.5, resamples=0)["auc"]["value"],
         "initialisation": f"{one.initialisation}, frozen",
         "threshold": thresholds.choose(valid["label"], valid["probability"], rule=rule),
+        "calibration": calibration.describe(),
     }
     return frame
 
