@@ -218,14 +218,22 @@ def test_the_switch_changes_the_language_whatever_the_browsers_is(chromium, url)
         expect(page.locator("#patch")).to_contain_text("Click to Upload")
 
 
+#: In the page, a file as it comes from the clipboard or from another window.
+CARRIED = """(data) => { const given = new DataTransfer();
+    given.items.add(new File([Uint8Array.from(data)], 'given.png', { type: 'image/png' })); return given; }"""
+
+
 def test_a_picture_can_be_pasted(chromium, url, patch_file):
     with opened(chromium, url) as page:
-        page.evaluate(
-            """(data) => { const given = new DataTransfer();
-            given.items.add(new File([Uint8Array.from(data)], 'pasted.png', { type: 'image/png' }));
-            document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: given, bubbles: true })); }""",
-            list(patch_file.read_bytes()),
-        )
+        given = page.evaluate_handle(CARRIED, list(patch_file.read_bytes()))
+        page.evaluate("(given) => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: given, bubbles: true }))", given)
+        expect(page.locator("#answer .class")).to_be_visible()
+
+
+def test_a_picture_can_be_dragged_onto_the_page(chromium, url, patch_file):
+    with opened(chromium, url) as page:
+        given = page.evaluate_handle(CARRIED, list(patch_file.read_bytes()))
+        page.locator("#patch button:has(input[type=file])").dispatch_event("drop", {"dataTransfer": given})
         expect(page.locator("#answer .class")).to_be_visible()
 
 
