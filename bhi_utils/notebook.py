@@ -20,7 +20,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bhi_utils import __version__, backends
+from bhi_utils import __version__, backends, cleaning
 from bhi_utils.paths import InputError, Run, write_atomic
 
 #: Resolution of the saved file and of the copy inside the notebook, in dots an inch.
@@ -180,7 +180,7 @@ def _compact(png: bytes) -> tuple[bytes, str]:
     """The copy kept inside the notebook, and its format: a palette PNG, or a JPEG where that stays too large."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     buffer = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    cleaning.write_palette(image, buffer)
     if buffer.tell() <= SHOWN_LIMIT:
         return buffer.getvalue(), "png"
     buffer = io.BytesIO()

@@ -166,7 +166,7 @@ def run(
 def publish(*, folder: Path | None = None) -> None:
     """Run every notebook and study with its defaults; once all have ended well, replace each by its clean copy and keep the figures.
 
-    The figures go to ``figures`` beside ``notebooks``, with 256 colours each, which nobody sees and git is glad of.
+    The figures go to ``figures`` beside ``notebooks``, with 256 colours each, which git is glad of.
     """
     notebooks = find_notebooks(folder)
     opened = [_with_defaults(group) for group in (notebooks, find_studies(folder)) if group]
@@ -176,7 +176,7 @@ def publish(*, folder: Path | None = None) -> None:
     kept = notebooks[0].parent.parent / "figures"
     for path in sorted(path for run, _ in opened for path in run.figures.glob("*.png")):
         with write_atomic(kept / path.name) as temporary:
-            Image.open(path).convert("RGB").quantize(256).save(temporary, optimize=True)
+            cleaning.write_palette(Image.open(path), temporary)
     print(f"Wrote {len(texts)} clean notebooks to {shown(notebooks[0].parent)}, their figures to {shown(kept)}.")
 
 

@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bhi_utils import notebook
+from bhi_utils import cleaning, notebook
 from bhi_utils.paths import InputError, Run
 
 DATA = {"source": "phantom", "kind": "zip", "synthetic": True, "fingerprint": "ab" * 32, "cases": 48, "patches": 2880}
@@ -84,6 +85,17 @@ def test_a_figure_is_saved_whole_and_shown_small(run, tissue, capsys):
     assert (run.figures / "01_grid.pdf").read_bytes().startswith(b"%PDF"), "vectors for print"
     small, kind = notebook._compact(content)
     assert kind == ("jpeg" if tissue else "png") and Image.open(io.BytesIO(small)).size == saved.size
+
+
+def test_the_small_copy_keeps_the_rare_hues_of_an_evidence_map_beside_tissue():
+    random = np.random.default_rng(0)
+    tissue = np.clip(random.normal((190, 120, 180), 30, (400, 400, 3)), 0, 255).astype(np.uint8)
+    orange = np.array(to_rgb("#D55E00")) * 255
+    ramp = np.linspace((235.0, 235, 235), orange, 400)[None].repeat(10, axis=0).astype(np.uint8)
+    stream = io.BytesIO()
+    cleaning.write_palette(Image.fromarray(np.concatenate([tissue, ramp])), stream)
+    found = np.asarray(Image.open(stream).convert("RGB"), dtype=int)[-10:]
+    assert np.abs(found - ramp).max() < 20 and np.abs(found - ramp).mean() < 5
 
 
 def test_equal_figures_give_equal_files(run):
