@@ -15,8 +15,8 @@ from bhi_utils import arms, folds, metrics, published, records
 from bhi_utils.paths import Run
 from bhi_utils.studies import Study
 
-#: Training patches of each fold in the ablations, drawn once for all arms.
-PATCHES = 4000
+#: Patches of each case in the ablations, drawn once for all arms: intervals come from cases, and more patches of each narrow them little.
+PER_CASE = 20
 #: What all arms share but for their own change.
 BASE = {
     "IMAGE_SIZE": 128,
@@ -79,7 +79,7 @@ def study(
     source: str,
     *,
     weights: str,
-    patches: int = PATCHES,
+    per_case: int = PER_CASE,
     number: int = 3,
     seed: int = 0,
     resamples: int = 2000,
@@ -91,7 +91,7 @@ def study(
         run: the study's folder.
         source: a data source, see `archive.find_source`.
         weights: EfficientNetB0's pretrained weights.
-        patches: how many of each fold's training patches are learned from.
+        per_case: how many patches of each case are learned from and answered for.
         number: number of folds.
         seed: seed of folds, patches and models.
         resamples: how often the cases are drawn for intervals.
@@ -101,23 +101,21 @@ def study(
         ``{"arms": [{"question", "arm", "change", "minutes", "auc", "recall", "precision", "difference"}, …], …}``; metrics and the
         difference in AUC from the base are ``{"value", "low", "high"}``, minutes those of training all folds, each from an empty cache.
     """
-    made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall)
-    on, drawn = [folds.thinned(fold, seed=seed, count=patches) for fold in made.folds], f"{patches} patches"
-    base = made.answer(f"base, {drawn}", BASE, arms.fine_tuned(BASE, weights=weights, seed=seed), on=on)
+    made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall, per_case=per_case)
+    base = made.answer("base", BASE, arms.fine_tuned(BASE, weights=weights, seed=seed))
     frames = {("", "base"): (base[""], {})}
     for (question, name), change in changes().items():
         values = BASE | change
         arm = arms.fine_tuned(values, weights=weights, seed=seed, answer_views=1)
-        answered = made.answer(f"arm, {drawn}", values, arm, on=on)
-        frames[question, name] = (answered[""], change)
+        frames[question, name] = (made.answer("arm", values, arm)[""], change)
     frames["answer", "mean of eight views"] = (base[", 8 views"], {})
-    frames["network", "custom CNN"] = (made.answer(f"cnn, {drawn}", BASE, arms.custom_cnn(BASE, seed=seed), on=on)[""], {})
+    frames["network", "custom CNN"] = (made.answer("cnn", BASE, arms.custom_cnn(BASE, seed=seed))[""], {})
     found = [
         {"question": question, "arm": name, "change": change}
         | _measured(frame, None if name == "base" else base[""], resamples=resamples, seed=seed)
         for (question, name), (frame, change) in frames.items()
     ]
-    result = made.facts("ablations") | {"base": BASE, "training_patches": patches, "resamples": resamples, "arms": found}
+    result = made.facts("ablations") | {"base": BASE, "per_case": per_case, "resamples": resamples, "arms": found}
     run.write_json(RESULTS, result)
     return result
 

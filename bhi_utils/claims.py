@@ -177,7 +177,7 @@ def _choices(result: Mapping[str, Any]) -> list[Claim]:
     """Claims about single choices: the network that has the choice minus the one that has not, all else equal."""
     arms = {(row["question"], row["arm"]): row["difference"] for row in result["arms"] if row["difference"] is not None}
     base = result["base"]
-    data = f"{result['data']['cases']} cases, {result['training_patches']:,} training patches a fold, study of ablations"
+    data = _on(result, "ablations")
     return [
         _signed(
             "networks",

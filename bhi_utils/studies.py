@@ -7,15 +7,33 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bhi_utils import archive, folds, seen
 from bhi_utils.folds import Fold
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.records import git_commit
+
+
+def sampled(pack: archive.Pack, per_case: int, *, seed: int) -> archive.Pack:
+    """The data set with at most ``per_case`` patches of each case, drawn at random, in their order; its fingerprint is its own.
+
+    Raises:
+        InputError: ``per_case`` is below 1.
+    """
+    if per_case < 1:
+        raise InputError(f"{per_case} patches of each case are nothing to learn from: give 1 or more.")
+    order = pd.Series(np.random.default_rng(seed).permutation(len(pack.manifest)))
+    rows = np.flatnonzero(order.groupby(pack.manifest["case"].to_numpy()).rank() <= per_case)
+    manifest = pack.manifest.iloc[rows].reset_index(drop=True)
+    identity = hashlib.sha256(f"{pack.info['fingerprint']} {per_case} {seed}".encode()).hexdigest()
+    about = {"patches": len(rows), "positive": int(manifest["label"].sum()), "fingerprint": identity}
+    return replace(pack, patches=np.asarray(pack.patches[rows]), manifest=manifest, info=pack.info | about)
 
 
 class Study:
@@ -28,6 +46,7 @@ class Study:
         number: number of folds.
         seed: seed of folds and models.
         recall: what thresholds must reach on validation cases.
+        per_case: how many patches of each case the study is about, drawn at random; 0 takes all.
 
     Attributes:
         pack: the data set.
@@ -37,13 +56,15 @@ class Study:
         InputError: the source, its cases or the weights do not allow it.
     """
 
-    def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float) -> None:
+    def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float, per_case: int = 0) -> None:
         if weights == "none":
             raise InputError("WEIGHTS is none, but the study starts from a trained network: pass imagenet or a weight file.")
         self._run, self._source, self._weights, self._seed, self._recall = run, source, weights, seed, recall
         self._began = time.perf_counter()
         self.pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
         seen.guard(self.pack, weights)
+        if per_case:
+            self.pack = sampled(self.pack, per_case, seed=seed)
         self.folds = folds.deal(self.pack, run.artifacts / "checkpoints", folds=number, seed=seed)
 
     def answer(self, name: str, values: Mapping[str, Any], arm: folds.Arm, *, on: list[Fold] | None = None) -> dict[str, pd.DataFrame]:

@@ -3,10 +3,11 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from bhi_utils import ablations, arms, models, paper_recipe, phantom, plots_studies, recipes
-from bhi_utils.paths import InputError, Run
+from bhi_utils import ablations, archive, arms, models, paper_recipe, phantom, plots_studies, recipes, studies
+from bhi_utils.paths import InputError, Run, cache_dir
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -49,7 +50,7 @@ def made(source, quick, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablations, "BASE", ablations.BASE | TINY)
         patch.setattr(ablations, "SHARES", (0.4, 1.0))
-        result = ablations.study(run, source, weights="imagenet", patches=100, resamples=20)
+        result = ablations.study(run, source, weights="imagenet", per_case=20, resamples=20)
         curve = ablations.learning_curve(run, source, weights="imagenet", resamples=20)
     return run, result, curve
 
@@ -150,3 +151,20 @@ def test_what_the_ablations_change_changes_the_network(weights):
 def test_no_study_starts_from_scratch(tmp_path):
     with pytest.raises(InputError, match="starts from a trained network"):
         ablations.study(Run.open(tmp_path), "phantom", weights="none")
+
+
+def test_a_sampled_data_set_keeps_every_case_and_has_a_fingerprint_of_its_own(source):
+    whole = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    few, again, other = (studies.sampled(whole, 7, seed=seed) for seed in (0, 0, 1))
+    counts = few.manifest.groupby("case").size()
+    assert set(counts.index) == set(whole.manifest["case"]) and (counts == 7).all() and few.info["patches"] == len(few.manifest)
+    np.testing.assert_array_equal(few.patches, again.patches)
+    assert few.info["fingerprint"] == again.info["fingerprint"] and few.info["positive"] == few.manifest["label"].sum()
+    assert len({pack.info["fingerprint"] for pack in (whole, few, other)}) == 3 and not np.array_equal(few.patches, other.patches)
+    place = ["case", "x", "y"]
+    rows = pd.MultiIndex.from_frame(whole.manifest[place]).get_indexer(pd.MultiIndex.from_frame(few.manifest[place]))
+    np.testing.assert_array_equal(few.patches, whole.patches[rows])
+    all_of_them = studies.sampled(whole, 10_000, seed=0)
+    pd.testing.assert_frame_equal(all_of_them.manifest, whole.manifest)
+    with pytest.raises(InputError, match="1 or more"):
+        studies.sampled(whole, 0, seed=0)
