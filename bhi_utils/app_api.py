@@ -81,7 +81,7 @@ class Endpoints:
         if not len(self.cases.rows(int(case))):
             return _problem(text("no_case", language, case=int(case)))
         *_, table = self.cases.answered(self.predictor, int(case))
-        return app_cases.facts(self.predictor, table, language)
+        return app_cases.facts(self.cases, self.predictor, table, language)
 
     def card(self, language: str = "en") -> dict[str, Any]:
         """The model's card: data, threshold, calibration, metrics with intervals, limits."""

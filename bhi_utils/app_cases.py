@@ -40,6 +40,11 @@ class Cases:
         """Rows of the manifest that belong to a case; none for one that is not there."""
         return np.flatnonzero(self.pack.manifest["case"].to_numpy() == case)
 
+    def seen(self, predictor: Predictor, case: int) -> bool:
+        """Whether the model, or the one that it started from, was trained or tuned on a case: by its id, or by a patch's pixels."""
+        known = predictor.seen
+        return (case, bool(self.pack.info["synthetic"])) in known.cases or bool(known.pixels(self.pack.patches[self.rows(case)]).any())
+
     def answered(self, predictor: Predictor, case: int) -> Iterator[int | pd.DataFrame]:
         """How many patches of a case are done; at last its rows of the manifest beside `Predictor.predict`."""
         rows, found, done = self.rows(case), [], 0
@@ -50,18 +55,17 @@ class Cases:
         yield pd.concat([self.pack.manifest.iloc[rows].reset_index(drop=True), pd.concat(found, ignore_index=True)], axis=1)
 
 
-def facts(predictor: Predictor, table: pd.DataFrame, language: str) -> dict[str, Any]:
+def facts(cases: Cases, predictor: Predictor, table: pd.DataFrame, language: str) -> dict[str, Any]:
     """What the API says of a case: counts, and its patches as columns."""
     truth, said = table["label"] == 1, table["predicted_label"] == 1
     case = int(table["case"].iloc[0])
     counts = {"patches": len(table), "positive": truth.sum(), "found": (truth & said).sum(), "false": (said & ~truth).sum()}
-    seen = case in {int(one) for one in predictor.bundle.get("train_cases", [])}
     columns = ("x", "y", "label", "probability", "probability_calibrated", "predicted_label")
     return {
         "problem": "",
         "case": case,
         **{name: int(value) for name, value in counts.items()},
-        "notes": [text("in_training", language)] if seen else [],
+        "notes": [text("in_training", language)] if cases.seen(predictor, case) else [],
         "threshold_calibrated": float(predictor.threshold_calibrated),
         "table": {name: table[name].tolist() for name in columns},
     }

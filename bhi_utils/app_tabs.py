@@ -182,7 +182,7 @@ def case_tab(endpoints: Endpoints, language: gr.Textbox, i18n: gr.I18n, tab: gr.
             if isinstance(step, int):
                 yield app_page.progress(step, len(rows), spoken)
             else:
-                yield app_cases.shown(cases, app_cases.facts(predictor, step, spoken), step, spoken)
+                yield app_cases.shown(cases, app_cases.facts(cases, predictor, step, spoken), step, spoken)
 
     with gr.Row(equal_height=True):
         choice = gr.Dropdown(label=i18n("case"), elem_id="case", scale=3)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from bhi_utils import ablations, bench_app, leakage, metrics, paper_recipe, published, recipes
+from bhi_utils import ablations, bench_app, leakage, metrics, published, recipes
 from bhi_utils.paths import Run
 from bhi_utils.summary import METRICS, paper
 
@@ -51,7 +51,6 @@ def results() -> dict[str, Any]:
     return {
         "recipes": recipes.recorded(),
         "ablations": ablations.recorded(),
-        "paper recipe": paper_recipe.recorded(),
         "leakage": leakage.recorded(),
         "app": bench_app.recorded(),
     }
@@ -133,7 +132,7 @@ def _prevalence() -> Claim:
 
 def _comparisons(found: Mapping[str, Any]) -> list[Claim]:
     """Claims that a choice helps, from paired differences."""
-    whole, leak, published_one = found["recipes"], found["leakage"], found["paper recipe"]
+    whole, leak = found["recipes"], found["leakage"]
     gaps = leak["differences"]["one hidden layer"]
     fine_tuning = _signed(
         "networks",
@@ -155,22 +154,7 @@ def _comparisons(found: Mapping[str, Any]) -> list[Claim]:
             "In this sample a split by image would not have flattered it.",
         ),
     )
-    hours = _signed(
-        "practice",
-        "the training as published, batch by batch of 8, is worth its hours",
-        _turned(published_one["difference"]["auc"]),
-        f"{published_one['patches']:,} patches of one fold, {published_one['epochs']} epochs each",
-        (
-            f"The published recipe against the one that trains from cached features; it took {_times(published_one['minutes'])} as long.",
-            "The published recipe against the one that trains from cached features; it took "
-            f"{_times(published_one['minutes'])} as long and is not ahead.",
-        ),
-    )
-    return [fine_tuning, *_choices(found["ablations"]), split, hours]
-
-
-def _times(minutes: Mapping[str, float]) -> str:
-    return f"{minutes['paper'] / minutes['fast']:.1f} times"
+    return [fine_tuning, *_choices(found["ablations"]), split]
 
 
 def _choices(result: Mapping[str, Any]) -> list[Claim]:

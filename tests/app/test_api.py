@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,8 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from bhi_utils import app_patch, plots_app, regions
+from bhi_utils import app_patch, archive, phantom, plots_app, regions, seen
+from bhi_utils.app_cases import Cases
 
 ENDPOINTS = ["/predict", "/views", "/region", "/threshold", "/place", "/files", "/cases", "/case", "/card"]
 
@@ -304,3 +306,12 @@ def test_user_and_password_come_from_the_environment(bundle, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(bundle)], env=environment, capture_output=True, text=True, timeout=180)
     assert done.stdout.splitlines()[-2:] == ["found cnn", "refused"], done.stderr
     assert not list(tmp_path.glob("bhi-app-*")), "the folder of uploads is gone"
+
+
+def test_a_case_counts_as_seen_by_its_id_and_by_its_pixels(tmp_path):
+    pack = archive.pack(phantom.write(tmp_path / "few.zip", cases=6, patches_per_case=20), tmp_path)
+    cases, ids = Cases(lambda: pack), [int(case) for case in pack.manifest["case"].unique()]
+    pixels = seen.of_rows(pack, cases.rows(ids[2])).digests
+    known = seen.Seen(frozenset({(ids[0], True), (ids[1], False)}), pixels)
+    tuned = SimpleNamespace(seen=known)
+    assert [cases.seen(tuned, case) for case in ids] == [True, False, True, False, False, False]

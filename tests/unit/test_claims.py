@@ -44,19 +44,35 @@ def test_a_value_agrees_when_the_papers_lies_in_its_interval(found, run):
             assert verdict(claims.compare(run, changed), title) == expected
 
 
+def set_gap(found, place: tuple, value: float) -> dict:
+    """The results with one difference in AUC set to ``value``, its interval 0.01 to either side."""
+    changed, gap = copy.deepcopy(found), {"value": value, "low": value - 0.01, "high": value + 0.01}
+    if place[0] == "ablations":
+        (row,) = [row for row in changed["ablations"]["arms"] if (row["question"], row["arm"]) == place[1:]]
+        row["difference"] = gap
+    else:
+        functools.reduce(dict.__getitem__, place, changed)["auc"] = gap
+    return changed
+
+
 @pytest.mark.parametrize(
-    ("words", "path"),
+    ("words", "place", "sign"),
     [
-        ("fine-tuning", ("recipes", "differences", "fast − probe")),
-        ("SMOTE", ("leakage", "differences", "one hidden layer", "SMOTE after, case − case")),
-        ("split", ("leakage", "differences", "one hidden layer", "image − case")),
+        ("fine-tuning", ("recipes", "differences", "fast − probe"), 1),
+        ("split", ("leakage", "differences", "one hidden layer", "image − case"), 1),
+        ("SMOTE", ("ablations", "balance", "SMOTE on pixels"), 1),
+        ("[0,1]", ("ablations", "input range", "[0,1] into EfficientNetB0"), 1),
+        ("augmentation", ("ablations", "augmentation", "off"), -1),
+        ("200×200", ("ablations", "resolution", "200 px"), 1),
+        ("custom CNN", ("ablations", "network", "custom CNN"), -1),
     ],
 )
-def test_a_choice_is_judged_by_the_sign_of_its_interval(found, run, words, path):
+def test_a_choice_is_judged_by_the_sign_of_its_interval(found, run, words, place, sign):
     for value, expected in ((0.02, "agrees"), (-0.02, "disagrees"), (0.001, "not told apart")):
-        changed = copy.deepcopy(found)
-        functools.reduce(dict.__getitem__, path, changed)["auc"] = {"value": value, "low": value - 0.01, "high": value + 0.01}
-        assert verdict(claims.compare(run, changed), words) == expected
+        table = claims.compare(run, set_gap(found, place, sign * value))
+        assert verdict(table, words) == expected
+        (said,) = table.loc[table["claim"].str.contains(words, regex=False), "measured"]
+        assert f"{value:+.3f}" in said
 
 
 def test_an_interface_that_keeps_people_waiting_is_not_in_real_time(found, run):
