@@ -61,6 +61,8 @@ HERE = {
     "answer": "one view",
     "network": "EfficientNetB0",
 }
+#: Arms of one question that are compared with each other as well: the paper's choice, and leaving it out.
+PAIRS = (("balance", "SMOTE on pixels", "none"), ("augmentation", "the paper's seven", "off"))
 RESULTS, CURVE = "ablations.json", "learning_curve.json"
 
 
@@ -98,8 +100,9 @@ def study(
         recall: what thresholds must reach on validation cases.
 
     Returns:
-        ``{"arms": [{"question", "arm", "change", "minutes", "auc", "recall", "precision", "difference"}, …], …}``; metrics and the
-        difference in AUC from the base are ``{"value", "low", "high"}``, minutes those of training all folds, each from an empty cache.
+        ``{"arms": [{"question", "arm", "change", "minutes", "auc", "recall", "precision", "difference"}, …], "pairs": [{"question",
+        "first", "second", "difference"}, …], …}``; metrics and differences in AUC, from the base or first minus second, are ``{"value",
+        "low", "high"}``, minutes those of training all folds, each from an empty cache.
     """
     made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall, per_case=per_case)
     base = made.answer("base", BASE, arms.fine_tuned(BASE, weights=weights, seed=seed))
@@ -115,7 +118,11 @@ def study(
         | _measured(frame, None if name == "base" else base[""], resamples=resamples, seed=seed)
         for (question, name), (frame, change) in frames.items()
     ]
-    result = made.facts("ablations") | {"base": BASE, "per_case": per_case, "resamples": resamples, "arms": found}
+    pairs = []
+    for question, first, second in PAIRS:
+        gap = folds.paired(frames[question, first][0], frames[question, second][0], resamples=resamples, seed=seed)["auc"]
+        pairs.append({"question": question, "first": first, "second": second, "difference": gap})
+    result = made.facts("ablations") | {"base": BASE, "per_case": per_case, "resamples": resamples, "arms": found, "pairs": pairs}
     run.write_json(RESULTS, result)
     return result
 
@@ -196,7 +203,7 @@ def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:
             "AUC": "{value:.3f} ({low:.3f}–{high:.3f})".format(**row["auc"]),
             "difference": "" if gap is None else "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**gap),
             "minutes": f"{row['minutes']:.1f}",
-            "AUC above chance a minute": f"{(row['auc']['value'] - 0.5) / row['minutes']:.3f}",
+            "AUC above chance a minute": f"{max(0.0, row['auc']['value'] - 0.5) / row['minutes']:.3f}",
         }
     return pd.DataFrame(rows).T
 
@@ -210,6 +217,12 @@ def verdicts(result: Mapping[str, Any]) -> pd.DataFrame:
             verdict = "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "not told apart"
             rows.append({"question": row["question"], "arm": row["arm"], "than": HERE[row["question"]], "verdict": verdict})
     return pd.DataFrame(rows)
+
+
+def pairs_table(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a pair of arms that are compared with each other: the difference in AUC."""
+    rows = {f"{row['first']} − {row['second']}": metrics.cell(row["difference"], sign=True) for row in result["pairs"]}
+    return pd.DataFrame({"difference in AUC": rows})
 
 
 def curve_table(result: Mapping[str, Any]) -> pd.DataFrame:

@@ -109,11 +109,13 @@ def table(result: dict[str, Any]) -> pd.DataFrame:
 
 def sentence(result: dict[str, Any]) -> str:
     """What was measured, in the words of the README."""
-    told = [
-        f"{found['onnx']['median']:.0f} against {found['keras']['median']:.0f} patches a second at {size} a call"
-        for size, found in result["batches"].items()
-    ]
+    batches = result["batches"]
+    onnx, keras = (_listed([f"{found[side]['median']:.0f}" for found in batches.values()]) for side in ("onnx", "keras"))
     return (
-        f"On {result['machine']['cores']} cores ONNX Runtime answers {', '.join(told[:-1])} and {told[-1]}, where the second number is the "
-        f"same network in Keras; probabilities differ by {result['difference']:.0e} at most."
+        f"On {result['machine']['cores']} cores ONNX Runtime answers {onnx} patches a second at {_listed(list(batches))} a call, the same "
+        f"network in Keras {keras}; probabilities differ by {result['difference']:.0e} at most."
     )
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

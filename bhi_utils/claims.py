@@ -160,8 +160,8 @@ def _comparisons(found: Mapping[str, Any]) -> list[Claim]:
 def _choices(result: Mapping[str, Any]) -> list[Claim]:
     """Claims about single choices: the network that has the choice minus the one that has not, all else equal."""
     arms = {(row["question"], row["arm"]): row["difference"] for row in result["arms"] if row["difference"] is not None}
-    base = result["base"]
-    data = _on(result, "ablations")
+    pairs = {(row["first"], row["second"]): row["difference"] for row in result["pairs"]}
+    base, data = result["base"], _on(result, "ablations")
     return [
         _signed(
             "networks",
@@ -180,27 +180,30 @@ def _choices(result: Mapping[str, Any]) -> list[Claim]:
             data,
             (
                 "Against 0–255, which the pretrained network expects.",
-                "Against 0–255, which the pretrained network expects: it scales inside, so [0,1] reaches it as black.",
+                "Against 0–255, which the pretrained network expects: it scales inside, so [0,1] reaches it nearly black, too faint for a "
+                "few epochs to learn from.",
             ),
         ),
         _signed(
             "choices",
             "SMOTE makes up for the rarer class",
-            arms["balance", "SMOTE on pixels"],
+            pairs["SMOTE on pixels", "none"],
             data,
             (
-                "Blended patches against class weights.",
-                "Blended patches against class weights: two patches blended look like no tissue, and weights do the same for nothing.",
+                "Blended patches against the classes as they are.",
+                "Blended patches against the classes as they are: two patches blended look like no tissue, and the threshold does what "
+                "balance was for.",
             ),
         ),
         _signed(
             "choices",
-            "augmentation helps on unseen cases",
-            _turned(arms["augmentation", "off"]),
+            "seven random augmentations help on unseen cases",
+            pairs["the paper's seven", "off"],
             data,
             (
-                f"{base['VIEWS']} turned or mirrored views of each patch against one.",
-                f"{base['VIEWS']} turned or mirrored views of each patch against one: so few do not help yet.",
+                "New variants of each patch in every epoch against the patch as it is.",
+                "New variants of each patch in every epoch against the patch as it is: they may need more epochs than the study has; "
+                "turned and mirrored copies do help within them.",
             ),
         ),
         _signed(

@@ -77,6 +77,12 @@ def test_every_arm_has_intervals_minutes_and_its_difference_from_the_base(made):
         assert row["minutes"] > 0 and row["auc"]["low"] <= row["auc"]["value"] <= row["auc"]["high"], row["arm"]
         if row is not base:
             assert row["difference"]["value"] == pytest.approx(row["auc"]["value"] - base["auc"]["value"])
+    value = {row["arm"]: row["auc"]["value"] for row in result["arms"]}
+    assert [(row["question"], row["first"], row["second"]) for row in result["pairs"]] == list(ablations.PAIRS)
+    for row in result["pairs"]:
+        assert row["difference"]["value"] == pytest.approx(value[row["first"]] - value[row["second"]])
+        assert row["difference"]["low"] < row["difference"]["value"] < row["difference"]["high"]
+    assert list(ablations.pairs_table(result).index) == [f"{first} − {second}" for _, first, second in ablations.PAIRS]
     assert base["difference"] is None and len({round(row["auc"]["value"], 6) for row in result["arms"]}) == len(names)
 
 

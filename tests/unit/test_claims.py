@@ -48,7 +48,8 @@ def set_gap(found, place: tuple, value: float) -> dict:
     """The results with one difference in AUC set to ``value``, its interval 0.01 to either side."""
     changed, gap = copy.deepcopy(found), {"value": value, "low": value - 0.01, "high": value + 0.01}
     if place[0] == "ablations":
-        (row,) = [row for row in changed["ablations"]["arms"] if (row["question"], row["arm"]) == place[1:]]
+        rows = [*changed["ablations"]["arms"], *changed["ablations"]["pairs"]]
+        (row,) = [row for row in rows if place[1:] in ((row["question"], row.get("arm")), (row.get("first"), row.get("second")))]
         row["difference"] = gap
     else:
         functools.reduce(dict.__getitem__, place, changed)["auc"] = gap
@@ -60,9 +61,9 @@ def set_gap(found, place: tuple, value: float) -> dict:
     [
         ("fine-tuning", ("recipes", "differences", "fast − probe"), 1),
         ("split", ("leakage", "differences", "one hidden layer", "image − case"), 1),
-        ("SMOTE", ("ablations", "balance", "SMOTE on pixels"), 1),
+        ("SMOTE", ("ablations", "SMOTE on pixels", "none"), 1),
         ("[0,1]", ("ablations", "input range", "[0,1] into EfficientNetB0"), 1),
-        ("augmentation", ("ablations", "augmentation", "off"), -1),
+        ("augmentations", ("ablations", "the paper's seven", "off"), 1),
         ("200×200", ("ablations", "resolution", "200 px"), 1),
         ("custom CNN", ("ablations", "network", "custom CNN"), -1),
     ],

@@ -106,7 +106,7 @@ def test_the_benchmark_compares_both_at_every_batch_size(bundle, tmp_path):
     assert json.loads((run.artifacts / bench_export.RESULTS).read_text(encoding="utf-8")) == result
     table = bench_export.table(result)
     assert list(table.index) == [1, 3] and (table > 0).all(axis=None) and (table["least"] <= table["most"]).all()
-    assert "at 1 a call" in bench_export.sentence(result)
+    assert "at 1 and 3 a call" in bench_export.sentence(result)
     for wrong in ({"repeats": 0}, {"batches": ()}, {"least": 0}):
         with pytest.raises(InputError, match="at least one repeat"):
             bench_export.study(run, bundle, **wrong)
