@@ -170,7 +170,7 @@ def _choices(result: Mapping[str, Any]) -> list[Claim]:
             data,
             (
                 "It starts from photographs, which these few patches cannot make up for.",
-                "With these few patches, the start from photographs is worth nothing.",
+                "With these few patches and one fine-tuned block, the start from photographs is no certain gain.",
             ),
         ),
         _signed(
@@ -202,8 +202,7 @@ def _choices(result: Mapping[str, Any]) -> list[Claim]:
             data,
             (
                 "New variants of each patch in every epoch against the patch as it is.",
-                "New variants of each patch in every epoch against the patch as it is: they may need more epochs than the study has; "
-                "turned and mirrored copies do help within them.",
+                "New variants of each patch in every epoch against the patch as it is: they may need more epochs than the study has.",
             ),
         ),
         _signed(

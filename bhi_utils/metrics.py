@@ -135,7 +135,8 @@ def cell(metric: Mapping[str, float | None] | None, *, digits: int = 3, sign: bo
     if not metric or metric.get("value") is None:
         return "–"
     form, joint = f"{{:{'+' if sign else ''}.{digits}f}}", " to " if sign else "–"
-    value, low, high = (metric.get(key) for key in ("value", "low", "high"))
+    # adding zero turns the -0.0 of a rounded small number into 0.0
+    value, low, high = (found if (found := metric.get(key)) is None else round(found, digits) + 0.0 for key in ("value", "low", "high"))
     # an interval with a negative end reads badly with a dash
     joint = " to " if low is not None and low < 0 else joint
     return form.format(value) if low is None or high is None else f"{form.format(value)} ({form.format(low)}{joint}{form.format(high)})"
