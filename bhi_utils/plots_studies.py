@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from bhi_utils import metrics
 from bhi_utils.bench_archive import MEGABYTES
 from bhi_utils.plots import INK, THOUSANDS, style
 from bhi_utils.recipes import NAMES as RECIPE_NAMES
@@ -141,17 +142,27 @@ def against_paper(metrics: Mapping[str, Mapping[str, float]], paper: Mapping[str
 
 @style()
 def ablations(result: Mapping[str, Any]) -> Figure:
-    """Difference in AUC of every arm from the base on the left, minutes of training on the right; bars are 95 % intervals by case."""
+    """Difference in AUC of every arm from the base on the left, minutes of training on the right; bars are 95 % intervals by case.
+
+    An arm so far from all others that they would fall together is named at the edge instead.
+    """
     rows = [row for row in result["arms"] if row["difference"] is not None]
     questions = list(dict.fromkeys(row["question"] for row in rows))
     # a free line before each question, for its heading
     places = [place + questions.index(row["question"]) for place, row in enumerate(rows)]
     figure = Figure(figsize=(10.5, 0.27 * (len(rows) + len(questions)) + 1.2))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.7, 1))
+    reach = sorted(max(abs(row["difference"]["low"]), abs(row["difference"]["high"])) for row in rows)
+    edge = 1.15 * (reach[-2] if len(rows) > 2 and reach[-1] > 3 * reach[-2] else reach[-1])
     for place, row in zip(places, rows, strict=True):
         found = row["difference"]
-        left.plot([found["low"], found["high"]], [place] * 2, color=LOOKS[0]["color"], linewidth=1.6)
-        left.plot(found["value"], place, markersize=5.5, **LOOKS[0])
+        if abs(found["value"]) > edge:
+            side = -1 if found["value"] < 0 else 1
+            text = f"{'◀ ' if side < 0 else ''}{metrics.cell(found, sign=True)}{' ▶' if side > 0 else ''}"
+            left.text(0.98 * side * edge, place, text, ha="left" if side < 0 else "right", va="center", color=LOOKS[0]["color"])
+        else:
+            left.plot([found["low"], found["high"]], [place] * 2, color=LOOKS[0]["color"], linewidth=1.6)
+            left.plot(found["value"], place, markersize=5.5, **LOOKS[0])
         right.plot(row["minutes"], place, markersize=5.5, **LOOKS[1])
     base = next(row for row in result["arms"] if row["difference"] is None)
     left.axvline(0, color=INK, linewidth=0.9)
@@ -160,7 +171,7 @@ def ablations(result: Mapping[str, Any]) -> Figure:
     for question in questions:
         first = next(place for place, row in zip(places, rows, strict=True) if row["question"] == question)
         left.text(0, first - 0.72, question, transform=left.get_yaxis_transform(), fontsize="small", fontweight="bold", va="center")
-    left.set_ylim(max(places) + 0.8, -1.2)
+    left.set(xlim=(-edge, edge), ylim=(max(places) + 0.8, -1.2))
     left.set(xlabel="difference in AUC from the base, paired by case", title="What a change brings")
     right.set(xlabel="minutes, all folds, cache included", title="What it costs (line: the base)", xscale="log")
     ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if _within(tick, [row["minutes"] for row in result["arms"]])]

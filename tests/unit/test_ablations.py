@@ -1,5 +1,6 @@
 """The studies of single choices: an arm changes what it says, all answer for the same patches, and a law is fitted as it is written."""
 
+import copy
 import json
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_tables_and_figure_show_every_arm_and_call_none_better_whose_interval_ho
         assert (verdict == "not told apart") == (gap["low"] <= 0 <= gap["high"])
     figure = plots_studies.ablations(result)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [row["arm"] for row in result["arms"][1:]]
+
+
+def test_an_arm_far_from_all_others_is_named_at_the_edge_and_leaves_them_their_room(made):
+    changed = copy.deepcopy(made[1])
+    for number, row in enumerate(changed["arms"][1:]):
+        value = -0.4 if number == 0 else 0.01
+        row["difference"] = {"value": value, "low": value - 0.01, "high": value + 0.01}
+    axis = plots_studies.ablations(changed).axes[0]
+    assert [text.get_text() for text in axis.texts if "◀" in text.get_text()] == ["◀ -0.400 (-0.410 to -0.390)"]
+    assert axis.get_xlim() == pytest.approx((-0.023, 0.023))
 
 
 def test_a_learning_curve_grows_by_cases_and_by_patches_and_ends_in_the_same_point(made):
