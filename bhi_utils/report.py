@@ -133,8 +133,9 @@ def page(facts: Facts) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Report of the run {name}</title>
 <style>{CSS}
-@media print {{ figure {{ break-inside: avoid }} body {{ margin: 0; max-width: none }} }}
-td, th {{ vertical-align: top }} .wide {{ overflow-x: auto }} .number {{ white-space: nowrap }}</style></head><body>
+td, th {{ vertical-align: top }} .wide {{ overflow-x: auto }} .number {{ white-space: nowrap }}
+@media print {{ figure, tr {{ break-inside: avoid }} h2, h3 {{ break-after: avoid }} body {{ margin: 0; max-width: none; font-size: 10pt }}
+.wide {{ overflow: visible }} table {{ font-size: 7.5pt }} td, th {{ padding: .1rem .5rem .1rem 0 }} }}</style></head><body>
 <h1>IDC+ or IDC−? Report of the run {name}</h1>
 <p class="note"><strong>Research use only, not a medical device.</strong>{drawn}</p>
 {body}
