@@ -29,7 +29,7 @@ from PIL import Image
 from bhi_utils import bundles, phantom, records, regions
 from bhi_utils.bench import machine, spread
 from bhi_utils.paths import InputError, Run
-from bhi_utils.predictor import BATCH, Predictor
+from bhi_utils.predictor import Predictor
 from bhi_utils.records import git_commit
 
 RESULTS = "app.json"
@@ -38,6 +38,8 @@ RESULTS = "app.json"
 PATCH_MS, READY, SHARE, GROWTH = 150, 15, 0.9, 0.05
 #: How much is asked for: single patches; clients and requests at once; patches of a region and of a batch; patch by patch.
 SINGLE, CLIENTS, REQUESTS, REGION, FILES, BY_ONE = 100, 50, 2000, 2500, 1000, 50
+#: Patches of one call of the bare network; its best counts.
+BATCHES = (8, 16, 32, 64, 128)
 #: How often region, zip and bare network take turns; patches that the bare network is given at least each time.
 REPEATS, LEAST = 3, 1024
 
@@ -154,7 +156,7 @@ def _turns(url: str, folder: Path, bundle: Path, patches: np.ndarray) -> dict[st
     model = keras.saving.load_model(bundles.read(bundle)[1], compile=False, safe_mode=True)
     # XLA is slower for batches on a CPU, and compiles anew for each length
     model.jit_compile = False
-    sizes, places = (BATCH // 4, BATCH // 2, BATCH, 2 * BATCH), {"region": "region.png", "files": "files.zip"}
+    sizes, places = BATCHES, {"region": "region.png", "files": "files.zip"}
     spent: dict[str, list[float]] = {name: [] for name in places}
     rates: dict[int, list[float]] = {size: [] for size in sizes}
     counts = {}

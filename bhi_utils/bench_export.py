@@ -16,12 +16,12 @@ import pandas as pd
 from bhi_utils import export, phantom, records
 from bhi_utils.bench import machine, spread
 from bhi_utils.paths import InputError, Run
-from bhi_utils.predictor import BATCH, Predictor
+from bhi_utils.predictor import Predictor
 from bhi_utils.records import git_commit
 
 RESULTS = "export.json"
 #: Patches of one call; patches that a side is given at least each time.
-BATCHES, LEAST = (1, 8, BATCH, 2 * BATCH), 512
+BATCHES, LEAST = (1, 8, 64, 128), 512
 SIDES = ("keras", "onnx")
 
 
