@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +27,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from bhi_utils import bundles, phantom, records, regions
-from bhi_utils.bench import machine, spread
+from bhi_utils.bench import machine, pace, spread
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor
 from bhi_utils.records import git_commit
@@ -76,7 +76,7 @@ def study(
     if min(single, clients, requests, region, files) < 1 or files > FILES or requests < clients:
         raise InputError(f"Every number must be at least 1, files at most {FILES}, and no client may go without a request.")
     start = time.perf_counter()
-    patches = _patches(max(files, 64))
+    patches = phantom.whole_patches(max(files, 64))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         large = _region(region)
@@ -90,15 +90,6 @@ def study(
     result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
     return result
-
-
-def _patches(count: int) -> np.ndarray:
-    found, index = [], 0
-    while len(found) < count:
-        drawn = (pixels for _, pixels in phantom.draw_slide(index, patches=200, seed=1).patches())
-        found += [pixels for pixels in drawn if pixels.shape == (50, 50, 3)]
-        index += 1
-    return np.stack(found[:count])
 
 
 def _region(count: int) -> np.ndarray:
@@ -165,7 +156,7 @@ def _turns(url: str, folder: Path, bundle: Path, patches: np.ndarray) -> dict[st
             seconds, counts[name] = _timed(url, folder / path, f"/{name}")
             spent[name].append(seconds)
         for size in sizes:
-            rates[size].append(_rate(model, patches[:size].astype(np.float32)))
+            rates[size].append(pace(model.predict_on_batch, patches[:size].astype(np.float32), max(1, LEAST // size)))
     found = {size: spread(each) for size, each in rates.items()}
     best = max(found, key=lambda size: found[size]["median"])
     result: dict[str, Any] = {
@@ -173,7 +164,7 @@ def _turns(url: str, folder: Path, bundle: Path, patches: np.ndarray) -> dict[st
         for name, each in spent.items()
     }
     batches = {str(size): rate for size, rate in found.items()}
-    by_one = _rate(model, patches[:1].astype(np.float32), ask=lambda batch: model.predict(batch, verbose=0), calls=BY_ONE)
+    by_one = pace(lambda batch: model.predict(batch, verbose=0), patches[:1].astype(np.float32), BY_ONE)
     return result | {"bare": {"batches": batches, "best_batch": best, "best": found[best]["median"], "by_one": by_one}}
 
 
@@ -183,16 +174,6 @@ def _timed(url: str, path: Path, name: str) -> tuple[float, int]:
     given = handle_file(str(path))
     answer = _client(url).predict([given] if name == "/files" else given, api_name=name)
     return time.perf_counter() - start, answer["patches" if name == "/region" else "count"]
-
-
-def _rate(model: keras.Model, batch: np.ndarray, *, ask: Callable | None = None, calls: int = 0) -> float:
-    """Patches a second of the network itself."""
-    ask, calls = ask or model.predict_on_batch, calls or max(1, LEAST // len(batch))
-    ask(batch)
-    start = time.perf_counter()
-    for _ in range(calls):
-        ask(batch)
-    return len(batch) * calls / (time.perf_counter() - start)
 
 
 def _load(

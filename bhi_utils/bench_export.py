@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils import export, phantom, records
-from bhi_utils.bench import machine, spread
+from bhi_utils.bench import machine, pace, spread
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor
 from bhi_utils.records import git_commit
@@ -54,7 +54,7 @@ def study(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, least: 
     predictor, cores = Predictor.load(bundle), os.cpu_count() or 1
     result: dict[str, Any] = {"command": "bhi bench --of export", "commit": git_commit(), "machine": machine(cores), "model": bundle.name}
     result["machine"]["onnxruntime"] = onnxruntime.__version__
-    patches = _patches(max(batches))
+    patches = phantom.whole_patches(max(batches)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         start, path = time.perf_counter(), Path(folder) / "model.onnx"
         result["difference"] = export.write(predictor, path)
@@ -68,23 +68,10 @@ def study(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, least: 
         for _ in range(repeats):
             for size, found in rates.items():
                 for side, ask in asked.items():
-                    found[side].append(_rate(ask, patches[:size], max(1, least // size)))
+                    found[side].append(pace(ask, patches[:size], max(1, least // size)))
     result["batches"] = {str(size): _compared(found) for size, found in rates.items()}
     run.write_json(RESULTS, result)
     return result
-
-
-def _patches(count: int) -> np.ndarray:
-    drawn = [pixels for _, pixels in phantom.draw_slide(0, patches=2 * count, seed=1).patches() if pixels.shape == (50, 50, 3)]
-    return np.stack(drawn[:count]).astype(np.float32)
-
-
-def _rate(ask: Callable[[np.ndarray], Any], batch: np.ndarray, calls: int) -> float:
-    ask(batch)
-    start = time.perf_counter()
-    for _ in range(calls):
-        ask(batch)
-    return len(batch) * calls / (time.perf_counter() - start)
 
 
 def _compared(found: dict[str, list[float]]) -> dict[str, Any]:

@@ -118,8 +118,7 @@ def _difference(predictor: Predictor, path: Path) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    drawn = [pixels for _, pixels in phantom.draw_slide(0, patches=48, seed=0).patches() if pixels.shape == (50, 50, 3)]
-    patches = np.stack([*drawn, np.zeros((50, 50, 3)), np.full((50, 50, 3), 255)]).astype(np.float32)
+    patches = np.stack([*phantom.whole_patches(48), np.zeros((50, 50, 3)), np.full((50, 50, 3), 255)]).astype(np.float32)
     logit, evidence = session.run(list(OUTPUTS), {INPUT: patches})
     frame, maps = predictor.predict_with_evidence(patches)
     pairs = ((logit[:, 0], frame["logit"].to_numpy()), (evidence, maps))
