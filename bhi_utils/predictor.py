@@ -20,9 +20,8 @@ from bhi_utils.metrics import Calibration
 from bhi_utils.paths import InputError, Run
 from bhi_utils.seen import Seen
 
-#: Patches that one call of the network takes. At 128×128 pixels the largest layer of so many stays below the 32 MB from which Linux gives
-#: memory back after each use and clears it anew, which costs some machines nearly half of their pace.
-BATCH = 16
+#: Patches that one call of the network takes: within a tenth of the pace of twice as many, in half the memory.
+BATCH = 32
 
 
 def save_bundle(
