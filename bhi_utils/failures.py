@@ -153,15 +153,20 @@ def suspects(grouped: pd.DataFrame) -> pd.DataFrame:
     return chosen.sort_values("against", ascending=False, kind="stable")[columns].reset_index(drop=True)
 
 
+def listed(suspected: pd.DataFrame, *, of: int) -> dict[str, Any]:
+    """How many of so many patches `suspects` lists, and by what rule."""
+    return {"patches": len(suspected), "of": of, "sure": SURE, "neighbours": NEIGHBOURS}
+
+
 def write(run: Run, grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: int) -> dict[str, Any]:
     """Write ``failures.json``, ``cases.csv`` and ``suspects.csv``; the content of the first."""
-    listed = suspects(grouped)
+    suspected = suspects(grouped)
     result = {
         "groups": by_group(grouped, threshold=threshold, resamples=resamples, seed=seed),
-        "suspects": {"patches": len(listed), "of": len(grouped), "sure": SURE, "neighbours": NEIGHBOURS},
+        "suspects": listed(suspected, of=len(grouped)),
     }
     run.write_csv("cases.csv", by_case(grouped, threshold=threshold))
-    run.write_csv("suspects.csv", listed)
+    run.write_csv("suspects.csv", suspected)
     run.write_json("failures.json", result)
     return result
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bhi_utils import arms, folds, recipes, records
+from bhi_utils import arms, folds, metrics, pool, recipes, records
 from bhi_utils.paths import Run
 from bhi_utils.studies import Study
 
@@ -55,8 +55,8 @@ def study(
         recall: what the thresholds must reach on the fold's validation cases.
 
     Returns:
-        ``{"models": {"paper": metrics, "fast": metrics}, "minutes": {…}, "difference": metrics, "fold", "patches", "epochs", …}``; the
-        difference is fast minus paper.
+        ``{"models": {"paper": metrics, "fast": metrics}, "minutes": {…}, "cores", "difference": metrics, "fold", "patches", "epochs",
+        …}``; the difference is fast minus paper.
     """
     made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall)
     on = [folds.thinned(made.folds[fold], seed=seed, count=patches)]
@@ -65,7 +65,8 @@ def study(
         name: made.answer(f"{name}, {patches} patches of fold {fold}", each, arms.fine_tuned(each, weights=weights, seed=seed), on=on)
         for name, each in values.items()
     }
-    result = made.facts("recipes") | {"fold": fold, "patches": patches, "epochs": EPOCHS, "values": values, "resamples": resamples}
+    result = made.facts("recipes") | {"fold": fold, "patches": patches, "epochs": EPOCHS, "values": values}
+    result |= {"resamples": resamples, "cores": pool.cores()}
     result["models"] = {name: folds.pooled(frame[""], resamples=resamples, seed=seed) for name, frame in frames.items()}
     result["minutes"] = {name: round(float(frame[""]["seconds"].iloc[0]) / 60, 1) for name, frame in frames.items()}
     result["difference"] = folds.paired(frames["fast"][""], frames["paper"][""], resamples=resamples, seed=seed)
@@ -75,22 +76,20 @@ def study(
 
 def sentence(result: Mapping[str, Any]) -> str:
     """What was measured, in the words of the README."""
-    cell = "{value:.3f} ({low:.3f}–{high:.3f})"
-    paper, fast = (cell.format(**result["models"][name]["auc"]) for name in ("paper", "fast"))
-    gap, minutes = result["difference"]["auc"], result["minutes"]
+    paper, fast = (metrics.cell(result["models"][name]["auc"]) for name in ("paper", "fast"))
+    minutes, place = result["minutes"], "one core" if result["cores"] == 1 else f"{result['cores']} cores"
     return (
-        f"{result['epochs']} epochs on {result['patches']:,} patches of one fold, two cores: recipe paper reaches AUC {paper} in "
+        f"{result['epochs']} epochs on {result['patches']:,} patches of one fold, {place}: recipe paper reaches AUC {paper} in "
         f"{minutes['paper']:.0f} min, recipe fast {fast} in {minutes['fast']:.0f} min; the difference is "
-        "{value:+.3f} ({low:+.3f} to {high:+.3f}).".format(**gap)
+        f"{metrics.cell(result['difference']['auc'], sign=True)}."
     )
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row a recipe with intervals and minutes, then their difference."""
-    cell, gap = "{value:.3f} ({low:.3f}–{high:.3f})", "{value:+.3f} ({low:+.3f} to {high:+.3f})"
     names = ("auc", "recall", "precision")
-    rows = {f"recipe {name}": {metric: cell.format(**result["models"][name][metric]) for metric in names} for name in ("paper", "fast")}
-    rows["fast − paper"] = {metric: gap.format(**result["difference"][metric]) for metric in names}
+    rows = {f"recipe {name}": {metric: metrics.cell(result["models"][name][metric]) for metric in names} for name in ("paper", "fast")}
+    rows["fast − paper"] = {metric: metrics.cell(result["difference"][metric], sign=True) for metric in names}
     minutes = result["minutes"]
     spent = [f"{minutes['paper']:.1f}", f"{minutes['fast']:.1f}", f"{minutes['fast'] / minutes['paper']:.2f} of it"]
     return pd.DataFrame(rows).T.rename(columns={"auc": "AUC"}).assign(minutes=spent)

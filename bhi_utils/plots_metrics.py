@@ -187,7 +187,8 @@ def calibration_curves(predictions: pd.DataFrame) -> Figure:
             axis.scatter(table["probability"], table["share"], s=area, color=colour)
         axis.set(title=MODEL_NAMES[name], xlabel="mean probability in a tenth", xlim=(0, 1), ylim=(0, 1))
         axis.grid()
-        axis.legend(loc="lower right", fontsize=8)
+        # below the axes: no corner is free of curves in every run
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8)
     figure.axes[0].set_ylabel("share of IDC+ patches")
     return figure
 

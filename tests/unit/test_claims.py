@@ -66,6 +66,7 @@ def set_gap(found, place: tuple, value: float) -> dict:
         ("augmentations", ("ablations", "the paper's seven", "off"), 1),
         ("200×200", ("ablations", "resolution", "200 px"), 1),
         ("custom CNN", ("ablations", "network", "custom CNN"), -1),
+        ("ten hours", ("paper_recipe", "difference"), -1),
     ],
 )
 def test_a_choice_is_judged_by_the_sign_of_its_interval(found, run, words, place, sign):

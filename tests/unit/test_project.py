@@ -2,6 +2,8 @@
 
 import ast
 import importlib.metadata
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from bhi_utils import bench_app, bench_archive, bench_export, bench_smote, recipes
+from bhi_utils import bench_app, bench_archive, bench_export, bench_smote, bench_training, paper_recipe, recipes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted((ROOT / "bhi_utils").glob("*.py"))
@@ -40,6 +42,8 @@ DISTRIBUTIONS |= {"starlette": "gradio"}
 #: The README's passages about measurements, by their marks: the module that keeps the result, and what puts it into words.
 MEASURED = {
     "results": (recipes, recipes.results_table),
+    "paper": (paper_recipe, paper_recipe.sentence),
+    "training": (bench_training, bench_training.sentence),
     "benchmark": (bench_archive, bench_archive.sentence),
     "smote": (bench_smote, bench_smote.sentence),
     "app": (bench_app, bench_app.sentence),
@@ -193,6 +197,15 @@ class TestModules:
         code = f"import bhi_utils, bhi_utils.__init__, sys; print({heavy})"
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         assert said == "set()\n"
+
+    @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="another processor")
+    @pytest.mark.parametrize("own", [None, "0"])
+    def test_tensorflow_computes_with_onednn_unless_somebody_says_no(self, own):
+        environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+        environment |= {} if own is None else {"TF_ENABLE_ONEDNN_OPTS": own}
+        code = "import bhi_utils, os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+        said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        assert said.strip() == (own or "1")
 
 
 def tracked() -> list[Path]:

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from bhi_utils import arms, bundles, parameters, phantom, plots_studies, recipes
+from bhi_utils import arms, bundles, failures, parameters, phantom, plots_studies, recipes, records
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor
 
@@ -27,7 +27,7 @@ def made(tmp_path_factory):
         patch.setattr(arms, "PROBE_SIZE", 64)
         source = phantom.write(folder / "small.zip", cases=12, patches_per_case=40, seed=1, nested=False)
         run = Run.open(folder / "run")
-        result = recipes.study(run, str(source), weights=WEIGHTS, number=3, resamples=20, cnn=False)
+        result = recipes.study(run, str(source), weights=WEIGHTS, number=3, resamples=20, names=("fast", "probe", "colour"))
         files = recipes.release(run, str(source), weights=WEIGHTS, folder=folder / "trained")
         yield run, result, files, str(source)
 
@@ -53,6 +53,30 @@ def test_every_model_answers_each_patch_once_and_the_result_is_whole(made):
         assert all(0 < row["precision"] <= 1 for row in curve)
 
 
+def test_labels_of_every_case_are_doubted_by_the_first_model(made):
+    run, result, *_ = made
+    listed, found = run.read_csv("suspects.csv"), result["suspects"]
+    assert found["model"] == "fast" and found["patches"] == len(listed) and found["of"] == result["data"]["patches"]
+    answers = run.read_csv("out_of_fold.csv.gz").query("model == 'fast'")
+    against = np.where(answers["label"] == 1, 1 - answers["probability_calibrated"], answers["probability_calibrated"])
+    assert len(listed) <= (against >= failures.SURE).sum()
+    assert (listed["disagree"] / listed["neighbours"] >= failures.NEIGHBOURS).all()
+
+
+def test_parts_fitted_apart_are_the_same_fits(made, tmp_path, monkeypatch):
+    whole, source = made[1], made[3]
+    monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(recipes, "settings", lambda recipe: TINY)
+    run = Run.open(tmp_path / "run")
+    apart = recipes.study(run, source, weights=WEIGHTS, number=3, resamples=20, names=("cnn", "colour"), results="custom_cnn.json")
+    assert apart["models"]["colour"] == pytest.approx(whole["models"]["colour"]) and set(apart["differences"]) == {"cnn − colour"}
+    assert not apart["curve"] and apart["suspects"]["model"] == "cnn" and (run.artifacts / "custom_cnn.json").is_file()
+    gap = apart["models"]["cnn"]["auc"]["value"] - apart["models"]["colour"]["auc"]["value"]
+    assert recipes.goals(whole | {"differences": whole["differences"] | apart["differences"]}).loc[
+        "CNN over colour", "one view"
+    ] == pytest.approx(gap)
+
+
 def test_tables_and_figure_show_what_the_result_holds(made):
     result = made[1]
     shown = recipes.table(result)
@@ -63,7 +87,7 @@ def test_tables_and_figure_show_what_the_result_holds(made):
     gain = result["models"]["fast"]["auc"]["value"] - result["models"]["probe"]["auc"]["value"]
     assert goals.loc["gain over the probe", "one view"] == pytest.approx(gain)
     reached = goals[["one view", "eight views"]].max(axis=1) >= goals["wanted"]
-    assert list(goals["reached"]) == ["yes" if one else "no" for one in reached]
+    assert list(goals["reached"]) == ["yes" if one else "no" for one in reached] and np.isnan(goals["one view"].iloc[-1])
     figure = plots_studies.recipes(result)
     assert len(figure.axes) == 2 and figure.axes[0].get_yticklabels()[0].get_text().startswith("EfficientNetB0")
 
@@ -114,5 +138,11 @@ def test_the_record_in_the_package_is_of_real_patches_and_a_clean_commit():
         "WEIGHTS",
     }
     assert kept["resamples"] >= 2000
+    apart = records.result(recipes.CNN_RESULTS)
+    same = ("data", "resamples", "parameters")
+    assert {name: apart[name] for name in same} == {name: kept[name] for name in same} and "-dirty" not in apart["commit"]
+    whole = records.result(recipes.RESULTS)
+    assert apart["models"]["colour"]["auc"]["value"] == pytest.approx(whole["models"]["colour"]["auc"]["value"], abs=1e-4)
+    assert set(kept["models"]) == set(recipes.NAMES)
     packaged = json.loads(bundles.PACKAGED.read_text(encoding="utf-8"))
     assert packaged["metrics"]["out_of_fold"] == {name: kept["models"]["fast"][name] for name in packaged["metrics"]["out_of_fold"]}
