@@ -109,7 +109,7 @@ def recipes(result: Mapping[str, Any]) -> Figure:
     left.set_yticks(range(len(names)), [RECIPE_NAMES[name].replace(", ", ",\n") for name in names])
     left.invert_yaxis()
     left.set(xlabel="AUC, out of fold", title="Every patch answered by a model that has not seen its case")
-    left.legend(loc="center left")
+    left.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
     for look, (name, curve) in zip(SIDES, result["curve"].items(), strict=False):
         axes = ([row["recall"] for row in curve], [row["precision"] for row in curve])
         right.plot(*axes, label=RECIPE_NAMES[name], linewidth=1.6, color=look["color"], linestyle=look["linestyle"])

@@ -69,7 +69,8 @@ def test_parts_fitted_apart_are_the_same_fits(made, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "settings", lambda recipe: TINY)
     run = Run.open(tmp_path / "run")
     apart = recipes.study(run, source, weights=WEIGHTS, number=3, resamples=20, names=("cnn", "colour"), results="custom_cnn.json")
-    assert apart["models"]["colour"]["auc"] == pytest.approx(whole["models"]["colour"]["auc"]) and set(apart["differences"]) == {"cnn − colour"}
+    assert apart["models"]["colour"]["auc"] == pytest.approx(whole["models"]["colour"]["auc"])
+    assert set(apart["differences"]) == {"cnn − colour"}
     assert not apart["curve"] and apart["suspects"]["model"] == "cnn" and (run.artifacts / "custom_cnn.json").is_file()
     gap = apart["models"]["cnn"]["auc"]["value"] - apart["models"]["colour"]["auc"]["value"]
     assert recipes.goals(whole | {"differences": whole["differences"] | apart["differences"]}).loc[
