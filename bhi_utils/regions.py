@@ -21,7 +21,7 @@ from bhi_utils.quality import SMALLEST
 from bhi_utils.words import Sentence, say
 
 #: Patches that one step of `answers` takes: a whole number of the network's batches, few enough that progress is seen and cancelling works.
-STEP = 4 * BATCH
+STEP = 2 * BATCH
 #: Longest side of the region's picture, in pixels.
 PICTURE = 1600
 #: From this share of doubtful tissue on, the region as a whole is doubted.
