@@ -170,8 +170,9 @@ def sentence(result: dict[str, Any]) -> str:
     if "recipes" in result:
         found = result["recipes"]
         ratio, low, high = (1 / found["ratio"][name] for name in ("median", "high", "low"))
+        depth = "block" if result["blocks"] == 1 else f"{result['blocks']} blocks"
         said += (
-            f" {found['epochs']} epochs of {found['patches']['train']:,} patches down to the last {result['blocks']} block(s): "
+            f" {found['epochs']} epochs of {found['patches']['train']:,} patches, the last {depth} fine-tuned: "
             f"recipe paper {found['paper']['seconds']['median']:,.0f} s, recipe fast {found['fast']['seconds']['median']:,.0f} s, "
             f"{ratio:.1f} times sooner ({low:.1f} to {high:.1f})."
         )

@@ -125,3 +125,15 @@ def test_numbers_that_measure_nothing_are_refused(tmp_path, cohort, options, wor
 def test_options_of_another_benchmark_are_refused(capsys):
     assert main(["bench", "--of", "archive", "--epochs", "3"]) == 2
     assert "--epochs and --blocks are for --of training" in capsys.readouterr().err
+
+
+def test_the_record_in_the_package_is_of_real_patches_and_a_clean_commit():
+    kept = bench_training.recorded()
+    assert kept["data"]["synthetic"] is False and kept["commit"] and "-dirty" not in kept["commit"]
+    recipes = kept["recipes"]
+    assert recipes["fast"]["settings"]["views"] == bench_sides.VIEWS and recipes["patches"]["train"] == bench_training.TRAIN
+    assert {recipes[name]["settings"]["epochs"] for name in ("fast", "paper")} == {bench_training.EPOCHS}
+    assert (
+        recipes["ratio"]["low"] <= recipes["ratio"]["median"] <= recipes["ratio"]["high"]
+        and kept["image_size"] == bench_training.IMAGE_SIZE
+    )

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from bhi_utils import bench_app, bench_archive, bench_export, bench_smote, paper_recipe, recipes
+from bhi_utils import bench_app, bench_archive, bench_export, bench_smote, bench_training, paper_recipe, recipes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted((ROOT / "bhi_utils").glob("*.py"))
@@ -43,6 +43,7 @@ DISTRIBUTIONS |= {"starlette": "gradio"}
 MEASURED = {
     "results": (recipes, recipes.results_table),
     "paper": (paper_recipe, paper_recipe.sentence),
+    "training": (bench_training, bench_training.sentence),
     "benchmark": (bench_archive, bench_archive.sentence),
     "smote": (bench_smote, bench_smote.sentence),
     "app": (bench_app, bench_app.sentence),
