@@ -153,7 +153,7 @@ def suspects(grouped: pd.DataFrame) -> pd.DataFrame:
     return chosen.sort_values("against", ascending=False, kind="stable")[columns].reset_index(drop=True)
 
 
-def listed(suspected: pd.DataFrame, *, of: int) -> dict[str, Any]:
+def counted(suspected: pd.DataFrame, *, of: int) -> dict[str, Any]:
     """How many of so many patches `suspects` lists, and by what rule."""
     return {"patches": len(suspected), "of": of, "sure": SURE, "neighbours": NEIGHBOURS}
 
@@ -163,7 +163,7 @@ def write(run: Run, grouped: pd.DataFrame, *, threshold: float, resamples: int, 
     suspected = suspects(grouped)
     result = {
         "groups": by_group(grouped, threshold=threshold, resamples=resamples, seed=seed),
-        "suspects": listed(suspected, of=len(grouped)),
+        "suspects": counted(suspected, of=len(grouped)),
     }
     run.write_csv("cases.csv", by_case(grouped, threshold=threshold))
     run.write_csv("suspects.csv", suspected)

@@ -30,8 +30,9 @@ NAMES = {
 }
 #: Pairs whose difference is reported, first minus second.
 PAIRS = (("fast", "probe"), ("fast, 8 views", "fast"), ("fast", "cnn"), ("cnn", "colour"))
-#: What `study` fits, and the parts that were fitted apart for the record, by the file that keeps them: same folds, same seed.
+#: What `study` fits.
 MODELS = ("fast", "probe", "colour", "cnn")
+#: The recorded results: the custom CNN was fitted apart from the others, on the same folds with the same seed.
 RESULTS, CNN_RESULTS = "recipes.json", "custom_cnn.json"
 
 
@@ -44,7 +45,8 @@ def settings(recipe: str) -> dict[str, Any]:
 def recorded() -> dict[str, Any]:
     """The result that the repository keeps, of the real sample, in the form of `study`; the custom CNN comes from a file of its own."""
     whole, apart = records.result(RESULTS), records.result(CNN_RESULTS)
-    return apart | whole | {name: whole[name] | apart[name] for name in ("models", "differences")}
+    joint = {name: whole[name] | apart[name] for name in ("models", "differences")}
+    return {"suspects": apart["suspects"]} | whole | joint
 
 
 def study(
@@ -92,7 +94,7 @@ def study(
     }
     first = next(iter(found))
     listed = _suspects(found[first], made)
-    result["suspects"] = failures.listed(listed, of=len(found[first])) | {"model": first}
+    result["suspects"] = failures.counted(listed, of=len(found[first])) | {"model": first}
     run.write_json(results, result)
     run.write_csv("suspects.csv", listed)
     run.write_csv("out_of_fold.csv.gz", pd.concat([frame.assign(model=name) for name, frame in found.items()], ignore_index=True))

@@ -73,9 +73,8 @@ def test_parts_fitted_apart_are_the_same_fits(made, tmp_path, monkeypatch):
     assert set(apart["differences"]) == {"cnn − colour"}
     assert not apart["curve"] and apart["suspects"]["model"] == "cnn" and (run.artifacts / "custom_cnn.json").is_file()
     gap = apart["models"]["cnn"]["auc"]["value"] - apart["models"]["colour"]["auc"]["value"]
-    assert recipes.goals(whole | {"differences": whole["differences"] | apart["differences"]}).loc[
-        "CNN over colour", "one view"
-    ] == pytest.approx(gap)
+    goals = recipes.goals(whole | {"differences": whole["differences"] | apart["differences"]})
+    assert goals.loc["CNN over colour", "one view"] == pytest.approx(gap)
 
 
 def test_tables_and_figure_show_what_the_result_holds(made):
