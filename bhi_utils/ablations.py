@@ -112,7 +112,7 @@ def study(
         arm = arms.fine_tuned(values, weights=weights, seed=seed, answer_views=1)
         frames[question, name] = (made.answer("arm", values, arm)[""], change)
     frames["answer", "mean of eight views"] = (base[", 8 views"], {})
-    frames["network", "custom CNN"] = (made.answer("cnn", BASE, arms.custom_cnn(BASE, seed=seed))[""], {})
+    frames["network", "custom CNN"] = (made.answer("cnn", BASE, arms.custom_cnn(BASE, seed=seed, answer_views=1))[""], {})
     found = [
         {"question": question, "arm": name, "change": change}
         | _measured(frame, None if name == "base" else base[""], resamples=resamples, seed=seed)

@@ -35,10 +35,10 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
         trained = train(fold, values, weights=weights, seed=seed)
         cut, parts = trained.cut, ("val", "test")
         if cut is None:
-            return {"": _answered(trained, fold)}
+            return _answered(trained, fold, answer_views=1)
         # what the cache held already is counted as if it had been computed for this fit
         seconds = np.array(trained.seconds - cut.filling + cut.cost)
-        ways = {"": 1} if answer_views == 1 else {"": 1, f", {answer_views} views": answer_views}
+        ways = _ways(answer_views)
         found = {way: {part: cut.logits(fold.rows(part), views=views) for part in parts} for way, views in ways.items()}
         return {way: {**logits, "seconds": seconds} for way, logits in found.items()}
 
@@ -56,8 +56,8 @@ def frozen_features(pack: archive.Pack, *, weights: str, seed: int) -> np.ndarra
     return found.read(0).astype(np.float32)
 
 
-def custom_cnn(values: Mapping[str, Any], *, seed: int) -> Arm:
-    """An arm that trains the custom CNN from scratch."""
+def custom_cnn(values: Mapping[str, Any], *, seed: int, answer_views: int = 8) -> Arm:
+    """An arm that trains the custom CNN from scratch; its arguments are those of `fine_tuned`."""
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
         from bhi_utils import samples, training
@@ -65,16 +65,29 @@ def custom_cnn(values: Mapping[str, Any], *, seed: int) -> Arm:
         train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
         recipe = training.Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
         trained = training.train_cnn(fold.pack, fold.table, train, recipe, image_size=values["CNN_IMAGE_SIZE"])
-        return {"": _answered(trained, fold)}
+        return _answered(trained, fold, answer_views=answer_views)
 
     return fit
 
 
-def _answered(trained: "Trained", fold: Fold) -> dict[str, np.ndarray]:
-    """What a network says to the patches themselves, and what it cost."""
-    parts = {part: fold.pack.patches[fold.rows(part)] for part in ("val", "test")}
-    found = {part: trained.model.predict(patches, batch_size=64, verbose=0)[:, 0] for part, patches in parts.items()}
-    return {**found, "seconds": np.array(trained.seconds)}
+def _ways(answer_views: int) -> dict[str, int]:
+    """How an arm calls its ways of answering, and of how many views each takes the mean."""
+    return {"": 1} if answer_views == 1 else {"": 1, f", {answer_views} views": answer_views}
+
+
+def _answered(trained: "Trained", fold: Fold, *, answer_views: int) -> dict[str, dict[str, np.ndarray]]:
+    """What a network says to the patches themselves, and to their views, and what it cost."""
+    from bhi_utils import augment
+
+    logits = {}
+    for part in ("val", "test"):
+        patches = fold.pack.patches[fold.rows(part)]
+        turned = (augment.dihedral(patches, view) for view in range(answer_views))
+        logits[part] = np.stack([trained.model.predict(view, batch_size=64, verbose=0)[:, 0] for view in turned], dtype=np.float64)
+    return {
+        way: {**{part: found[:views].mean(axis=0) for part, found in logits.items()}, "seconds": np.array(trained.seconds)}
+        for way, views in _ways(answer_views).items()
+    }
 
 
 def train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> "Trained":

@@ -1,0 +1,37 @@
+"""What a fold's model says to a patch, and to its eight views."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bhi_utils import archive, arms, augment, folds, phantom, samples, training
+
+
+class Corner:
+    """A network whose logit is the mean of the upper left pixel: no two views of a patch have it in one place."""
+
+    def predict(self, patches, **_):
+        return patches[:, 0, 0].astype(np.float32).mean(axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def fold(cache, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fold")
+    pack = archive.pack(phantom.write(folder / "small.zip", cases=9, patches_per_case=20, seed=1, nested=False), cache)
+    return folds.deal(pack, folder, folds=3, seed=0)[1]
+
+
+@pytest.mark.parametrize("views", [1, 8])
+def test_the_custom_cnn_answers_for_the_patch_and_for_the_mean_of_its_views(fold, monkeypatch, views):
+    monkeypatch.setattr(samples, "training_samples", lambda *_, **__: None)
+    trained = training.Trained(Corner(), "scratch", pd.DataFrame(), 7.0)
+    monkeypatch.setattr(training, "train_cnn", lambda *_, **__: trained)
+    values = {"BALANCE": "none", "EPOCHS": 1, "BATCH_SIZE": 8, "CNN_IMAGE_SIZE": 50}
+    found = arms.custom_cnn(values, seed=0, answer_views=views)(fold)
+    assert list(found) == ["", ", 8 views"][: 1 + (views > 1)]
+    for way, logits in found.items():
+        assert logits["seconds"] == 7
+        for part in ("val", "test"):
+            patches = fold.pack.patches[fold.rows(part)]
+            turned = [augment.dihedral(patches, view)[:, 0, 0].mean(axis=1) for view in range(8 if way else 1)]
+            np.testing.assert_allclose(logits[part], np.mean(turned, axis=0), rtol=1e-5)
