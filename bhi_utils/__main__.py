@@ -297,9 +297,9 @@ def _predict(options: argparse.Namespace) -> None:
     outcome = prediction.predict(predictor, options.files)
     rejected = prediction.write(outcome, options.csv)
     count, positive = len(outcome.answers), int(outcome.answers["predicted_label"].sum())
-    print(f"{count:,} patches: {positive:,} IDC+ and {count - positive:,} IDC− at the threshold {predictor.threshold:.3f}.")
+    print(f"Patches: {count:,}, IDC+ {positive:,} and IDC− {count - positive:,} at the threshold {predictor.threshold:.3f}.")
     if outcome.seen:
-        print(f"  {outcome.seen:,} of them were seen in training, so their answers say nothing about how the model does on new patches.")
+        print(f"  Seen in training: {outcome.seen:,}, whose answers say nothing about how the model does on new patches.")
     for note, count in outcome.notes.most_common(5):
         print(f"  {count:,} × {note}")
     for name, reason in outcome.rejected.head(10).itertuples(index=False):

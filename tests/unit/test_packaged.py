@@ -142,7 +142,7 @@ class TestDefault:
         out = tmp_path / "out.csv"
         assert main(["predict", str(tmp_path / "seen.png"), str(tmp_path / "new.png"), "--csv", str(out)]) == 0
         said = capsys.readouterr().out
-        assert "(the packaged model; --model takes another)" in said and "  1 of them were seen in training" in said
+        assert "(the packaged model; --model takes another)" in said and "  Seen in training: 1," in said
         assert len(pd.read_csv(out)) == 2
 
     def test_a_runs_folder_is_its_better_model(self, small, tmp_path, capsys, pack):

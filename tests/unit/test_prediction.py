@@ -93,7 +93,7 @@ def test_the_command_writes_the_table_and_the_list_of_the_rejected(mixed, bundle
     said = capsys.readouterr().out
     table, rejected = pd.read_csv(out), pd.read_csv(tmp_path / "new" / "answers.rejected.csv")
     positive = int(table["predicted_label"].sum())
-    assert f"5 patches: {positive} IDC+ and {5 - positive} IDC− at the threshold" in said and "Research use only" in said
+    assert f"Patches: 5, IDC+ {positive} and IDC− {5 - positive} at the threshold" in said and "Research use only" in said
     assert len(table) == 5 and len(rejected) == 3 and said.count("  rejected: ") == 3
     np.testing.assert_array_equal(table["predicted_label"], table["probability"] >= table["threshold"])
     assert main(["predict", str(mixed[2]), "--csv", str(out), "--model", str(bundle)]) == 0
