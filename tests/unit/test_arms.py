@@ -8,7 +8,7 @@ from bhi_utils import archive, arms, augment, folds, phantom, samples, training
 
 
 class Corner:
-    """A network whose logit is the mean of the upper left pixel: no two views of a patch have it in one place."""
+    """A network whose logit is the mean of the upper left pixel: each corner of a patch is that of two of its views."""
 
     def predict(self, patches, **_):
         return patches[:, 0, 0].astype(np.float32).mean(axis=1, keepdims=True)
