@@ -114,7 +114,7 @@ numpy.savez(folder / "weights.npz", *map(keras.ops.convert_to_numpy, trained.mod
 """
 
     def run(name: str, *deadly: str) -> subprocess.CompletedProcess:
-        # on one thread: with several, the order in which TensorFlow adds numbers up may depend on which of them is done first
+        # each in a process of its own, as a run that is resumed is, and on one thread, so that sums have one order
         threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
         command = [sys.executable, "-c", script, str(tmp_path / name), *deadly]
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads, "BHI_CACHE": str(cache)})
