@@ -6,6 +6,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+# before any test's file loads TensorFlow, which reads once which kernels to compute with: tests then compute as notebooks and commands do
+import bhi_utils  # noqa: F401
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
