@@ -56,8 +56,8 @@ def heading(bundle: dict[str, Any], language: str) -> str:
     data = bundle.get("data", {})
     parts = [text("model", language, name=escape(str(bundle.get("name", "?"))))]
     if "cases" in data:
-        kind = text("phantom" if data.get("synthetic") else "archive", language)
-        parts.append(text("trained", language, cases=number(data["cases"], language), kind=kind))
+        key = "trained_phantom" if data.get("synthetic") else "trained_archive"
+        parts.append(text(key, language, cases=number(data["cases"], language)))
     links = "".join(
         f'<a href="?lang={one}" lang="{one}" hreflang="{one}"{" aria-current=true" if one == language else ""}>{_OWN_NAMES[one]}</a>'
         for one in LANGUAGES
@@ -119,12 +119,12 @@ def attribute(value: Any) -> str:
 
 def legend(ends: float, logit: float, language: str) -> str:
     """What the colours of an evidence map mean."""
-    sides = [f"{signed(side * ends)}<br>{text('speaks', language, label=CLASSES[side > 0])}" for side in (-1, 1)]
+    sides = [f"{signed(side * ends, language)}<br>{text('speaks', language, label=CLASSES[side > 0])}" for side in (-1, 1)]
     return f"""<div class="legend"><div class="ramp"></div>
 <div class="ends"><span>{sides[0]}</span><span>0<br>{text("neither", language)}</span><span>{sides[1]}</span></div>
-<p>{text("adds_up", language, logit=signed(logit))}</p></div>"""
+<p>{text("adds_up", language, logit=signed(logit, language))}</p></div>"""
 
 
-def signed(value: float) -> str:
-    """A number with its sign, one or two digits after the point, and a true minus."""
-    return f"{value:+.3g}".replace("-", "−")
+def signed(value: float, language: str) -> str:
+    """A number with its sign, a true minus, three digits at most, and the language's sign for decimals."""
+    return f"{value:+.3g}".replace("-", "−").replace(".", "," if language == "es" else ".")

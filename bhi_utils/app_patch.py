@@ -3,14 +3,13 @@
 Used by the interface only. `answer` is all that is known of a patch; `shown` says it in HTML.
 """
 
-import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from bhi_utils import app_page, plots_app, quality
-from bhi_utils.app_words import percent, probability, text
+from bhi_utils import app_page, plots_app, quality, thresholds
+from bhi_utils.app_words import number, percent, probability, text
 from bhi_utils.augment import dihedral
 from bhi_utils.plots import CLASSES
 from bhi_utils.predictor import Predictor
@@ -20,6 +19,8 @@ from bhi_utils.words import translated
 VIEWS = 8
 #: Side of a patch's pictures in pixels: four times what there is to see, the page smooths the rest, and little to send.
 SIDE = 200
+#: Where a threshold was chosen, and how the page says it.
+_PLACES = {thresholds.VALIDATION: "on_validation", thresholds.OUT_OF_FOLD: "on_out_of_fold"}
 
 
 def check(file: Path | BinaryIO, language: str) -> tuple[np.ndarray | None, dict[str, Any]]:
@@ -123,8 +124,15 @@ def _chosen(bundle: dict[str, Any], language: str) -> list[str]:
 def rule(bundle: dict[str, Any], language: str) -> str:
     """The rule by which the threshold was chosen; one that is not known here stays as it is written."""
     written = str(bundle.get("threshold_rule", ""))
-    known = re.fullmatch(r"highest threshold with recall >= (0?\.\d+) on validation cases", written)
-    return text("rule_recall", language, share=percent(float(known[1]), language)) if known else written.replace(">=", "≥")
+    name, value, where = thresholds.read(written) or ("", None, None)
+    if not name or (where is not None and where not in _PLACES):
+        return written.replace(">=", "≥")
+    values = {"where": text(_PLACES[where], language)} if where else {}
+    if name == "recall":
+        values["share"] = percent(value, language)
+    if name == "cost":
+        values["times"] = number(value, language, digits=0 if value.is_integer() else 2)
+    return text(f"rule_{name}", language, **values)
 
 
 def interval(metric: dict[str, Any], language: str) -> str:

@@ -13,7 +13,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "warning": ("Research use only, not a medical device.", "Solo para investigación; no es un producto sanitario."),
     "language": ("Language", "Idioma"),
     "model": ("Model {name}", "Modelo {name}"),
-    "trained": ("trained on {cases} cases of {kind}", "entrenado con {cases} casos de {kind}"),
+    "trained_archive": ("trained on {cases} cases of the archive", "entrenado con {cases} casos del archivo"),
+    "trained_phantom": (
+        "trained on {cases} cases of synthetic patches, so its answers mean nothing for tissue",
+        "entrenado con {cases} casos de parches sintéticos, así que sus respuestas no valen para tejido",
+    ),
     "archive": ("the archive", "el archivo"),
     "phantom": (
         "synthetic patches, so its answers mean nothing for tissue",
@@ -60,8 +64,23 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "rule": ("How it was chosen: {rule}.", "Cómo se eligió: {rule}."),
     "rule_recall": (
-        "as high as possible while at least {share} of the IDC+ patches of validation cases are found",
-        "lo más alto posible con tal de encontrar al menos {share} de los parches IDC+ de los casos de validación",
+        "as high as possible while at least {share} of the IDC+ patches {where} are found",
+        "lo más alto posible con tal de encontrar al menos {share} de los parches IDC+ {where}",
+    ),
+    "rule_f1": ("the best F1 of IDC+ on the patches {where}", "el mejor F1 de IDC+ en los parches {where}"),
+    "rule_youden": (
+        "the highest sum of recall and specificity (Youden) on the patches {where}",
+        "la mayor suma de sensibilidad y especificidad (Youden) en los parches {where}",
+    ),
+    "rule_cost": (
+        "the lowest cost on the patches {where}, a missed IDC+ costing {times} times a false alarm",
+        "el menor coste en los parches {where}, donde un IDC+ pasado por alto cuesta {times} veces una falsa alarma",
+    ),
+    "rule_fixed": ("fixed beforehand", "fijado de antemano"),
+    "on_validation": ("of validation cases", "de los casos de validación"),
+    "on_out_of_fold": (
+        "of cases that the model answering had not seen (cross-validation)",
+        "de casos que el modelo que contestaba no había visto (validación cruzada)",
     ),
     "meaning": (
         "On test cases, {recall} of IDC+ patches are found, and {precision} of those called IDC+ are (95 % intervals by case).",

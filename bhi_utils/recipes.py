@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import archive, arms, failures, folds, metrics, parameters, records, splits
+from bhi_utils import archive, arms, failures, folds, metrics, parameters, records, splits, thresholds
 from bhi_utils.folds import Fold
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.studies import Study
@@ -148,7 +148,7 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
         pack,
         threshold=metrics.threshold_for_recall(answered["label"], answered["probability"], recall=recall),
         calibration=metrics.fit_calibration(answered["label"], answered["logit"]),
-        threshold_rule=f"highest threshold with recall >= {recall} on the out-of-fold answers",
+        threshold_rule=thresholds.sentence(f"recall {recall}", thresholds.OUT_OF_FOLD),
         out_of_fold={name: result["models"]["fast"][name] for name in metrics.NAMES if name in result["models"]["fast"]},
         initialisation="ImageNet",
         training={

@@ -3,6 +3,7 @@
 Used by training, notebook 06 and the studies. A rule is a name and a number, such as ``recall 0.93``; see `RULES`.
 """
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,8 @@ RULES = {
     "cost": "threshold with the lowest cost on {where}, a missed IDC+ costing {} times a false alarm",
     "fixed": "fixed threshold {}",
 }
+#: Where thresholds are chosen: `RULES`' ``{where}``.
+VALIDATION, OUT_OF_FOLD = "validation cases", "the out-of-fold answers"
 #: Rules that need a number, and the range that it must lie in.
 _NUMBERS = {"recall": (0.0, 1.0), "cost": (0.0, np.inf), "fixed": (0.0, 1.0)}
 
@@ -49,10 +52,20 @@ def parse(rule: str) -> tuple[str, float | None]:
     return name, number
 
 
-def sentence(rule: str, where: str = "validation cases") -> str:
+def sentence(rule: str, where: str = VALIDATION) -> str:
     """The rule in words that follow "the": ``highest threshold with recall >= 0.93 on validation cases``."""
     name, number = parse(rule)
     return RULES[name].replace("{where}", where).replace("{}", f"{number:g}" if number is not None else "")
+
+
+def read(written: str) -> tuple[str, float | None, str | None] | None:
+    """Name, number and place of a rule from its `sentence`; None where it is no such sentence."""
+    for name, template in RULES.items():
+        pattern = re.escape(template).replace(re.escape("{where}"), "(?P<where>.+?)").replace(re.escape("{}"), r"(?P<number>\d*\.?\d+)")
+        if found := re.fullmatch(pattern, written):
+            parts = found.groupdict()
+            return name, float(parts["number"]) if parts.get("number") else None, parts.get("where")
+    return None
 
 
 def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str) -> float:

@@ -78,7 +78,7 @@ def test_every_way_of_use(chromium, url, predictor, patches, patch_file, region_
         assert page.locator("#answer .cover").evaluate("image => getComputedStyle(image).opacity") == "0"
         for number in (3, 0):
             page.locator("#examples button").nth(number).click()
-            logit = app_page.signed(float(predictor.predict(patches[number][None])["logit"][0]))
+            logit = app_page.signed(float(predictor.predict(patches[number][None])["logit"][0]), language)
             expect(page.locator("#answer .legend")).to_contain_text("logit")
             expect(page.locator("#answer .legend")).to_contain_text(logit)
         assert slider.input_value() == "80", "each answer begins with its own opacity"

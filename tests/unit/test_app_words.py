@@ -1,5 +1,6 @@
 """How the interface words its answers, in both languages, and what it keeps of a window."""
 
+import json
 import os
 import string
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhi_utils import app_card, app_page, app_patch, app_store, app_words
+from bhi_utils import app_card, app_page, app_patch, app_store, app_words, bundles, thresholds
 
 DETAILS = {
     "problem": "",
@@ -35,7 +36,7 @@ def test_every_text_exists_in_both_languages_with_the_same_values():
 
 
 def test_numbers_follow_the_language_and_carry_a_true_minus():
-    assert app_page.signed(-1.234) == "−1.23" and app_page.signed(2.0) == "+2"
+    assert app_page.signed(-1.234, "en") == "−1.23" and app_page.signed(2.0, "es") == "+2" and app_page.signed(3.512, "es") == "+3,51"
     assert app_words.number(13244.5, "en", digits=1) == "13,244.5" and app_words.number(13244.5, "es", digits=1) == "13\u202f244,5"
     assert app_words.probability(0.614, "es") == "0,61" and app_words.probability(0.9999, "en") == "> 0.99"
     assert app_words.probability(0.0001, "es") == "< 0,01"
@@ -48,6 +49,23 @@ def test_the_answer_says_class_probability_threshold_and_rule_and_escapes_what_i
     assert "al menos 93 % de los parches IDC+" in app_patch.shown({"threshold_rule": RULE}, DETAILS, "es")
     said = app_page.heading({"name": "<b>", "data": {"synthetic": False, "cases": 230}}, "en")
     assert "&lt;b&gt;" in said and "230 cases" in said
+    said = app_page.heading({"name": "x", "data": {"synthetic": False, "cases": 230}}, "es")
+    assert "230 casos del archivo" in said
+
+
+@pytest.mark.parametrize("place", [thresholds.VALIDATION, thresholds.OUT_OF_FOLD])
+@pytest.mark.parametrize("rule", ["recall 0.93", "f1", "youden", "cost 5", "cost 0.25", "fixed 0.5"])
+def test_every_rule_for_the_threshold_is_said_in_the_readers_language(rule, place):
+    written = thresholds.sentence(rule, place)
+    english, spanish = (app_patch.rule({"threshold_rule": written}, language) for language in ("en", "es"))
+    assert written not in (english, spanish) and english != spanish and not {"threshold", "highest", "with"} & set(spanish.split())
+    assert {"cost 5": " 5 ", "cost 0.25": " 0,25 ", "recall 0.93": " 93"}.get(rule, "") in spanish
+    assert rule == "fixed 0.5" or ("cruzada" in spanish) == (place == thresholds.OUT_OF_FOLD)
+
+
+def test_the_packaged_models_rule_is_one_of_those():
+    packaged = json.loads(bundles.PACKAGED.read_text(encoding="utf-8"))
+    assert "validación cruzada" in app_patch.rule(packaged, "es")
 
 
 def test_what_the_threshold_means_is_said_with_its_intervals():

@@ -68,3 +68,11 @@ def test_one_class_and_no_patch_are_one_sentence():
         thresholds.choose(np.ones(5, int), np.linspace(0, 1, 5), rule="f1")
     with pytest.raises(InputError, match="no patch"):
         thresholds.choose(np.ones(0, int), np.ones(0), rule="youden")
+
+
+@pytest.mark.parametrize("where", [thresholds.VALIDATION, thresholds.OUT_OF_FOLD])
+@pytest.mark.parametrize("rule", ["recall 0.93", "recall 1", "f1", "youden", "cost 0.2", "cost 5", "fixed 0.25"])
+def test_a_rules_sentence_can_be_read_again(rule, where):
+    found = thresholds.read(thresholds.sentence(rule, where))
+    assert found == (*thresholds.parse(rule), None if rule.startswith("fixed") else where)
+    assert thresholds.read("one of a test") is None
