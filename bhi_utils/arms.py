@@ -57,13 +57,17 @@ def frozen_features(pack: archive.Pack, *, weights: str, seed: int) -> np.ndarra
 
 
 def custom_cnn(values: Mapping[str, Any], *, seed: int, answer_views: int = 8) -> Arm:
-    """An arm that trains the custom CNN from scratch; its arguments are those of `fine_tuned`."""
+    """An arm that trains the custom CNN from scratch; its arguments are those of `fine_tuned`.
+
+    ``CNN_EPOCHS`` may be left out of the settings where both networks train equally long, for ``EPOCHS``.
+    """
+    epochs = values.get("CNN_EPOCHS", values["EPOCHS"])
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
         from bhi_utils import samples, training
 
         train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
-        recipe = training.Recipe(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
+        recipe = training.Recipe(epochs=epochs, batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
         trained = training.train_cnn(fold.pack, fold.table, train, recipe, image_size=values["CNN_IMAGE_SIZE"])
         return _answered(trained, fold, answer_views=answer_views)
 

@@ -152,7 +152,7 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
         out_of_fold={name: result["models"]["fast"][name] for name in metrics.NAMES if name in result["models"]["fast"]},
         initialisation="ImageNet",
         training={
-            **{name: value for name, value in values.items() if name != "CNN_IMAGE_SIZE"},
+            **{name: value for name, value in values.items() if not name.startswith("CNN_")},
             "folds": result["parameters"]["folds"],
             "seed": seed,
             "minutes": round((time.perf_counter() - start) / 60, 1),
