@@ -25,8 +25,13 @@ from bhi_utils.devices import dealt, keep_memory
 from bhi_utils.paths import InputError
 from bhi_utils.samples import Batches
 
-#: Epochs without a better validation AUC after which a phase ends.
+#: Epochs without a better validation AUC after which a phase ends, but for what `patience_from_scratch` says.
 PATIENCE = 4
+
+
+def patience_from_scratch(epochs: int) -> int:
+    """Patience of a network that starts from nothing: half of its epochs, as its validation AUC swings while the rate is still high."""
+    return max(PATIENCE, epochs // 2)
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,10 @@ class Phases:
         layers = [[type(layer).__name__, _nameless(layer.get_config())] for layer in model.layers]
         self._fits = checkpoint.fingerprint(model.name, layers, _arrays(model.variables), basis, devices, _software())
 
-    def fit(self, phase: str, part: keras.Model, train: Batches, valid: Batches, *, epochs: int, rate: float) -> None:
-        """Fit ``part``, which shares the network's layers, and go on from the best weights so far.
+    def fit(
+        self, phase: str, part: keras.Model, train: Batches, valid: Batches, *, epochs: int, rate: float, patience: int | None = None
+    ) -> None:
+        """Fit ``part``, which shares the network's layers, and go on from the best weights so far; ``patience`` is `PATIENCE` by default.
 
         Raises:
             InputError: the loss became NaN, memory ran out, or the state could not be written.
@@ -90,7 +97,8 @@ class Phases:
         )
         # its variables are made now, so that a state can be put into them
         part.optimizer.build(part.trainable_variables)
-        watch = _Watch(self, phase, part, train, epochs, self._next(phase, part, train, valid, epochs))
+        patience = PATIENCE if patience is None else patience
+        watch = _Watch(self, phase, part, train, epochs, patience, self._next(phase, part, train, valid, epochs, patience))
         if not watch.ended:
             self._fit(part, train, valid, watch)
         if self._best:
@@ -130,14 +138,14 @@ class Phases:
         if auc > self.auc:
             self.auc, self._best = auc, self.model.get_weights()
 
-    def _next(self, phase: str, part: keras.Model, train: Batches, valid: Batches, epochs: int) -> Path:
+    def _next(self, phase: str, part: keras.Model, train: Batches, valid: Batches, epochs: int, patience: int) -> Path:
         """The file of the phase that begins, whose fingerprint grows by all that it depends on."""
         self._number += 1
         shapes = [part.input_shape, [list(variable.shape) for variable in part.trainable_variables]]
         precision = [layer.dtype_policy.name for layer in self.model.layers]
         batches = [[each.labels, each.batch_size, each.weights, each.seed] for each in (train, valid)]
         self._fits = checkpoint.fingerprint(
-            self._fits, phase, epochs, PATIENCE, _nameless(part.optimizer.get_config()), shapes, precision, batches
+            self._fits, phase, epochs, patience, _nameless(part.optimizer.get_config()), shapes, precision, batches
         )
         return self.recipe.folder / f"{self.model.name}.{self._number}{checkpoint.SUFFIX}"
 
@@ -155,8 +163,8 @@ class Phases:
 class _Watch(keras.callbacks.EarlyStopping):
     """EarlyStopping and the work of ModelCheckpoint and TerminateOnNaN, in one callback whose memory is saved with the network's state."""
 
-    def __init__(self, phases: Phases, phase: str, part: keras.Model, train: Batches, epochs: int, path: Path) -> None:
-        super().__init__(monitor="val_auc", mode="max", patience=PATIENCE)
+    def __init__(self, phases: Phases, phase: str, part: keras.Model, train: Batches, epochs: int, patience: int, path: Path) -> None:
+        super().__init__(monitor="val_auc", mode="max", patience=patience)
         self.phases, self.phase, self.epochs, self._train, self._path = phases, phase, epochs, train, path
         self._memory, self._settled = phases.restore(path, part.optimizer), False
         self.begin, self.ended = self._memory.get("epoch", 0), self._memory.get("ended", False)

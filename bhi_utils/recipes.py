@@ -44,10 +44,13 @@ def settings(recipe: str) -> dict[str, Any]:
 
 
 def recorded() -> dict[str, Any]:
-    """The result that the repository keeps, of the real sample, in the form of `study`; the custom CNN comes from a file of its own."""
+    """The result that the repository keeps, of the real sample, in the form of `study`.
+
+    The custom CNN comes from a file of its own, whose settings are the recipe's; the other file's differ in the CNN's alone.
+    """
     whole, apart = records.result(RESULTS), records.result(CNN_RESULTS)
     joint = {name: whole[name] | apart[name] for name in ("models", "differences")}
-    return {"suspects": apart["suspects"]} | whole | joint
+    return {"suspects": apart["suspects"]} | whole | joint | {"parameters": apart["parameters"]}
 
 
 def study(

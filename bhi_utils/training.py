@@ -26,7 +26,7 @@ from bhi_utils.calibration import choose as choose_calibration
 from bhi_utils.cut import Cut
 from bhi_utils.devices import answers, on_devices
 from bhi_utils.paths import Run
-from bhi_utils.phases import Phases, Recipe, explained_memory
+from bhi_utils.phases import Phases, Recipe, explained_memory, patience_from_scratch
 from bhi_utils.samples import Batches, Samples, check_balance, fingerprint, guard
 from bhi_utils.splits import indices
 
@@ -61,7 +61,7 @@ def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: Recipe,
     model = models.cnn(image_size=image_size, seed=recipe.seed)
     phases = Phases(model, recipe, basis=fingerprint(pack, table, samples))
     with _patches(model, pack, table, samples, recipe) as fed:
-        phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE)
+        phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE, patience=patience_from_scratch(recipe.epochs))
     return Trained(phases.best(), "scratch", phases.table(), phases.earlier + time.perf_counter() - start)
 
 
@@ -104,7 +104,7 @@ def train_efficientnetb0(
     if weights == "none":
         models.unfreeze(model, None)
         with _patches(model, pack, table, samples, recipe) as fed:
-            phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE)
+            phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE, patience=patience_from_scratch(recipe.epochs))
         return Trained(phases.best(), "scratch", phases.table(), phases.earlier + time.perf_counter() - start)
     initialisation = "imagenet" if weights == "imagenet" else Path(weights).name
     cut = None

@@ -35,3 +35,13 @@ def test_the_custom_cnn_answers_for_the_patch_and_for_the_mean_of_its_views(fold
             patches = fold.pack.patches[fold.rows(part)]
             turned = [augment.dihedral(patches, view)[:, 0, 0].mean(axis=1) for view in range(8 if way else 1)]
             np.testing.assert_allclose(logits[part], np.mean(turned, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("own", "epochs"), [({}, 2), ({"CNN_EPOCHS": 5}, 5)])
+def test_the_custom_cnn_has_epochs_of_its_own_where_the_settings_say_so(fold, monkeypatch, own, epochs):
+    seen = []
+    monkeypatch.setattr(samples, "training_samples", lambda *_, **__: None)
+    trained = training.Trained(Corner(), "scratch", pd.DataFrame(), 7.0)
+    monkeypatch.setattr(training, "train_cnn", lambda _pack, _table, _train, recipe, **__: seen.append(recipe.epochs) or trained)
+    arms.custom_cnn({"BALANCE": "none", "EPOCHS": 2, "BATCH_SIZE": 8, "CNN_IMAGE_SIZE": 50} | own, seed=0)(fold)
+    assert seen == [epochs]
