@@ -58,8 +58,8 @@ def kill(monkeypatch):
     return lambda what, number: left.update({what: number})
 
 
-def network(data, weights, folder: Path, kind: str) -> training.Trained:
-    recipe = training.Recipe(epochs=3, batch_size=32, seed=0, folder=folder)
+def network(data, weights, folder: Path, kind: str, *, epochs: int = 3) -> training.Trained:
+    recipe = training.Recipe(epochs=epochs, batch_size=32, seed=0, folder=folder)
     if kind == "cnn":
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(models, "cnn", partial(models.cnn, filters=(4, 8)))
@@ -162,6 +162,12 @@ def test_early_stopping_and_the_best_weights_remember(tmp_path, kill, monkeypatc
         with pytest.raises(Killed):
             small(tmp_path / "killed", **options)
     assert result(small(tmp_path / "killed", **options)) == result(expected)
+
+
+def test_a_network_from_scratch_waits_half_of_its_epochs_but_four_at_least(data, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.callbacks.EarlyStopping, "get_monitor_value", lambda self, _: -float(len(self.phases.rows)))
+    assert len(network(data, weights, tmp_path, "cnn", epochs=10).history) == 1 + 5
+    assert [phases.patience_from_scratch(epochs) for epochs in (1, 9, 16)] == [4, 4, 8]
 
 
 @pytest.mark.parametrize("changes", [{"rate": 0.2}, {"epochs": 5}, {"labels": np.arange(64) % 2}, {"basis": ["data", 1]}])
