@@ -36,10 +36,10 @@ def patience_from_scratch(epochs: int) -> int:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and on what a network is trained.
+    """What both networks share.
 
     Attributes:
-        epochs: epochs of a network over all its phases.
+        epochs: epochs of each network over all its phases.
         batch_size: samples a step.
         seed: seed of weights, order, augmentation and dropout.
         folder: where the state of the training is kept, to go on from after a kill; no two trainings at a time may share it.
@@ -52,7 +52,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise InputError(f"EPOCHS {self.epochs} trains nothing: give EPOCHS and CNN_EPOCHS 1 or more.")
+            raise InputError(f"EPOCHS {self.epochs} trains nothing: give 1 or more.")
 
 
 class Phases:

@@ -104,9 +104,8 @@ def _seconds(number: str, patches: int, values: Mapping[str, Any]) -> float:
 def _training_seconds(patches: int, values: Mapping[str, Any]) -> float:
     """Seconds of both networks' training and predictions on two cores."""
     epochs, drawn = int(values.get("EPOCHS", 15)), _drawn(patches, values)
-    area = (int(values.get("CNN_IMAGE_SIZE", CNN_SIZE)) / CNN_SIZE) ** 2
     slower = (_size(values) / SIZE) ** 2
-    total = int(values.get("CNN_EPOCHS", epochs)) * drawn / CNN_RATE * area
+    total = epochs * drawn / CNN_RATE * (int(values.get("CNN_IMAGE_SIZE", CNN_SIZE)) / CNN_SIZE) ** 2
     total += 2 * patches * slower / FORWARD
     if values.get("WEIGHTS", "none") == "none":
         return total + epochs * drawn * slower / ALL

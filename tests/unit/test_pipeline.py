@@ -241,12 +241,6 @@ class TestPreflight:
             assert getattr(small, name) < getattr(large, name)
         assert small.seconds["05_x"] < large.seconds["05_x"]
 
-    def test_both_networks_epochs_take_time(self):
-        def seconds(epochs, cnn_epochs):
-            return preflight.estimate(1_000, {"05_x": {"WEIGHTS": "file.h5", "EPOCHS": epochs, "CNN_EPOCHS": cnn_epochs}}).seconds["05_x"]
-
-        assert seconds(5, 5) < min(seconds(5, 10), seconds(10, 5)) and seconds(10, 10) > max(seconds(5, 10), seconds(10, 5))
-
     def test_a_disk_that_is_too_small_stops_the_run(self, tmp_path):
         with pytest.raises(InputError, match="GB are free"):
             preflight.check_disk(1e18, {"run": tmp_path / "not" / "yet" / "there"})
