@@ -8,8 +8,9 @@ NEEDED := Python 3.11, 3.12 or 3.13
 SUPPORTED := 3\.1[123]
 PYENV := $(or $(PYENV_ROOT),$(shell pyenv root 2>/dev/null),$(HOME)/.pyenv)
 PROBE := 'import importlib.util as u, sys; print("%d.%d" % sys.version_info[:2], "bare" if None in map(u.find_spec, ("venv", "ensurepip")) else "whole", sys.executable)'
-FOUND = $(shell for p in python3.13 python3.12 python3.11 python3 python $(PYENV)/versions/3.*/bin/python; do "$$p" -c $(PROBE) 2>/dev/null; done \
-	| sort -u -k2,2r -k1,1r -k3 | tr '\n' ';')
+# asked for once, and only where it is needed
+FOUND = $(eval FOUND := $$(shell for p in python3.13 python3.12 python3.11 python3 python $(PYENV)/versions/3.1[123]*/bin/python; do \
+	"$$$$p" -c $(PROBE) 2>/dev/null; done | sort -u -k2,2r -k1,1r -k3 | tr '\n' ';'))$(FOUND)
 PYTHON ?= $(shell echo '$(FOUND)' | tr ';' '\n' | sed -n 's/^$(SUPPORTED) [a-z]* //p' | head -n 1)
 PROFILE ?= quick
 DATA ?=

@@ -1,10 +1,13 @@
 """What the project's files say of each other: dependencies, Makefile, README, modules and their order."""
 
 import ast
+import functools
 import importlib.metadata
+import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,9 +15,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from bhi_utils import bench_app, bench_archive, bench_export, bench_smote, bench_training, paper_recipe, recipes
+from bhi_utils.backends import BACKENDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted((ROOT / "bhi_utils").glob("*.py"))
@@ -50,7 +55,7 @@ MEASURED = {
     "export": (bench_export, bench_export.sentence),
 }
 #: Imported only where another Keras backend is chosen.
-OPTIONAL = {"torch"}
+OPTIONAL = {"jax", "torch"}
 
 
 def plain(name: str) -> str:
@@ -85,45 +90,152 @@ def own(path: Path) -> set[str]:
     return {part[1] for part in parts if part[1] in NAMES}
 
 
+@functools.cache
+def pins() -> dict[str, str]:
+    """What constraints.txt holds: name, as package indexes compare it, to version."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
+    found = {plain(name): version for name, version in (line.split("==") for line in lines)}
+    assert len(found) == len(lines)
+    return found
+
+
+def brought(asked: list[str], **python: str) -> dict[str, str]:
+    """The pinned libraries that come with those asked for, by name, and the Pythons that each takes.
+
+    Args:
+        asked: requirements.
+        python: values in place of those of the Python at hand, for what a library asks for on some Pythons only; what is not installed
+            here, being asked for elsewhere alone, is left out.
+    """
+    found, todo = {}, [(Requirement(text), "") for text in asked]
+    seen = set()
+    while todo:
+        ask, extra = todo.pop()
+        if (plain(ask.name), *sorted(ask.extras)) in seen or (ask.marker and not ask.marker.evaluate({**python, "extra": extra})):
+            continue
+        seen.add((plain(ask.name), *sorted(ask.extras)))
+        try:
+            data = importlib.metadata.metadata(ask.name)
+        except importlib.metadata.PackageNotFoundError:
+            assert python, f"{ask.name} is not installed"
+            continue
+        assert data["Version"] == pins().get(plain(ask.name)), ask.name
+        found[plain(ask.name)] = data.get("Requires-Python") or ""
+        needed = [Requirement(text) for text in data.get_all("Requires-Dist") or ()]
+        todo += [(need, name) for need in needed for name in ("", *ask.extras)]
+    return found
+
+
 class TestDependencies:
+    #: The Pythons that `make` takes, newest first.
+    PYTHONS = ("3.13", "3.12", "3.11")
+
     def test_conda_gives_python_and_pip_and_the_pip_list_is_the_projects(self, conda, project):
         *base, last = conda["dependencies"]
-        assert conda["name"] == "bhi" and conda["channels"] == ["conda-forge"] and base == ["python=3.11", "pip"]
-        assert last["pip"][:2] == ["-c constraints.txt", "-e ."]
-        assert last["pip"][2:] == project["dependencies"] == sorted(project["dependencies"])
+        assert conda["name"] == "bhi" and conda["channels"] == ["conda-forge"]
+        assert base == [f"python{project['requires-python']}", "pip"] == ["python>=3.11,<3.14", "pip"]
+        core, extras = project["dependencies"], project["optional-dependencies"]
+        assert core == sorted(core) and all(names == sorted(names) for names in extras.values())
+        assert last["pip"] == ["-c constraints.txt", "-e .", *core, *extras["test"]]
 
-    def test_every_library_says_what_it_is_for(self):
-        lines = re.findall(r"^      - ([a-z].*)$", (ROOT / "environment.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
-        assert lines and all(re.fullmatch(r"[a-z0-9-]+  # used by .+", line) for line in lines)
+    def test_the_file_for_conda_says_of_each_library_what_it_is_for(self, project):
+        text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+        lines = re.findall(r"^      (?:# )?- ([a-z].*)$", text, flags=re.MULTILINE)
+        assert all(re.fullmatch(r"\S+  # used (by|on) .+", line) for line in lines)
+        listed = [name for names in (project["dependencies"], *project["optional-dependencies"].values()) for name in names]
+        assert [line.split()[0] for line in lines] == list(dict.fromkeys(listed))
 
     def test_every_library_has_one_exact_version(self, project):
-        lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-        assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
-        pinned = [plain(line) for line in lines]
-        assert len(pinned) == len(set(pinned)) and {plain(name) for name in project["dependencies"]} <= set(pinned)
-        assert "bhi-utils" not in pinned
+        """Those that a library brings along too, on the Python at hand."""
+        extras = project["optional-dependencies"]
+        listed = {plain(name) for names in (project["dependencies"], *extras.values()) for name in names}
+        assert listed | set(brought([*project["dependencies"], *extras["test"]])) <= set(pins())
+        assert "bhi-utils" not in pins()
 
-    def test_every_version_installs_on_any_python_that_the_project_takes(self, project):
-        oldest = "3.11.0"
-        assert SpecifierSet(project["requires-python"]).contains(oldest)
-        lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-        pinned = {plain(line) for line in lines}
-        needs = {dist.name: dist.metadata["Requires-Python"] for dist in importlib.metadata.distributions() if plain(dist.name) in pinned}
-        assert len(needs) > 100 and not {name: need for name, need in needs.items() if need and not SpecifierSet(need).contains(oldest)}
+    @pytest.mark.parametrize("python", PYTHONS)
+    def test_every_version_installs_on_any_python_that_the_project_takes(self, project, python):
+        assert SpecifierSet(project["requires-python"]).contains(f"{python}.0")
+        needs = brought([*project["dependencies"], *project["optional-dependencies"]["test"]], python_version=python)
+        assert len(needs) > 100 and not {name: need for name, need in needs.items() if not SpecifierSet(need).contains(f"{python}.0")}
 
-    def test_everything_imported_is_listed(self, project):
-        files = [path for folder in ("bhi_utils", "tests") for path in (ROOT / folder).rglob("*.py")]
-        tops = {name.split(".")[0] for path in files for name in imported(path)} - set(sys.stdlib_module_names) - OPTIONAL - {"bhi_utils"}
-        assert {plain(DISTRIBUTIONS.get(name, name)) for name in tops} <= {plain(name) for name in project["dependencies"]}
+    def test_libraries_on_whose_inside_the_code_leans_are_bounded_above(self, project):
+        bounded = {plain(name) for name in project["dependencies"] if "<" in name}
+        assert bounded == {"gradio", "kagglehub", "keras", "papermill"}
 
-    def test_make_installs_the_pip_list_word_for_word(self, conda):
-        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        assert "sed -n 's/^      - //p' environment.yml > $@" in makefile and "-r .requirements.txt" in makefile
-        lines = re.findall(r"^      - (.*)$", (ROOT / "environment.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
-        assert [line.split("  #")[0] for line in lines] == conda["dependencies"][-1]["pip"]
+    def test_what_the_package_imports_is_a_dependency_and_what_only_tests_import_an_extra(self, project):
+        core = {plain(name) for name in project["dependencies"]}
+        for folder, listed in (("bhi_utils", core), ("tests", core | set(project["optional-dependencies"]["test"]))):
+            tops = {name.split(".")[0] for path in (ROOT / folder).rglob("*.py") for name in imported(path)} - set(sys.stdlib_module_names)
+            assert {plain(DISTRIBUTIONS.get(name, name)) for name in tops - OPTIONAL - {"bhi_utils"}} <= listed
 
-    def test_the_extras_add_cuda_and_the_backend_that_checks_do_without(self, project):
-        assert project["optional-dependencies"] == {"backends": ["torch"], "gpu": ["tensorflow[and-cuda]"]}
+    def test_installing_the_package_brings_no_tool_of_the_tests(self, project):
+        extras = project["optional-dependencies"]
+        assert not {plain(name) for name in project["dependencies"]} & {
+            "hypothesis",
+            "jax",
+            "nbval",
+            "playwright",
+            "pytest",
+            "ruff",
+            "torch",
+        }
+        assert set(extras) == {"test", "backends", "gpu"} and set(extras["backends"]) == set(BACKENDS) - {"tensorflow"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="make is for Linux and macOS")
+class TestWhichPython:
+    """`make` tries each Python by running it."""
+
+    @pytest.fixture
+    def machine(self, tmp_path):
+        """A machine with nothing but what make itself needs: adds a Python that answers as one of that version, and asks make."""
+        for tool in ("make", "sh", "sort", "sed", "head", "tr", "grep", "echo", "rm"):
+            (tmp_path / "bin").mkdir(exist_ok=True)
+            (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+
+        class Machine:
+            def add(self, place, says):
+                path = tmp_path / place
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"#!/bin/sh\n{says}\n")
+                path.chmod(0o755)
+
+            def make(self, *arguments):
+                environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
+                shutil.copy(ROOT / "Makefile", tmp_path)
+                (tmp_path / "pyproject.toml").touch()
+                (tmp_path / "constraints.txt").touch()
+                command = ["make", "-C", str(tmp_path), *arguments]
+                return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+            def chosen(self):
+                return re.search(r"PYTHON .*\(now: (.*)\)", self.make("help").stdout).group(1)
+
+        return Machine()
+
+    def test_the_newest_supported_one_is_taken_and_a_command_that_only_fails_is_passed_over(self, machine):
+        machine.add("bin/python3", 'echo "3.14 whole /opt/python3.14"')
+        machine.add("bin/python3.13", 'echo "pyenv: python3.13: command not found" >&2; exit 127')
+        machine.add("bin/python3.11", 'echo "3.11 whole /usr/bin/python3.11"')
+        assert machine.chosen() == "/usr/bin/python3.11"
+        machine.add("bin/python3.12", 'echo "3.12 whole /usr/bin/python3.12"')
+        assert machine.chosen() == "/usr/bin/python3.12"
+        machine.add(".pyenv/versions/3.13.5/bin/python", 'echo "3.13 whole /a/folder/python"')
+        assert machine.chosen() == "/a/folder/python"
+
+    def test_one_that_can_make_no_environment_comes_last(self, machine):
+        machine.add("bin/python3.13", 'echo "3.13 bare /usr/bin/python3.13"')
+        assert machine.chosen() == "/usr/bin/python3.13"
+        machine.add("bin/python3.11", 'echo "3.11 whole /usr/bin/python3.11"')
+        assert machine.chosen() == "/usr/bin/python3.11"
+
+    def test_the_error_names_the_range_and_what_was_found(self, machine):
+        machine.add("bin/python3", 'echo "3.14 whole /opt/python3.14"')
+        for arguments, found in (((), "3.14 whole /opt/python3.14"), (("PYTHON=/no/python",), "/no/python")):
+            ended = machine.make("run", *arguments)
+            assert ended.returncode == 2
+            assert "Python 3.11, 3.12 or 3.13 was not found" in ended.stderr and found in ended.stderr
 
 
 class TestMake:
@@ -143,7 +255,35 @@ class TestMake:
     def test_checks_call_what_the_readme_calls(self):
         script = (ROOT / ".ci/run").read_text(encoding="utf-8")
         assert "\nmake lint\nmake test\n" in script
-        assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+
+    def test_the_workflow_checks_every_python_in_full_and_other_systems_in_part(self):
+        jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+        assert set(jobs["full"]["strategy"]["matrix"]["python"]) == set(TestDependencies.PYTHONS)
+        assert any("bash .ci/run" in step.get("run", "") for step in jobs["full"]["steps"])
+        assert set(jobs["part"]["strategy"]["matrix"]["system"]) == {"windows-latest", "macos-latest"}
+        said = " ".join(step.get("run", "") for step in jobs["part"]["steps"])
+        assert all(command in said for command in ("run --only 01 02", "predict", "pytest", "tests/unit"))
+
+
+class TestContainer:
+    def text(self):
+        return (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+    def test_it_is_a_slim_debian_with_a_user_and_the_app_as_its_command(self):
+        assert re.search(r"^FROM debian:trixie-slim$", self.text(), flags=re.MULTILINE)
+        user, command = (re.search(rf"^{word} (.*)$", self.text(), flags=re.MULTILINE) for word in ("USER", "CMD"))
+        assert user.group(1) == "bhi" and user.start() < self.text().index("COPY") < command.start()
+        assert json.loads(command.group(1)) == ["bhi", "app", "--host", "0.0.0.0"]
+
+    def test_its_health_check_asks_a_path_of_the_app(self):
+        assert f"127.0.0.1:7860{app_guard.HEALTH}'" in self.text()
+
+    def test_the_development_container_uses_it(self):
+        settings = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+        assert settings["build"] == {"dockerfile": "../Dockerfile", "context": ".."} and settings["remoteUser"] == "bhi"
+
+    def test_the_readme_opens_it_on_this_machine_only(self):
+        assert "-p 127.0.0.1:7860:7860" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 class TestReadme:
