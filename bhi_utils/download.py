@@ -5,6 +5,8 @@ here its client's parts are used instead, which resume, check the MD5 that the s
 mount the data set, their folder is used and nothing is fetched.
 """
 
+import importlib.metadata
+import inspect
 import logging
 import os
 import zipfile
@@ -39,15 +41,17 @@ def fetch(folder: Path) -> Path:
     An interrupted download leaves a ``.part`` file, and the next call goes on where it ended.
 
     Raises:
-        InputError: no network, no access, no space, or what came is damaged; the message names the way by hand.
+        InputError: no network, no access, no space, another kagglehub than the one tried, or what came is damaged; the message names the
+            way by hand.
     """
+    if found := kept(folder):
+        return found
+    _require_parts()
     import kagglehub
     import requests
     from kagglehub.exceptions import DataCorruptionError
     from kagglesdk.kaggle_env import is_in_kaggle_notebook
 
-    if found := kept(folder):
-        return found
     target = Path(folder) / f"{KAGGLE_HANDLE.rsplit('/', 1)[1]}.zip"
     part = target.with_suffix(".zip.part")
     try:
@@ -83,6 +87,28 @@ def fetch(folder: Path) -> Path:
         raise InputError(f"What Kaggle sent is no zip, and has been deleted: try again. {_MANUAL}")
     os.replace(part, target)
     return target
+
+
+def _require_parts() -> None:
+    """Make sure that kagglehub still has inside what is used of it here.
+
+    Raises:
+        InputError: it has not.
+    """
+    try:
+        from kagglehub.clients import build_kaggle_client, download_file  # noqa: F401
+        from kagglehub.exceptions import DataCorruptionError, handle_call  # noqa: F401
+        from kagglehub.handle import parse_dataset_handle  # noqa: F401
+        from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest  # noqa: F401
+        from kagglesdk.kaggle_http_client import KaggleHttpClient
+
+        if "_session" not in inspect.getsource(KaggleHttpClient.__init__):
+            raise ImportError("kagglesdk's client keeps its session elsewhere")
+    except ImportError as error:
+        version = importlib.metadata.version("kagglehub")
+        raise InputError(
+            f"kagglehub {version} is not the one that was tried ({error}): pip install -c constraints.txt kagglehub. {_MANUAL}"
+        ) from error
 
 
 def _size(path: Path) -> int:

@@ -240,3 +240,10 @@ def test_a_dry_run_says_what_it_would_download_and_downloads_nothing(kaggle, tmp
     assert __main__.main(command) == 0
     said = capsys.readouterr().out
     assert "download" in said and "277,524 patches" in said and not kaggle.asked
+
+
+def test_a_library_without_the_parts_that_are_used_of_it_is_told_before_anything_is_asked(kaggle, tmp_path, monkeypatch):
+    monkeypatch.delattr(clients, "download_file")
+    with pytest.raises(InputError, match=r"^kagglehub [\d.]+ is not the one that was tried \(.*download_file.*\): .* Or do it by hand"):
+        download.fetch(tmp_path)
+    assert not kaggle.asked
