@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import archive, arms, failures, folds, metrics, parameters, records, splits, thresholds
+from bhi_utils import archive, arms, failures, folds, metrics, parameters, records, splits
 from bhi_utils.folds import Fold
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.studies import Study
@@ -129,14 +129,14 @@ def _suspects(frame: pd.DataFrame, made: Study) -> pd.DataFrame:
 def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: int = 0, folder: Path | None = None) -> list[Path]:
     """Train the packaged model with recipe fast and write its files; `study` must have run in the same folder.
 
-    It learns from four fifths of the cases; the last fifth chooses the epoch. Threshold and calibration come from the out-of-fold
-    answers of the same recipe, since no case is left that the network has not seen.
+    It learns from four fifths of the cases; the last fifth chooses the epoch, and with the network's own answers threshold and
+    calibration: those of the study belong to other networks, which answer otherwise.
 
     Args:
         run: the study's folder.
         source: the data source of the study.
         weights: the pretrained weights of the study.
-        recall: what the threshold reaches on the out-of-fold answers.
+        recall: what the threshold reaches on the cases that served for early stopping.
         seed: seed of everything random.
         folder: where the files go; the package's own by default.
     """
@@ -146,16 +146,14 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
     pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
     if pack.info["fingerprint"] != result["data"]["fingerprint"]:
         raise InputError("The study in this folder was made from other data: run it again with this DATA, or name its own.")
-    answered = run.read_csv("out_of_fold.csv.gz").query("model == 'fast'")
     values, table = settings("fast"), splits.make(pack.manifest, scheme="kfold", seed=seed)
     table["split"] = table["split"].replace("test", "train")
     trained = arms.train(Fold(pack, table, 0, run.artifacts / "checkpoints"), values, weights=weights, seed=seed)
+    kept = [int(case) for case in table.loc[table["split"] == "val", "case"]]
     return packaged.save(
         trained.model,
         pack,
-        threshold=metrics.threshold_for_recall(answered["label"], answered["probability"], recall=recall),
-        calibration=metrics.fit_calibration(answered["label"], answered["logit"]),
-        threshold_rule=thresholds.sentence(f"recall {recall}", thresholds.OUT_OF_FOLD),
+        **packaged.decide(trained.model, pack, kept, recall=recall, resamples=result["resamples"], seed=seed),
         out_of_fold={name: result["models"]["fast"][name] for name in metrics.NAMES if name in result["models"]["fast"]},
         initialisation="ImageNet",
         training={
@@ -165,7 +163,7 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
             "minutes": round((time.perf_counter() - start) / 60, 1),
         },
         folder=folder,
-        validation_cases=tuple(int(case) for case in table.loc[table["split"] == "val", "case"]),
+        validation_cases=tuple(kept),
     )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from bhi_utils import failures, summary, tables
-from bhi_utils.calibration import Calibration
+from bhi_utils import failures, summary, tables, thresholds
+from bhi_utils.calibration import describe
 from bhi_utils.metrics import TITLES, cell
 from bhi_utils.paths import InputError, Run, write_text
 from bhi_utils.plots import PART_NAMES
@@ -101,10 +101,6 @@ class Facts:
         kind = f"SYNTHETIC {self.data['kind']}" if self.data["synthetic"] else self.data["kind"]
         return f"{kind}, {self.data['cases']:,} cases, {self.data['patches']:,} patches"
 
-    def calibration(self) -> str:
-        """How probabilities were calibrated, in words."""
-        return Calibration.from_json(self.bundle["calibration"]).describe()
-
 
 def write(run: Run) -> Path:
     """Write ``report.html`` into the run's folder.
@@ -176,10 +172,10 @@ def _metrics(facts: Facts) -> str:
 def _decisions(facts: Facts) -> str:
     """How the threshold was chosen, and calibration before and after."""
     rows = {
-        MODEL_NAMES[name]: {"threshold": f"{entry['threshold']:.4f}", "calibration": entry["calibration"]}
+        MODEL_NAMES[name]: {"threshold": f"{entry['threshold']:.4f}", "calibration": describe(entry["calibration"])}
         for name, entry in facts.training["models"].items()
     }
-    text = f"<p>Threshold: the {escape(facts.bundle['threshold_rule'])}, on probabilities that are not calibrated.</p>"
+    text = f"<p>Threshold: the {escape(thresholds.sentence(facts.bundle['threshold_rule']))}, on probabilities that are not calibrated.</p>"
     text += _table(pd.DataFrame.from_dict(rows, orient="index"))
     if "calibrated" in facts.metrics:
         table = tables.calibration(facts.metrics, facts.training, list(facts.metrics["calibrated"]), part="test")
