@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from bhi_utils import failures, summary, tables, thresholds
+from bhi_utils import archive, failures, summary, tables, thresholds
 from bhi_utils.calibration import describe
 from bhi_utils.metrics import TITLES, cell
 from bhi_utils.paths import InputError, Run, write_text
@@ -74,13 +74,15 @@ class Facts:
         """The facts of a run.
 
         Raises:
-            InputError: the run has not come as far as notebook 06.
+            InputError: the run has not come as far as notebook 06, or its data are others by now.
         """
         data, split, training, metrics = (run.read_json(f"{name}.json") for name in ("dataset", "splits", "training", "metrics"))
         try:
             record = json.loads((run.root / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             record = {}  # notebooks that were run by hand leave no record
+        for name, made_from in (("training.json", training.get("data")), ("metrics.json", metrics["data"].get("fingerprint"))):
+            archive.require_data(run, name, made_from)
         bundle = run.read_json(f"models/{training['better']}.bundle.json")
         failed = run.read_json("failures.json") if (run.artifacts / "failures.json").is_file() else None
         return cls(run, data, split, training, metrics, record, bundle, failed)

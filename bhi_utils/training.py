@@ -200,7 +200,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
             frames.append(_probe_frame(one, pack, table, rule, entries))
     run.write_csv("predictions.csv.gz", pd.concat(frames, ignore_index=True))
     better = max((one.model.name for one in trained), key=lambda name: entries[name]["validation_auc"])
-    training = {"better": better, "threshold_rule": thresholds.kept(rule), "models": entries}
+    training = {"better": better, "data": pack.info["fingerprint"], "threshold_rule": thresholds.kept(rule), "models": entries}
     run.write_json("training.json", training)
     checkpoint.clear(run.checkpoints)
     return training

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from scipy.special import expit
 from bhi_utils import cards, evidence, paths, plots_metrics, report, summary
 from bhi_utils.__main__ import main
 from bhi_utils.calibration import Calibration
-from bhi_utils.paths import Run
+from bhi_utils.paths import InputError, Run
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,9 @@ def run(tmp_path_factory) -> Run:
     run.write_json("splits.json", {"sha256": "cd" * 32, "scheme": "grouped", "seed": 7, "counts": counts})
     entry = {"initialisation": "imagenet", "threshold": 0.4321, "calibration": Calibration(0.7, 0.0).to_json()}
     rule = {"rule": "recall", "value": 0.93, "where": "validation"}
-    run.write_json("training.json", {"better": "cnn", "threshold_rule": rule, "models": {"cnn": entry, "efficientnetb0": entry}})
+    run.write_json(
+        "training.json", {"better": "cnn", "data": "ab" * 32, "threshold_rule": rule, "models": {"cnn": entry, "efficientnetb0": entry}}
+    )
     bundle = {"name": "cnn", "model": "cnn.keras", "sha256": "ef" * 32, "threshold": 0.4321, "initialisation": "imagenet"}
     bundle |= {"threshold_rule": rule, "calibration": Calibration(0.7, 0.0).to_json()}
     run.write_json("models/cnn.bundle.json", bundle | {"parameters": {"WEIGHTS": hidden, "EPOCHS": 9, "OUT": str(run.root)}})
@@ -110,6 +113,17 @@ def test_the_report_is_one_file_with_every_figure_and_the_runs_numbers(run):
     ):
         assert words in page, words
     assert "synthetic" not in page and str(run.root) not in page and "hidden" not in page
+
+
+@pytest.mark.parametrize("name", ["training.json", "metrics.json"])
+def test_a_run_whose_data_are_others_by_now_has_no_report(run, tmp_path, name):
+    moved = Run.open(tmp_path)
+    shutil.copytree(run.artifacts, moved.artifacts, dirs_exist_ok=True)
+    content = moved.read_json(name)
+    data = "ff" * 32 if name == "training.json" else content["data"] | {"fingerprint": "ff" * 32}
+    moved.write_json(name, content | {"data": data})
+    with pytest.raises(InputError, match=rf"{name} was made from other data than dataset.json names: run notebook 0"):
+        report.Facts.read(moved)
 
 
 def test_the_command_writes_all_three_and_says_what_is_missing(run, tmp_path, capsys):
