@@ -32,6 +32,11 @@ def packaged() -> Path:
     return PACKAGED
 
 
+def option(bundle: Path) -> str:
+    """What a command needs besides, so that it takes this bundle: nothing for the packaged one."""
+    return "" if Path(bundle) == PACKAGED else f" --model {Path(bundle).name}"
+
+
 def read(bundle: Path) -> tuple[dict[str, Any], Path]:
     """Open a ``.bundle.json``: its content, and the path of the model beside it.
 
