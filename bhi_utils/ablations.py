@@ -122,7 +122,13 @@ def study(
     for question, first, second in PAIRS:
         gap = folds.paired(frames[question, first][0], frames[question, second][0], resamples=resamples, seed=seed)["auc"]
         pairs.append({"question": question, "first": first, "second": second, "difference": gap})
-    result = made.facts("ablations") | {"base": BASE, "per_case": per_case, "resamples": resamples, "arms": found, "pairs": pairs}
+    result = made.facts("ablations", PER_CASE=per_case, RESAMPLES=resamples) | {
+        "base": BASE,
+        "per_case": per_case,
+        "resamples": resamples,
+        "arms": found,
+        "pairs": pairs,
+    }
     run.write_json(RESULTS, result)
     return result
 
@@ -163,7 +169,7 @@ def learning_curve(
             rows.append({"share": share, "cases": float(sizes[0]), "patches": float(sizes[1]), "auc": auc})
         found[kind] = rows
         forecast[kind] = extrapolate(np.array([row[kind] for row in rows]), np.array(draws), count, at=published.totals()[kind])
-    result = made.facts("learning_curve") | {"base": BASE, "resamples": resamples} | found | {"forecast": forecast}
+    result = made.facts("learning_curve", RESAMPLES=resamples) | {"base": BASE, "resamples": resamples} | found | {"forecast": forecast}
     run.write_json(CURVE, result)
     return result
 

@@ -2,14 +2,17 @@
 
 from typing import Any
 
-from bhi_utils import app_page, app_patch
-from bhi_utils.app_words import number, text
+from bhi_utils import app_page, app_patch, bundles
+from bhi_utils.app_words import TEXTS, number, text
+from bhi_utils.calibration import describe
 from bhi_utils.predictor import Predictor
 
 #: Metrics in the order of the table.
 METRICS = ("auc", "auprc", "recall", "precision", "specificity", "balanced_accuracy", "binary_accuracy", "f1", "brier", "ece", "loss")
 #: Long lists of a bundle, which the card only counts.
-_LISTS = ("train_cases", "val_cases", "test_cases", "seen")
+_LISTS = ("train_cases", "validation_cases", "seen")
+#: Parts whose metrics a bundle may hold, the most telling first.
+PARTS = ("test", "out_of_fold", "early_stopping", "val", "train")
 LIMITS = ("limit_scale", "limit_stain", "limit_scope", "limit_evidence")
 
 
@@ -20,7 +23,7 @@ def facts(predictor: Predictor, language: str) -> dict[str, Any]:
         "warning": text("warning", language),
         **bundle,
         "threshold_calibrated": float(predictor.threshold_calibrated),
-        "cases_in_training": len(predictor.bundle.get("train_cases", [])),
+        "cases": bundles.served(predictor.bundle),
         "limits": [text(key, language) for key in LIMITS],
     }
 
@@ -36,15 +39,18 @@ def shown(predictor: Predictor, language: str) -> str:
 def _facts(predictor: Predictor, language: str) -> str:
     bundle, missing = predictor.bundle, text("card_missing", language)
     data = bundle.get("data", {})
+    served = {name: text("card_cases", language, count=number(count, language)) for name, count in bundles.served(bundle).items()}
+    cuts = {"raw": predictor.threshold, "calibrated": predictor.threshold_calibrated}
+    cuts = {name: number(value, language, digits=3) for name, value in cuts.items()}
     known = {name: number(data[name], language) for name in ("cases", "patches") if name in data}
     rows = {
         "card_name": bundle.get("name"),
         "card_start": bundle.get("initialisation"),
         "card_data": text("card_data_value", language, kind=_kind(data, language), **known) if len(known) == 2 else None,
-        "card_training": number(len(bundle["train_cases"]), language) if "train_cases" in bundle else None,
-        "card_threshold": f"{predictor.threshold_calibrated:.3f}",
+        **{"fitted_on": None, **served},
+        "card_threshold": text("card_threshold_value", language, **cuts),
         "card_rule": app_patch.rule(bundle, language) or None,
-        "card_calibration": ", ".join(_plain(bundle["calibration"])),
+        "card_calibration": describe(bundle["calibration"], language),
         "card_hash": bundle.get("sha256"),
     }
     cells = "".join(
@@ -53,18 +59,12 @@ def _facts(predictor: Predictor, language: str) -> str:
     return f'<div class="scroll"><table>{cells}</table></div>'
 
 
-def _plain(values: dict[str, Any]) -> list[str]:
-    numbers = {name: f"{value:.3g}" for name, value in values.items() if isinstance(value, int | float)}
-    texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    return [f"{name} {value}" for name, value in (texts | numbers).items()]
-
-
 def _kind(data: dict[str, Any], language: str) -> str:
     return text("phantom" if data.get("synthetic") else "archive", language)
 
 
 def _metrics(metrics: dict[str, Any], language: str) -> str:
-    parts = [part for part in ("test", "val", "train") if metrics.get(part)]
+    parts = [part for part in PARTS if metrics.get(part)]
     if not parts:
         return f"<p>{text('card_none', language)}</p>"
     head = "".join(f"<th scope=col>{text(part, language)}</th>" for part in parts)
@@ -73,8 +73,8 @@ def _metrics(metrics: dict[str, Any], language: str) -> str:
         if any(name in metrics[part] for part in parts):
             cells = "".join(f"<td>{_value(metrics[part].get(name), language)}</td>" for part in parts)
             rows += f"<tr><th scope=row>{name.replace('_', ' ')}</th>{cells}</tr>"
-    note = f"<p>{text('card_interval', language)}</p>"
-    return f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}'
+    notes = [text("card_interval", language), *(text(f"note_{part}", language) for part in parts if f"note_{part}" in TEXTS)]
+    return f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>{app_page.bullets(notes)}'
 
 
 def _value(metric: dict[str, Any] | None, language: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bhi_utils import bundles
 from bhi_utils.app_words import number, text
 from bhi_utils.plots import CLASSES
 from bhi_utils.words import LANGUAGES
@@ -55,9 +56,12 @@ def heading(bundle: dict[str, Any], language: str) -> str:
     """The title, the switch between languages, and which model answers."""
     data = bundle.get("data", {})
     parts = [text("model", language, name=escape(str(bundle.get("name", "?"))))]
-    if "cases" in data:
-        key = "trained_phantom" if data.get("synthetic") else "trained_archive"
-        parts.append(text(key, language, cases=number(data["cases"], language)))
+    synthetic, cases = data.get("synthetic"), bundles.served(bundle)
+    if "fitted_on" in cases:
+        key = "trained_phantom" if synthetic else "trained_archive"
+        parts.append(text(key, language, cases=number(cases["fitted_on"], language)))
+    elif synthetic:
+        parts.append(text("phantom", language))
     links = "".join(
         f'<a href="?lang={one}" lang="{one}" hreflang="{one}"{" aria-current=true" if one == language else ""}>{_OWN_NAMES[one]}</a>'
         for one in LANGUAGES

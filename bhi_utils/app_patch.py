@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from bhi_utils import app_page, plots_app, quality, thresholds
+from bhi_utils import app_page, plots_app, quality
 from bhi_utils.app_words import number, percent, probability, text
 from bhi_utils.augment import dihedral
 from bhi_utils.plots import CLASSES
@@ -19,8 +19,6 @@ from bhi_utils.words import translated
 VIEWS = 8
 #: Side of a patch's pictures in pixels: four times what there is to see, the page smooths the rest, and little to send.
 SIDE = 200
-#: Where a threshold was chosen, and how the page says it.
-_PLACES = {thresholds.VALIDATION: "on_validation", thresholds.OUT_OF_FOLD: "on_out_of_fold"}
 
 
 def check(file: Path | BinaryIO, language: str) -> tuple[np.ndarray | None, dict[str, Any]]:
@@ -112,27 +110,28 @@ def _verdict(bundle: dict[str, Any], details: dict[str, Any], language: str) -> 
 
 
 def _chosen(bundle: dict[str, Any], language: str) -> list[str]:
-    """How the threshold was chosen, and what it means on test cases where the bundle says so."""
+    """How the threshold was chosen, and what it means on the cases that the bundle tells of."""
     said = [text("rule", language, rule=rule(bundle, language))] if bundle.get("threshold_rule") else []
-    test = (bundle.get("metrics") or {}).get("test") or {}
-    if all((test.get(name) or {}).get("value") is not None for name in ("recall", "precision")):
-        spans = {name: interval(test[name], language) for name in ("recall", "precision")}
-        said.append(text("meaning", language, **spans))
+    for part, key in (("test", "meaning"), ("early_stopping", "meaning_early")):
+        found = (bundle.get("metrics") or {}).get(part) or {}
+        if all((found.get(name) or {}).get("value") is not None for name in ("recall", "precision")):
+            said.append(text(key, language, **{name: interval(found[name], language) for name in ("recall", "precision")}))
     return said
 
 
 def rule(bundle: dict[str, Any], language: str) -> str:
-    """The rule by which the threshold was chosen; one that is not known here stays as it is written."""
-    written = str(bundle.get("threshold_rule", ""))
-    name, value, where = thresholds.read(written) or ("", None, None)
-    if not name or (where is not None and where not in _PLACES):
-        return written.replace(">=", "≥")
-    values = {"where": text(_PLACES[where], language)} if where else {}
-    if name == "recall":
-        values["share"] = percent(value, language)
-    if name == "cost":
-        values["times"] = number(value, language, digits=0 if value.is_integer() else 2)
-    return text(f"rule_{name}", language, **values)
+    """The rule by which the threshold was chosen; that of an earlier version's bundle is a sentence and stays as it is written."""
+    kept = bundle.get("threshold_rule") or ""
+    if isinstance(kept, str):
+        return kept.replace(">=", "≥")
+    value = kept.get("value", 0.0)
+    return text(
+        f"rule_{kept['rule']}",
+        language,
+        where=text(f"on_{kept['where']}", language),
+        share=percent(value, language),
+        times=number(value, language, digits=0 if value.is_integer() else 2),
+    )
 
 
 def interval(metric: dict[str, Any], language: str) -> str:

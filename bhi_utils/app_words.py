@@ -13,10 +13,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "warning": ("Research use only, not a medical device.", "Solo para investigación; no es un producto sanitario."),
     "language": ("Language", "Idioma"),
     "model": ("Model {name}", "Modelo {name}"),
-    "trained_archive": ("trained on {cases} cases of the archive", "entrenado con {cases} casos del archivo"),
+    "trained_archive": ("fitted on {cases} cases of the archive", "ajustado con {cases} casos del archivo"),
     "trained_phantom": (
-        "trained on {cases} cases of synthetic patches, so its answers mean nothing for tissue",
-        "entrenado con {cases} casos de parches sintéticos, así que sus respuestas no valen para tejido",
+        "fitted on {cases} cases of synthetic patches, so its answers mean nothing for tissue",
+        "ajustado con {cases} casos de parches sintéticos, así que sus respuestas no valen para tejido",
     ),
     "archive": ("the archive", "el archivo"),
     "phantom": (
@@ -82,10 +82,20 @@ TEXTS: dict[str, tuple[str, str]] = {
         "of cases that the model answering had not seen (cross-validation)",
         "de casos que el modelo que contestaba no había visto (validación cruzada)",
     ),
+    "on_early_stopping": (
+        "of cases that served for early stopping only",
+        "de casos que solo sirvieron para la parada temprana",
+    ),
     "meaning": (
         "On test cases, {recall} of IDC+ patches are found, and {precision} of those called IDC+ are (95 % intervals by case).",
         "En los casos de prueba se encuentra {recall} de los parches IDC+, y lo es {precision} de los llamados IDC+ (intervalos del 95 % "
         "por caso).",
+    ),
+    "meaning_early": (
+        "On the cases that chose it, {recall} of IDC+ patches are found, and {precision} of those called IDC+ are (95 % intervals by "
+        "case); that is too favourable for new cases.",
+        "En los casos con que se eligió se encuentra {recall} de los parches IDC+, y lo es {precision} de los llamados IDC+ (intervalos "
+        "del 95 % por caso); para casos nuevos es demasiado favorable.",
     ),
     "patch_as_read": ("The patch as the model reads it", "El parche tal como lo lee el modelo"),
     "evidence": ("Evidence map over the patch", "Mapa de evidencia sobre el parche"),
@@ -109,9 +119,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "views_agree": ("All of them give the same class.", "Todas dan la misma clase."),
     "views_bar": ("Probabilities of the eight views: {values}", "Probabilidades de las ocho vistas: {values}"),
     "seen": (
-        "Seen in training: the model learned from exactly these pixels, so this answer says nothing about how it does on new patches.",
-        "Visto en el entrenamiento: el modelo aprendió exactamente de estos píxeles, así que esta respuesta no dice cómo acierta con "
-        "parches nuevos.",
+        "Seen in training: the model learned from exactly these pixels, or was tuned on them, so this answer says nothing about how it "
+        "does on new patches.",
+        "Visto en el entrenamiento: el modelo aprendió exactamente de estos píxeles, o se ajustó con ellos, así que esta respuesta no "
+        "dice cómo acierta con parches nuevos.",
     ),
     "gone": ("The file did not arrive: send it again.", "El fichero no llegó: envíelo otra vez."),
     # a region
@@ -184,8 +195,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "source": ("Data: {source}, {cases} cases.", "Datos: {source}, {cases} casos."),
     "synthetic": ("Synthetic: drawn, not tissue.", "Sintético: dibujado, no es tejido."),
     "in_training": (
-        "The model learned from this case, so its answers here look better than they are.",
-        "El modelo aprendió de este caso, así que sus respuestas parecen aquí mejores de lo que son.",
+        "The model learned from this case, or was tuned on it, so its answers here look better than they are.",
+        "El modelo aprendió de este caso, o se ajustó con él, así que sus respuestas parecen aquí mejores de lo que son.",
     ),
     "case_facts": (
         "Case {case}: {patches} patches, {positive} labelled IDC+. The model finds {found} of these and calls {false} others IDC+.",
@@ -210,8 +221,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     "card_start": ("weights began as", "pesos iniciales"),
     "card_data": ("data", "datos"),
     "card_data_value": ("{kind}, {cases} cases, {patches} patches", "{kind}, {cases} casos, {patches} parches"),
-    "card_training": ("cases in training", "casos de entrenamiento"),
-    "card_threshold": ("threshold (calibrated)", "umbral (calibrado)"),
+    "fitted_on": ("fitted on", "ajustado con"),
+    "early_stopping_on": ("early stopping on", "parada temprana con"),
+    "known_to_the_start": ("seen before by those weights", "vistos antes por esos pesos"),
+    "card_cases": ("{count} cases", "{count} casos"),
+    "card_threshold": ("threshold", "umbral"),
+    "card_threshold_value": (
+        "{raw} on the probability, {calibrated} on the calibrated one",
+        "{raw} sobre la probabilidad, {calibrated} sobre la calibrada",
+    ),
     "card_rule": ("how it was chosen", "cómo se eligió"),
     "card_calibration": ("calibration", "calibración"),
     "card_hash": ("SHA-256 of the model file", "SHA-256 del fichero del modelo"),
@@ -221,8 +239,26 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Este paquete no contiene métricas: ejecute el cuaderno 06 tras entrenar, o mídalo con bhi evaluate.",
     ),
     "test": ("test cases", "casos de prueba"),
+    "out_of_fold": ("out of fold", "validación cruzada"),
+    "early_stopping": ("early-stopping cases", "casos de parada temprana"),
     "val": ("validation cases", "casos de validación"),
     "train": ("training cases", "casos de entrenamiento"),
+    "note_out_of_fold": (
+        "Out of fold: every case was answered by a network of the same recipe that had learned without it. Recall, precision and other "
+        "counts of right answers belong to the thresholds of those networks, not to this model's.",
+        "Validación cruzada: cada caso lo contestó una red de la misma receta que aprendió sin él. La sensibilidad, la precisión y los "
+        "demás recuentos de aciertos corresponden a los umbrales de esas redes, no al de este modelo.",
+    ),
+    "note_early_stopping": (
+        "Early-stopping cases: this model's own answers at its own threshold, on the cases that chose its epoch and its threshold. They "
+        "are too favourable for that reason.",
+        "Casos de parada temprana: respuestas de este modelo con su propio umbral, en los casos que eligieron su época y su umbral. Por "
+        "eso son demasiado favorables.",
+    ),
+    "note_val": (
+        "Validation cases: the cases that chose epoch, threshold and calibration, so their values are too favourable.",
+        "Casos de validación: los que eligieron la época, el umbral y la calibración, así que sus valores son demasiado favorables.",
+    ),
     "limit_scale": (
         "One patch of 50×50 pixels spans about 200 µm at 4 µm a pixel; at another scale, the answers mean nothing.",
         "Un parche de 50×50 píxeles abarca unos 200 µm a 4 µm por píxel; a otra escala las respuestas no significan nada.",

@@ -17,9 +17,21 @@ import pandas as pd
 
 from bhi_utils import measures, packing, sources
 from bhi_utils.decode import PATCH
-from bhi_utils.paths import InputError, Run, exists, project_root, shown, write_atomic, write_json
+from bhi_utils.paths import WRITERS, InputError, Run, exists, project_root, shown, write_atomic, write_json
 
-__all__ = ["PATCH", "Pack", "describe", "duplicates", "find_source", "open_dataset", "open_pack", "pack", "per_case"]
+__all__ = [
+    "PATCH",
+    "Pack",
+    "describe",
+    "duplicates",
+    "find_source",
+    "open_dataset",
+    "open_pack",
+    "pack",
+    "per_case",
+    "require_data",
+    "rows_of",
+]
 
 #: What ``dataset.json`` holds beside the pack's own path.
 _FACTS = ("source", "kind", "synthetic", "fingerprint", "patches", "cases", "positive")
@@ -164,6 +176,41 @@ def open_dataset(run: Run) -> Pack:
     if found.info["fingerprint"] != expected:
         raise InputError(f"{shown(path)} does not fit its pack: run notebook 01_dataset_exploration again.")
     return replace(found, info={**found.info, "source": source})
+
+
+def require_data(run: Run, name: str, fingerprint: str | None) -> None:
+    """Stop where the artefact ``name`` was made from other data than those of the run's ``dataset.json``.
+
+    Args:
+        run: the run.
+        name: the artefact, for the sentence.
+        fingerprint: of the data that it was made from, None where it does not say.
+
+    Raises:
+        InputError: the two differ, or the artefact does not say.
+    """
+    if fingerprint != run.read_json("dataset.json")["fingerprint"]:
+        raise InputError(
+            f"{shown(run.artifacts / name)} was made from other data than dataset.json names: run notebook {WRITERS[name]} again, with the "
+            "same OUT."
+        )
+
+
+def rows_of(manifest: pd.DataFrame, patches: pd.DataFrame) -> np.ndarray:
+    """The manifest's row of each of ``patches``, int array; both have ``case, x, y, label``.
+
+    Raises:
+        InputError: the manifest lacks one of them, so the table was made from other data.
+    """
+    place = ["case", "x", "y", "label"]
+    rows = pd.MultiIndex.from_frame(manifest[place]).get_indexer(pd.MultiIndex.from_frame(patches[place]))
+    if (rows < 0).any():
+        case, x, y, label = patches[place].iloc[int(np.argmin(rows))]
+        raise InputError(
+            f"The data hold no patch of case {case} at x={x}, y={y} with label {label}: the predictions were made from other data, so run "
+            "notebook 05_training_cnn_vs_efficientnetb0 again."
+        )
+    return rows
 
 
 def duplicates(pack: Pack, *, digests: np.ndarray | None = None) -> pd.DataFrame:

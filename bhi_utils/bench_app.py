@@ -83,7 +83,11 @@ def study(
         Image.fromarray(large).save(folder / "region.png")
         _zip(folder / "files.zip", patches[:files])
         with _server(bundle) as (url, process, ready):
-            result = {"command": "bhi bench --of app", "commit": git_commit(), "machine": machine(os.cpu_count() or 1)}
+            result = {
+                "command": f"bhi bench --of app{bundles.option(bundle)}",
+                "commit": git_commit(),
+                "machine": machine(os.cpu_count() or 1),
+            }
             result |= {"model": bundle.name, "ready_seconds": ready, "patch_ms": _single(url, patches[:single], folder)}
             result |= _turns(url, folder, bundle, regions.cut(large).patches)
             result["load"] = _load(url, process, patches[:64], clients, requests, folder, Predictor.load(bundle))

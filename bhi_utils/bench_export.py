@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import export, phantom, records
+from bhi_utils import bundles, export, phantom, records
 from bhi_utils.bench import machine, pace, spread
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor
@@ -52,7 +52,8 @@ def study(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, least: 
     import onnxruntime
 
     predictor, cores = Predictor.load(bundle), os.cpu_count() or 1
-    result: dict[str, Any] = {"command": "bhi bench --of export", "commit": git_commit(), "machine": machine(cores), "model": bundle.name}
+    command = f"bhi bench --of export{bundles.option(bundle)} --repeats {repeats}"
+    result: dict[str, Any] = {"command": command, "commit": git_commit(), "machine": machine(cores), "model": bundle.name}
     result["machine"]["onnxruntime"] = onnxruntime.__version__
     patches = phantom.whole_patches(max(batches)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:

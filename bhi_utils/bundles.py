@@ -5,6 +5,7 @@ Used by ``predictor``, ``models``, ``seen`` and the command. A bundle is ``<name
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def packaged() -> Path:
     return PACKAGED
 
 
+def option(bundle: Path) -> str:
+    """What a command needs besides, so that it takes this bundle: nothing for the packaged one."""
+    return "" if Path(bundle) == PACKAGED else f" --model {Path(bundle).name}"
+
+
 def read(bundle: Path) -> tuple[dict[str, Any], Path]:
     """Open a ``.bundle.json``: its content, and the path of the model beside it.
 
@@ -50,6 +56,20 @@ def read(bundle: Path) -> tuple[dict[str, Any], Path]:
     if digest != content["sha256"] or model.suffix != ".keras":
         raise InputError(f"{shown(model)} is not the file that {path.name} was written for (its hash differs): run notebook 05 again.")
     return content, model
+
+
+def served(bundle: Mapping[str, Any]) -> dict[str, int]:
+    """What a bundle's cases served for, under the names that every page uses: purpose to number of cases; what it does not know is absent.
+
+    ``fitted_on`` are those that the weights were fitted on, ``early_stopping_on`` those that chose the epoch, and ``known_to_the_start``
+    those that the weights had seen before they were trained here.
+    """
+    found = {
+        name: len(bundle[key]) for name, key in (("fitted_on", "train_cases"), ("early_stopping_on", "validation_cases")) if key in bundle
+    }
+    entry = bundle.get("seen") or {}
+    before = len(entry.get("real_cases", ())) + len(entry.get("synthetic_cases", ())) - sum(found.values())
+    return found | ({"known_to_the_start": before} if found and before > 0 else {})
 
 
 def sha256(path: Path) -> str:

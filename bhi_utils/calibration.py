@@ -17,6 +17,7 @@ from sklearn.model_selection import GroupKFold
 
 from bhi_utils.paths import InputError
 from bhi_utils.weighted import check
+from bhi_utils.words import say, translated
 
 #: The methods, from stiff to flexible; among equals, `choose` takes the first.
 METHODS = ("temperature", "platt", "isotonic")
@@ -59,14 +60,6 @@ class Calibration:
         """The threshold on calibrated probabilities that decides like ``threshold`` on raw ones."""
         return float(self.apply(logit(threshold)))
 
-    def describe(self) -> str:
-        """The method and its numbers, as cards say them."""
-        if self.method == "temperature":
-            return f"temperature scaling: temperature {1 / self.slope:.4f}"
-        if self.method == "isotonic":
-            return f"isotonic regression: {len(self.knots)} knots"
-        return f"Platt: slope {self.slope:.4f}, intercept {self.intercept:.4f}"
-
     def to_json(self) -> dict[str, Any]:
         """What a bundle keeps."""
         plain = {"method": self.method, "slope": self.slope, "intercept": self.intercept}
@@ -77,6 +70,20 @@ class Calibration:
         """What a bundle has kept; bundles of earlier versions name no method and are Platt's."""
         knots = tuple((float(x), float(y)) for x, y in kept.get("knots", ()))
         return cls(float(kept["slope"]), float(kept["intercept"]), kept.get("method", "platt"), knots)
+
+
+def describe(kept: Mapping[str, Any] | str, language: str = "en") -> str:
+    """A kept calibration in words, the same wherever one is shown: ``isotonic regression: 9 knots``.
+
+    Args:
+        kept: from `Calibration.to_json`; runs of earlier versions hold the words themselves, which stay as they are.
+        language: one of ``words.LANGUAGES``.
+    """
+    if isinstance(kept, str):
+        return kept
+    found = Calibration.from_json(kept)
+    said = say(found.method, temperature=1 / found.slope, slope=found.slope, intercept=found.intercept, knots=len(found.knots))
+    return translated(said, language).replace(".", "," if language == "es" else ".")
 
 
 def fit_calibration(labels: np.ndarray, logits: np.ndarray, *, method: str = "platt") -> Calibration:

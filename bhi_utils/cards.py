@@ -7,7 +7,8 @@ Used by ``bhi card``. The headings are Hugging Face's (Mitchell et al. 2019, doi
 from pathlib import Path
 from typing import Any
 
-from bhi_utils import failures, summary
+from bhi_utils import failures, summary, thresholds
+from bhi_utils.calibration import describe
 from bhi_utils.metrics import TITLES, cell
 from bhi_utils.paths import Run, write_text
 from bhi_utils.plots import PART_NAMES
@@ -98,8 +99,9 @@ bhi app --model {bundle["name"]}.bundle.json
 ### Testing data
 
 {counts["test"]["patches"]:,} patches of {counts["test"]["cases"]:,} cases, {counts["test"]["positive"]:,} of them IDC+. No case is
-in two parts. Threshold and calibration were chosen on {counts["val"]["cases"]:,} validation cases: the {bundle["threshold_rule"]}, which is
-{bundle["threshold"]:.4f} on probabilities that are not calibrated; {facts.calibration()}.
+in two parts. Threshold and calibration were chosen on {counts["val"]["cases"]:,} validation cases: the
+{thresholds.sentence(bundle["threshold_rule"])}, which is {bundle["threshold"]:.4f} on probabilities that are not calibrated;
+{describe(bundle["calibration"])}.
 
 ### Metrics
 

@@ -195,8 +195,8 @@ def _choices(result: Mapping[str, Any]) -> list[Claim]:
             data,
             (
                 "Against 0–255, which the pretrained network expects.",
-                "Against 0–255, which the pretrained network expects: it scales inside, so [0,1] reaches it nearly black, too faint for a "
-                "few epochs to learn from.",
+                "Against 0–255, which the pretrained network expects. An AUC near 0.5 says that this head, at this rate and in these "
+                "epochs, cannot learn from features that differ by a 255th; it is not what the input scale costs.",
             ),
         ),
         _signed(

@@ -135,9 +135,8 @@ def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str,
     if simulations < 1 or resamples < 40:
         raise InputError("The study needs at least 1 simulation and 40 resamples: raise SIMULATIONS or RESAMPLES.")
     start = time.perf_counter()
-    given = f"-p RECOMPUTE True -p SIMULATIONS {simulations} -p RESAMPLES {resamples} -p SEED {seed}"
     result: dict[str, Any] = {
-        "command": f"papermill notebooks/studies/intervals.ipynb OUT.ipynb {given}",
+        "command": records.command("intervals", SIMULATIONS=simulations, RESAMPLES=resamples, SEED=seed),
         "commit": git_commit(),
         "data": {"kind": "simulated scores", "synthetic": True},
         "parameters": {"simulations": simulations, "resamples": resamples, "seed": seed},

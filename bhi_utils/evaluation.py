@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from bhi_utils import archive, metrics, paths, plots_metrics, seen
+from bhi_utils import archive, metrics, paths, plots_metrics, seen, thresholds
 from bhi_utils.archive import Pack
 from bhi_utils.metrics import RESAMPLES, TITLES
 from bhi_utils.paths import InputError, shown
@@ -150,10 +150,10 @@ def _interval(one: dict[str, float | None]) -> str:
 
 def _figures(done: Evaluation) -> dict[str, Figure]:
     """File name to figure, in the order of the page."""
-    thresholds = {done.name: done.metrics["threshold"]["value"]}
+    cuts = {done.name: done.metrics["threshold"]["value"]}
     figures = (
-        plots_metrics.roc_and_precision_recall(done.predictions, thresholds),
-        plots_metrics.confusion_matrices(done.predictions, thresholds),
+        plots_metrics.roc_and_precision_recall(done.predictions, cuts),
+        plots_metrics.confusion_matrices(done.predictions, cuts),
         plots_metrics.calibration_curves(done.predictions),
     )
     return dict(zip(_CAPTIONS, figures, strict=True))
@@ -172,7 +172,7 @@ def _page(done: Evaluation) -> str:
     facts, bundle = done.result["data"], done.result["bundle"]
     name = plots_metrics.MODEL_NAMES.get(done.name, done.name)
     start = f", started from {bundle['initialisation']}" if bundle["initialisation"] else ""
-    rule = f" ({bundle['threshold_rule']})" if bundle["threshold_rule"] else ""
+    rule = f" ({thresholds.sentence(bundle['threshold_rule'])})" if bundle["threshold_rule"] else ""
     cells = "\n".join(f"<tr><td>{escape(title)}</td><td>{value}</td><td>{low}</td></tr>" for title, value, low in done.table().itertuples())
     shown_figures = "\n".join(
         f'<figure><img src="{file}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>'

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from bhi_utils import metrics, paths
+from bhi_utils import archive, metrics, paths
 from bhi_utils.archive import Pack
 from bhi_utils.paths import Run
 from bhi_utils.plots_metrics import MODEL_NAMES, TITLES
@@ -19,6 +19,17 @@ from bhi_utils.tables import CALIBRATED
 
 #: Models whose difference is reported, first minus second.
 PAIRS = (("efficientnetb0", "cnn"), ("efficientnetb0", "logistic_regression"))
+
+
+def load(run: Run) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """``predictions.csv.gz`` and ``training.json`` of notebook 05, which carries the fingerprint of the data that both were made from.
+
+    Raises:
+        InputError: one is missing, or the run's data are others by now.
+    """
+    predictions, trained = run.read_csv("predictions.csv.gz"), run.read_json("training.json")
+    archive.require_data(run, "predictions.csv.gz", trained.get("data"))
+    return predictions, trained
 
 
 def measure(run: Run, predictions: pd.DataFrame, cuts: Mapping[str, float], *, resamples: int, seed: int) -> dict[str, Any]:
@@ -96,9 +107,10 @@ def explain(run: Run, pack: Pack, rows: pd.DataFrame) -> tuple[np.ndarray, np.nd
 
     Returns:
         uint8 array (n, 50, 50, 3), float array (n, h, w), and a frame with ``label`` and the columns of ``Predictor.predict``.
+
+    Raises:
+        InputError: a row is of a patch that the data set lacks.
     """
-    place = ["case", "x", "y"]
-    index = pd.MultiIndex.from_frame(pack.manifest[place]).get_indexer(pd.MultiIndex.from_frame(rows[place]))
-    patches = pack.patches[index]
+    patches = pack.patches[archive.rows_of(pack.manifest, rows)]
     answers, maps = Predictor.load(find_bundle(run)).predict_with_evidence(patches)
     return patches, maps, answers.assign(label=rows["label"].to_numpy())

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils import metrics, splits
-from bhi_utils.archive import Pack, per_case
+from bhi_utils.archive import Pack, per_case, rows_of
 from bhi_utils.paths import InputError, Run
 
 #: What `groups` tells apart, and how figures call it.
@@ -35,10 +35,13 @@ def groups(predictions: pd.DataFrame, pack: Pack) -> pd.DataFrame:
     Returns:
         the rows with ``share``, ``stain``, ``place`` and ``list`` (texts), ``neighbours`` (how many of the eight places around are in the
         data) and ``disagree`` (how many of these carry the other label).
+
+    Raises:
+        InputError: a prediction is of a patch that the data set lacks.
     """
     manifest = pack.manifest
+    rows = rows_of(manifest, predictions)
     cases = per_case(manifest).set_index("case").loc[predictions["case"].unique()]
-    rows = _rows(manifest, predictions)
     frame = predictions.reset_index(drop=True)
     case_share = pd.cut(cases["share"], [-0.01, *SHARES.values()], right=False, labels=list(SHARES)).astype(str)
     stain = pd.Series(_redness(pack, rows)).groupby(frame["case"].to_numpy()).mean()
@@ -56,12 +59,6 @@ def groups(predictions: pd.DataFrame, pack: Pack) -> pd.DataFrame:
     )
 
 
-def _rows(manifest: pd.DataFrame, predictions: pd.DataFrame) -> np.ndarray:
-    """The manifest's row of each prediction."""
-    place = ["case", "x", "y"]
-    return pd.MultiIndex.from_frame(manifest[place]).get_indexer(pd.MultiIndex.from_frame(predictions[place]))
-
-
 def _redness(pack: Pack, rows: np.ndarray) -> np.ndarray:
     """Mean red minus mean blue of each patch: eosin is pink, haematoxylin blue, and scanners and laboratories differ in both."""
     found = np.empty(len(rows))
@@ -74,14 +71,15 @@ def _redness(pack: Pack, rows: np.ndarray) -> np.ndarray:
 
 def _around(manifest: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each row, how many of the eight patches around it are in the data, and how many of those carry the other label."""
-    index = pd.MultiIndex.from_frame(manifest[["case", "x", "y"]])
-    label, place = manifest["label"].to_numpy(), manifest.iloc[rows]
+    # two files may contradict each other about one place
+    first, place = manifest.drop_duplicates(["case", "x", "y"]), manifest.iloc[rows]
+    index, label, own = pd.MultiIndex.from_frame(first[["case", "x", "y"]]), first["label"].to_numpy(), place["label"].to_numpy()
     neighbours, disagree = np.zeros(len(rows), int), np.zeros(len(rows), int)
     for dx, dy in _AROUND:
         moved = pd.MultiIndex.from_arrays([place["case"], place["x"] + dx * splits.STRIDE, place["y"] + dy * splits.STRIDE])
         near = index.get_indexer(moved)
         neighbours += near >= 0
-        disagree += (near >= 0) & (label[near] != label[rows])
+        disagree += (near >= 0) & (label[near] != own)
     return neighbours, disagree
 
 

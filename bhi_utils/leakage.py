@@ -77,8 +77,8 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
         raise InputError("WEIGHTS is none, but the study looks at the features of a trained network: pass imagenet or a weight file.")
     pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
     material = prepare(pack, weights=weights, image_size=image_size, folds=folds, seed=seed, cache=cache_dir())
-    given = f"-p RECOMPUTE True -p DATA {Path(source).name} -p WEIGHTS {Path(weights).name}"
-    command = f"papermill notebooks/studies/leakage.ipynb OUT.ipynb {given}"
+    given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size}
+    command = records.command("leakage", **given, FOLDS=folds, SEED=seed, RESAMPLES=resamples)
     data = {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")}
     parameters = {"image_size": image_size, "folds": folds, "seed": seed}
     facts = {"command": command, "commit": git_commit(), "data": data, "parameters": parameters}

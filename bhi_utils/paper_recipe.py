@@ -65,7 +65,12 @@ def study(
         name: made.answer(f"{name}, {patches} patches of fold {fold}", each, arms.fine_tuned(each, weights=weights, seed=seed), on=on)
         for name, each in values.items()
     }
-    result = made.facts("recipes") | {"fold": fold, "patches": patches, "epochs": EPOCHS, "values": values}
+    result = made.facts("recipes", RESAMPLES=resamples, TARGET_RECALL=recall) | {
+        "fold": fold,
+        "patches": patches,
+        "epochs": EPOCHS,
+        "values": values,
+    }
     result |= {"resamples": resamples, "cores": pool.cores()}
     result["models"] = {name: folds.pooled(frame[""], resamples=resamples, seed=seed) for name, frame in frames.items()}
     result["minutes"] = {name: round(float(frame[""]["seconds"].iloc[0]) / 60, 1) for name, frame in frames.items()}

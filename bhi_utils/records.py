@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,6 +159,12 @@ def code_hash() -> str:
 def result(name: str) -> dict[str, Any]:
     """A measured result that the repository keeps: the content of ``bhi_utils/results/<name>``."""
     return json.loads((Path(__file__).parent / "results" / name).read_text(encoding="utf-8"))
+
+
+def command(notebook: str, **given: Any) -> str:
+    """The line that computes a study's result again: papermill, the study's notebook, and the parameters that it was ``given``."""
+    named = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in {"RECOMPUTE": True, **given}.items())
+    return f"papermill notebooks/studies/{notebook}.ipynb OUT.ipynb {named}"
 
 
 def git_commit() -> str | None:

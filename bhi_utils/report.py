@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from bhi_utils import failures, summary, tables
-from bhi_utils.calibration import Calibration
+from bhi_utils import archive, failures, summary, tables, thresholds
+from bhi_utils.calibration import describe
 from bhi_utils.metrics import TITLES, cell
 from bhi_utils.paths import InputError, Run, write_text
 from bhi_utils.plots import PART_NAMES
@@ -74,13 +74,15 @@ class Facts:
         """The facts of a run.
 
         Raises:
-            InputError: the run has not come as far as notebook 06.
+            InputError: the run has not come as far as notebook 06, or its data are others by now.
         """
         data, split, training, metrics = (run.read_json(f"{name}.json") for name in ("dataset", "splits", "training", "metrics"))
         try:
             record = json.loads((run.root / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             record = {}  # notebooks that were run by hand leave no record
+        for name, made_from in (("training.json", training.get("data")), ("metrics.json", metrics["data"].get("fingerprint"))):
+            archive.require_data(run, name, made_from)
         bundle = run.read_json(f"models/{training['better']}.bundle.json")
         failed = run.read_json("failures.json") if (run.artifacts / "failures.json").is_file() else None
         return cls(run, data, split, training, metrics, record, bundle, failed)
@@ -100,10 +102,6 @@ class Facts:
         """Where the patches came from, in words."""
         kind = f"SYNTHETIC {self.data['kind']}" if self.data["synthetic"] else self.data["kind"]
         return f"{kind}, {self.data['cases']:,} cases, {self.data['patches']:,} patches"
-
-    def calibration(self) -> str:
-        """How probabilities were calibrated, in words."""
-        return Calibration.from_json(self.bundle["calibration"]).describe()
 
 
 def write(run: Run) -> Path:
@@ -176,10 +174,10 @@ def _metrics(facts: Facts) -> str:
 def _decisions(facts: Facts) -> str:
     """How the threshold was chosen, and calibration before and after."""
     rows = {
-        MODEL_NAMES[name]: {"threshold": f"{entry['threshold']:.4f}", "calibration": entry["calibration"]}
+        MODEL_NAMES[name]: {"threshold": f"{entry['threshold']:.4f}", "calibration": describe(entry["calibration"])}
         for name, entry in facts.training["models"].items()
     }
-    text = f"<p>Threshold: the {escape(facts.bundle['threshold_rule'])}, on probabilities that are not calibrated.</p>"
+    text = f"<p>Threshold: the {escape(thresholds.sentence(facts.bundle['threshold_rule']))}, on probabilities that are not calibrated.</p>"
     text += _table(pd.DataFrame.from_dict(rows, orient="index"))
     if "calibrated" in facts.metrics:
         table = tables.calibration(facts.metrics, facts.training, list(facts.metrics["calibrated"]), part="test")

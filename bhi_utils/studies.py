@@ -17,7 +17,7 @@ import pandas as pd
 from bhi_utils import archive, folds, seen
 from bhi_utils.folds import Fold
 from bhi_utils.paths import InputError, Run, cache_dir
-from bhi_utils.records import git_commit
+from bhi_utils.records import command, git_commit
 
 
 def sampled(pack: archive.Pack, per_case: int, *, seed: int) -> archive.Pack:
@@ -80,12 +80,12 @@ class Study:
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
         return folds.out_of_fold(on or self.folds, arm, recall=self._recall, keep=self._run.artifacts / "folds" / key)
 
-    def facts(self, notebook: str) -> dict[str, Any]:
-        """Where a result comes from: ``command, commit, data, parameters, seconds``."""
-        given = f"-p RECOMPUTE True -p DATA {Path(self._source).name} -p WEIGHTS {Path(self._weights).name}"
+    def facts(self, notebook: str, **given: Any) -> dict[str, Any]:
+        """Where a result comes from: ``command, commit, data, parameters, seconds``; ``given`` are further parameters of the notebook."""
+        own = {"DATA": Path(self._source).name, "WEIGHTS": Path(self._weights).name, "FOLDS": len(self.folds), "SEED": self._seed}
         names = ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")
         return {
-            "command": f"papermill notebooks/studies/{notebook}.ipynb OUT.ipynb {given}",
+            "command": command(notebook, **own, **given),
             "commit": git_commit(),
             "data": {name: self.pack.info[name] for name in names},
             "parameters": {

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bhi_utils import metrics, thresholds
+from bhi_utils.calibration import describe
 from bhi_utils.plots_metrics import MODEL_NAMES
 from bhi_utils.plots_metrics import TITLES as PAPER_TITLES
 
@@ -46,7 +47,7 @@ def calibration(result: Mapping[str, Any], trained: Mapping[str, Any], names: Se
     """Two rows a model, before and after calibration: the metrics that it changes."""
     rows = {}
     for name in names:
-        how = trained["models"][name]["calibration"].split(":")[0]
+        how = describe(trained["models"][name]["calibration"]).partition(":")[0]
         for title, found in (("not calibrated", result["models"]), (f"calibrated, {how}", result["calibrated"])):
             rows[MODEL_NAMES[name], title] = {metrics.TITLES[metric]: metrics.cell(found[name][part][metric]) for metric in CALIBRATED}
     return pd.DataFrame.from_dict(rows, orient="index")

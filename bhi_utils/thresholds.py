@@ -1,10 +1,11 @@
 """From which probability on a patch is called IDC+: named rules that choose the threshold on validation cases.
 
-Used by training, notebook 06 and the studies. A rule is a name and a number, such as ``recall 0.93``; see `RULES`.
+Used by training, notebook 06, the studies and whatever shows a bundle. People write a rule as ``recall 0.93``; bundles and results keep it
+as data, ``{"rule": "recall", "value": 0.93, "where": "validation"}``.
 """
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,56 +20,67 @@ RULES = {
     "cost": "threshold with the lowest cost on {where}, a missed IDC+ costing {} times a false alarm",
     "fixed": "fixed threshold {}",
 }
-#: Where thresholds are chosen: `RULES`' ``{where}``.
-VALIDATION, OUT_OF_FOLD = "validation cases", "the out-of-fold answers"
+#: Where thresholds are chosen, and `RULES`' ``{where}`` for it.
+WHERE = {
+    "validation": "validation cases",
+    "out_of_fold": "the out-of-fold answers",
+    "early_stopping": "the cases that served for early stopping only",
+}
 #: Rules that need a number, and the range that it must lie in.
 _NUMBERS = {"recall": (0.0, 1.0), "cost": (0.0, np.inf), "fixed": (0.0, 1.0)}
 
 
-def parse(rule: str) -> tuple[str, float | None]:
-    """A rule's name and number.
+def parse(rule: str | Mapping[str, Any]) -> dict[str, Any]:
+    """A rule as data.
 
     Args:
         rule: ``recall R`` (0 < R ≤ 1), ``f1``, ``youden``, ``cost C`` (a missed IDC+ costs C > 0 times a false alarm) or ``fixed T``
-            (0 < T ≤ 1).
+            (0 < T ≤ 1); or what this function has given.
+
+    Returns:
+        ``rule`` and, where the rule has a number, ``value``; other keys of a mapping stay.
 
     Raises:
         InputError: it is none of these.
     """
-    name, *rest = str(rule).lower().split()[:3] or [""]
-    known = "recall 0.93, f1, youden, cost 5 or fixed 0.5"
-    if name not in RULES or len(rest) != (name in _NUMBERS):
+    given = dict(rule) if isinstance(rule, Mapping) else dict(zip(("rule", "value", "more"), str(rule).lower().split(), strict=False))
+    name, known = given.get("rule"), "recall 0.93, f1, youden, cost 5 or fixed 0.5"
+    if name not in RULES or ("value" in given) != (name in _NUMBERS) or "more" in given:
         raise InputError(f"There is no threshold rule {rule!r}: choose one such as {known}.")
-    if not rest:
-        return name, None
+    if name not in _NUMBERS:
+        return given
     try:
-        number = float(rest[0])
-    except ValueError:
+        number = float(given["value"])
+    except (TypeError, ValueError):
         number = np.nan
     low, high = _NUMBERS[name]
     if not low < number <= high or not np.isfinite(number):
         upper = f" and at most {high:g}" if np.isfinite(high) else ""
         raise InputError(f"The threshold rule {rule!r} is impossible: its number must be above {low:g}{upper}; choose one such as {known}.")
-    return name, number
+    return given | {"value": number}
 
 
-def sentence(rule: str, where: str = VALIDATION) -> str:
-    """The rule in words that follow "the": ``highest threshold with recall >= 0.93 on validation cases``."""
-    name, number = parse(rule)
-    return RULES[name].replace("{where}", where).replace("{}", f"{number:g}" if number is not None else "")
+def kept(rule: str | Mapping[str, Any], where: str = "validation") -> dict[str, Any]:
+    """The rule as bundles and results keep it: `parse`, and where the threshold was chosen, one of `WHERE`."""
+    return parse(rule) | {"where": where}
 
 
-def read(written: str) -> tuple[str, float | None, str | None] | None:
-    """Name, number and place of a rule from its `sentence`; None where it is no such sentence."""
-    for name, template in RULES.items():
-        pattern = re.escape(template).replace(re.escape("{where}"), "(?P<where>.+?)").replace(re.escape("{}"), r"(?P<number>\d*\.?\d+)")
-        if found := re.fullmatch(pattern, written):
-            parts = found.groupdict()
-            return name, float(parts["number"]) if parts.get("number") else None, parts.get("where")
-    return None
+def written(rule: Mapping[str, Any]) -> str:
+    """The rule as people write it: ``recall 0.93``."""
+    return f"{rule['rule']} {rule['value']:g}" if "value" in rule else rule["rule"]
 
 
-def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str) -> float:
+def sentence(rule: str | Mapping[str, Any]) -> str:
+    """A kept rule in words that follow "the": ``highest threshold with recall >= 0.93 on validation cases``.
+
+    Bundles of earlier versions hold the words themselves, which stay as they are.
+    """
+    if isinstance(rule, str):
+        return rule
+    return RULES[rule["rule"]].format(f"{rule.get('value', 0):g}", where=WHERE[rule["where"]])
+
+
+def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str | Mapping[str, Any]) -> float:
     """The threshold that a rule gives on validation cases; a patch is called IDC+ at ``probability >= threshold``.
 
     Except for ``fixed``, it lies half-way down to the next lower probability, so that rounding on another processor does not change an
@@ -82,7 +94,8 @@ def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str) -> float:
     Raises:
         InputError: the rule is not known, or the labels are of one class.
     """
-    name, number = parse(rule)
+    asked = parse(rule)
+    name, number = asked["rule"], asked.get("value")
     if name == "fixed":
         return float(number)
     check(labels, probability)
@@ -107,4 +120,4 @@ def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str) -> float:
 
 def threshold_for_recall(labels: np.ndarray, probability: np.ndarray, *, recall: float) -> float:
     """The highest threshold at which at least ``recall`` of the positive patches are called IDC+: the rule ``recall`` of `choose`."""
-    return choose(labels, probability, rule=f"recall {recall!r}")
+    return choose(labels, probability, rule={"rule": "recall", "value": recall})

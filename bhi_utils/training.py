@@ -177,7 +177,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
         about = {
             **card,
             "initialisation": one.initialisation,
-            "threshold_rule": thresholds.sentence(rule),
+            "threshold_rule": thresholds.kept(rule),
             "calibration_tried": tried,
             "metrics": {"val": validation},
             "train_cases": used["train"],
@@ -189,7 +189,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
             "validation_auc": validation["auc"]["value"],
             "initialisation": one.initialisation,
             "threshold": threshold,
-            "calibration": calibration.describe(),
+            "calibration": calibration.to_json(),
             "epochs": len(one.history),
             "seconds": round(one.seconds, 1),
             "history": one.history.to_dict("records"),
@@ -200,7 +200,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
             frames.append(_probe_frame(one, pack, table, rule, entries))
     run.write_csv("predictions.csv.gz", pd.concat(frames, ignore_index=True))
     better = max((one.model.name for one in trained), key=lambda name: entries[name]["validation_auc"])
-    training = {"better": better, "threshold_rule": rule, "models": entries}
+    training = {"better": better, "data": pack.info["fingerprint"], "threshold_rule": thresholds.kept(rule), "models": entries}
     run.write_json("training.json", training)
     checkpoint.clear(run.checkpoints)
     return training
@@ -217,7 +217,7 @@ def _probe_frame(one: Trained, pack: Pack, table: pd.DataFrame, rule: str, entri
         "validation_auc": metrics.evaluate(valid, threshold=0.5, resamples=0)["auc"]["value"],
         "initialisation": f"{one.initialisation}, frozen",
         "threshold": thresholds.choose(valid["label"], valid["probability"], rule=rule),
-        "calibration": calibration.describe(),
+        "calibration": calibration.to_json(),
     }
     return frame
 

@@ -1,7 +1,7 @@
 """What is said about an input, in English and in Spanish: one place for both, so that no sentence exists in one language only.
 
-Used by ``quality``, ``scope`` and ``regions``, which say it in English, and by the interface, which says it in the reader's language. A
-`Sentence` is its English text and remembers what it was made of.
+Used by ``quality``, ``scope``, ``regions`` and ``calibration``, which say it in English, and by the interface, which says it in the
+reader's language. A `Sentence` is its English text and remembers what it was made of.
 """
 
 from typing import Any
@@ -116,6 +116,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "It is far darker than stained tissue under a microscope's light.",
         "Es mucho más oscura que el tejido teñido bajo la luz de un microscopio.",
     ),
+    # how a calibration is described, by its method
+    "temperature": ("temperature scaling: temperature {temperature:.4f}", "escalado por temperatura: temperatura {temperature:.4f}"),
+    "platt": ("Platt: slope {slope:.4f}, intercept {intercept:.4f}", "Platt: pendiente {slope:.4f}, ordenada {intercept:.4f}"),
+    "isotonic": ("isotonic regression: {knots} knots", "regresión isotónica: {knots} nudos"),
     "mostly_strange": (
         "{share:.0%} of the tissue in this image does not look like haematoxylin and eosin at this scale, mostly for this reason: {reason}",
         "El {share:.0%} del tejido de esta imagen no parece hematoxilina y eosina a esta escala, sobre todo por esta razón: {reason}",

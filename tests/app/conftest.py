@@ -39,7 +39,7 @@ def bundle(tmp_path_factory, patches) -> Path:
     interval = {"value": 0.93, "low": 0.9, "high": 0.95}
     card = {
         "initialisation": "scratch",
-        "threshold_rule": "highest threshold with recall >= 0.93 on validation cases",
+        "threshold_rule": {"rule": "recall", "value": 0.93, "where": "validation"},
         "train_cases": [90001],
         "data": {"kind": "phantom", "synthetic": True, "cases": 48, "patches": 2880},
         "metrics": {"test": {"auc": interval, "recall": interval, "precision": {"value": 0.5, "low": 0.4, "high": 0.6}}},

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhi_utils import app_card, app_page, app_patch, app_store, app_words, bundles, thresholds
+from bhi_utils import app_card, app_page, app_patch, app_store, app_words, bundles, calibration, thresholds
 
 DETAILS = {
     "problem": "",
@@ -26,7 +26,7 @@ DETAILS = {
     "evidence_limit": 2.0,
     "pictures": {"patch": "data:,", "evidence": "data:,"},
 }
-RULE = "highest threshold with recall >= 0.93 on validation cases"
+RULE = {"rule": "recall", "value": 0.93, "where": "validation"}
 
 
 def test_every_text_exists_in_both_languages_with_the_same_values():
@@ -47,31 +47,39 @@ def test_the_answer_says_class_probability_threshold_and_rule_and_escapes_what_i
     for words in (">IDC+<", "0.61", "threshold 0.40", "at or above", "recall ≥ 0.93 &lt;script&gt;", "&lt;white&gt;", "logit, +0.5"):
         assert words in said
     assert "al menos 93 % de los parches IDC+" in app_patch.shown({"threshold_rule": RULE}, DETAILS, "es")
-    said = app_page.heading({"name": "<b>", "data": {"synthetic": False, "cases": 230}}, "en")
-    assert "&lt;b&gt;" in said and "230 cases" in said
-    said = app_page.heading({"name": "x", "data": {"synthetic": False, "cases": 230}}, "es")
-    assert "230 casos del archivo" in said
+    said = app_page.heading({"name": "<b>", "data": {"synthetic": False, "cases": 230}, "train_cases": [1, 2]}, "en")
+    assert "&lt;b&gt;" in said and "fitted on 2 cases" in said and "230" not in said
+    said = app_page.heading({"name": "x", "data": {"synthetic": False, "cases": 230}, "train_cases": [1, 2]}, "es")
+    assert "2 casos del archivo" in said
+    assert "synthetic patches" in app_page.heading({"name": "x", "data": {"synthetic": True}}, "en")
 
 
-@pytest.mark.parametrize("place", [thresholds.VALIDATION, thresholds.OUT_OF_FOLD])
+@pytest.mark.parametrize("place", thresholds.WHERE)
 @pytest.mark.parametrize("rule", ["recall 0.93", "f1", "youden", "cost 5", "cost 0.25", "fixed 0.5"])
 def test_every_rule_for_the_threshold_is_said_in_the_readers_language(rule, place):
-    written = thresholds.sentence(rule, place)
-    english, spanish = (app_patch.rule({"threshold_rule": written}, language) for language in ("en", "es"))
-    assert written not in (english, spanish) and english != spanish and not {"threshold", "highest", "with"} & set(spanish.split())
+    kept = thresholds.kept(rule, place)
+    english, spanish = (app_patch.rule({"threshold_rule": kept}, language) for language in ("en", "es"))
+    assert (
+        thresholds.sentence(kept) not in (english, spanish)
+        and english != spanish
+        and not {"threshold", "highest", "with"} & set(spanish.split())
+    )
     assert {"cost 5": " 5 ", "cost 0.25": " 0,25 ", "recall 0.93": " 93"}.get(rule, "") in spanish
-    assert rule == "fixed 0.5" or ("cruzada" in spanish) == (place == thresholds.OUT_OF_FOLD)
+    words = {"validation": "validación", "out_of_fold": "cruzada", "early_stopping": "parada temprana"}
+    assert rule == "fixed 0.5" or words[place] in spanish
 
 
 def test_the_packaged_models_rule_is_one_of_those():
     packaged = json.loads(bundles.PACKAGED.read_text(encoding="utf-8"))
-    assert "validación cruzada" in app_patch.rule(packaged, "es")
+    assert "solo sirvieron para la parada temprana" in app_patch.rule(packaged, "es")
 
 
 def test_what_the_threshold_means_is_said_with_its_intervals():
     metrics = {"test": {name: {"value": 0.93, "low": 0.9, "high": 0.95} for name in ("recall", "precision")}}
     assert "93 % (90–95 %) of IDC+ patches are found" in app_patch.shown({"metrics": metrics}, DETAILS, "en")
     assert "are found" not in app_patch.shown({}, DETAILS, "en")
+    said = app_patch.shown({"metrics": {"early_stopping": metrics["test"]}}, DETAILS, "en")
+    assert "On the cases that chose it, 93 % (90–95 %)" in said and "too favourable" in said and "test cases" not in said
 
 
 def test_doubts_come_before_the_number_and_hide_it():
@@ -91,16 +99,59 @@ def test_without_an_answer_there_is_the_problem_alone():
 
 
 class Model:
-    bundle = {"name": "cnn", "calibration": {"method": "platt", "slope": 0.7, "other": [1, 2]}, "train_cases": [1, 2]}
-    threshold_calibrated = 0.4
+    bundle = {"name": "cnn", "calibration": {"method": "platt", "slope": 0.7, "intercept": -0.2, "other": [1, 2]}, "train_cases": [1, 2]}
+    threshold, threshold_calibrated = 0.5, 0.4
 
 
 def test_the_card_says_what_is_not_recorded():
     said = app_card.shown(Model(), "en")
-    assert "not recorded" in said and "method platt, slope 0.7" in said and "no metrics" in said and "Research use only" in said
+    assert (
+        "not recorded" in said and "Platt: slope 0.7000, intercept -0.2000" in said and "no metrics" in said and "Research use only" in said
+    )
     Model.bundle |= {"metrics": {"test": {"auc": {"value": None, "low": None, "high": None}, "loss": {"value": 0.3}}}}
     said = app_card.shown(Model(), "es")
     assert "<td>–</td>" in said and "<td>0,300</td>" in said
+
+
+class Packaged:
+    bundle = json.loads(bundles.PACKAGED.read_text(encoding="utf-8"))
+    threshold, threshold_calibrated = 0.25, 0.125
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_the_card_shows_all_that_the_packaged_bundle_knows_under_its_true_name(language):
+    said, bundle = app_card.shown(Packaged(), language), Packaged.bundle
+    fitted, early = len(bundle["train_cases"]), len(bundle["validation_cases"])
+    assert app_words.text("card_none", language) not in said
+    for key, count in (("fitted_on", fitted), ("early_stopping_on", early)):
+        row = f"<th scope=row>{app_words.text(key, language)}</th><td>{app_words.text('card_cases', language, count=count)}</td>"
+        assert row in said
+    for part in ("out_of_fold", "early_stopping"):
+        recall = app_words.number(bundle["metrics"][part]["recall"]["value"], language, digits=3)
+        assert f"<th scope=col>{app_words.text(part, language)}</th>" in said and f"<td>{recall} (" in said
+        assert app_page.escape(app_words.text(f"note_{part}", language)) in said
+    heading = app_page.heading(bundle, language)
+    assert f" {fitted} " in heading and str(fitted + early) not in heading
+    given = app_card.facts(Packaged(), language)
+    assert given["cases"] == {"fitted_on": fitted, "early_stopping_on": early} and not {"train_cases", "validation_cases"} & set(given)
+
+
+def test_cases_that_the_start_had_seen_are_counted_apart():
+    walk = {"train_cases": [1, 2, 3], "validation_cases": [4], "seen": {"real_cases": [7, 8], "synthetic_cases": [1, 2, 3, 4]}}
+    assert bundles.served(walk) == {"fitted_on": 3, "early_stopping_on": 1, "known_to_the_start": 2}
+    assert bundles.served({}) == {}
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_a_calibration_is_described_alike_wherever_it_is_shown(language):
+    grid = np.linspace(-3, 3, 40)
+    fit = calibration.fit_calibration((grid > 0.1).astype(int), grid, method="isotonic")
+    said = calibration.describe(fit.to_json(), language)
+    assert said.startswith({"en": "isotonic regression: ", "es": "regresión isotónica: "}[language]) and str(len(fit.knots)) in said
+    model = Packaged()
+    model.bundle = Packaged.bundle | {"calibration": fit.to_json()}
+    shown = app_card.shown(model, language)
+    assert said in shown and "Platt" not in shown and "1.00" not in said
 
 
 def test_a_window_keeps_its_own_region_and_the_oldest_goes_first():

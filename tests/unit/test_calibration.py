@@ -53,10 +53,17 @@ def test_order_and_decisions_stay_and_the_bundle_gives_the_same_map_back(method)
     assert (np.diff(fit.logits(grid)) > 0).all() and (0 < fit.apply(grid[::400])).all()
     np.testing.assert_array_equal(fit.apply(distorted) >= fit.move(0.7), expit(distorted) >= 0.7)
     again = Calibration.from_json(json.loads(json.dumps(fit.to_json())))
-    assert again == fit and again.describe() == fit.describe()
-    assert fit.describe().startswith(
-        {"temperature": "temperature scaling: ", "platt": "Platt: ", "isotonic": "isotonic regression: "}[method]
-    )
+    assert again == fit
+    words = {"temperature": "temperature scaling: ", "platt": "Platt: ", "isotonic": "isotonic regression: "}
+    assert calibration.describe(fit.to_json()).startswith(words[method])
+
+
+def test_a_calibration_is_described_in_the_readers_language_and_an_earlier_runs_words_stay():
+    kept = Calibration(0.7, -0.25).to_json()
+    assert calibration.describe(kept) == "Platt: slope 0.7000, intercept -0.2500"
+    assert calibration.describe(kept, "es") == "Platt: pendiente 0,7000, ordenada -0,2500"
+    assert calibration.describe(Calibration(0.5, 0.0, "temperature").to_json()) == "temperature scaling: temperature 2.0000"
+    assert calibration.describe("isotonic regression: 9 knots") == "isotonic regression: 9 knots"
 
 
 def test_a_bundle_of_an_earlier_version_is_platts():

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +98,16 @@ def test_the_figure_sets_both_side_by_side(found):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(summary.METRICS.values())
     strokes = figure.axes[0].get_lines()[-1]
     assert list(strokes.get_xdata()) == list(summary.paper().values())
+
+
+def test_the_arm_that_learned_nothing_is_not_called_the_cost_of_the_input_scale(found, run):
+    table = claims.compare(run, found)
+    (why,) = table.loc[table["claim"].str.contains("[0,1]", regex=False), "why"]
+    arm = next(row for row in found["ablations"]["arms"] if row["question"] == "input range")
+    assert arm["auc"]["low"] < 0.5 < arm["auc"]["high"], "it ranks by chance"
+    notebook = (Path(__file__).resolve().parent.parent.parent / "notebooks/studies/ablations.ipynb").read_text(encoding="utf-8")
+    prose = " ".join("".join("".join(cell["source"]) for cell in json.loads(notebook)["cells"] if cell["cell_type"] == "markdown").split())
+    for said in (why, prose):
+        assert "cannot learn from features that differ by a 255th" in said and "not what the input scale costs" in said.replace(
+            "It is", "it is"
+        )

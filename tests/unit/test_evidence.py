@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from bhi_utils import evidence, metrics, plots_metrics, summary, tables
-from bhi_utils.paths import Run
+from bhi_utils import archive, evidence, metrics, plots_metrics, summary, tables
+from bhi_utils.archive import Pack
+from bhi_utils.paths import InputError, Run
 from bhi_utils.thresholds import choose as choose_threshold
 
 PAPER = summary.paper()
@@ -54,6 +55,26 @@ def test_metrics_are_written_in_the_agreed_form_and_into_the_bundles(tmp_path, p
     table = evidence.table(result, trained, PAPER, part="test")
     assert table.loc["the paper", "AUC"] == f"{PAPER['auc']:.4f}"
     assert table.loc["custom CNN", "AUC"].startswith(f"{result['models']['cnn']['test']['auc']['value']:.3f} (")
+
+
+def test_predictions_of_other_data_than_the_runs_are_refused(tmp_path, predictions):
+    run = Run.open(tmp_path)
+    run.write_csv("predictions.csv.gz", predictions)
+    for trained in ({"better": "cnn", "data": "ab"}, {"better": "cnn"}):
+        run.write_json("training.json", trained)
+        run.write_json("dataset.json", {"fingerprint": "cd"})
+        with pytest.raises(InputError, match="predictions.csv.gz was made from other data .* run notebook 05_training.* again"):
+            evidence.load(run)
+    run.write_json("training.json", {"better": "cnn", "data": "cd"})
+    assert evidence.load(run)[1]["better"] == "cnn" and len(evidence.load(run)[0]) == len(predictions)
+
+
+def test_a_patch_that_the_data_lack_is_not_explained_by_another(tmp_path):
+    manifest = pd.DataFrame({"case": 1, "x": [1, 51], "y": 1, "label": [0, 1]})
+    pack = Pack(tmp_path, np.zeros((2, 50, 50, 3), np.uint8), manifest, pd.DataFrame(), {})
+    assert archive.rows_of(manifest, manifest.iloc[::-1]).tolist() == [1, 0]
+    with pytest.raises(InputError, match="no patch of case 1 at x=101, y=1 with label 1"):
+        evidence.explain(Run.open(tmp_path / "run"), pack, manifest.assign(x=[1, 101]))
 
 
 def test_rules_are_chosen_on_validation_cases_and_measured_on_test_cases(predictions):

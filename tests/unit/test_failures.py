@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from bhi_utils import failures, metrics, plots_evidence, splits
 from bhi_utils.archive import Pack
-from bhi_utils.paths import Run
+from bhi_utils.paths import InputError, Run
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,24 @@ def test_a_patch_without_neighbours_is_in_neither_place(pack):
     frame = thin[["case", "x", "y", "label"]].assign(logit=0.0, probability=0.5, probability_calibrated=0.5)
     found = failures.groups(frame, replace(pack, patches=pack.patches[::40], manifest=thin))
     assert set(found["place"]) == {"no neighbour in the data"} and (found["neighbours"] == 0).all()
+
+
+@pytest.mark.parametrize("change", [{"case": 999_999}, {"x": 5_001}, {"label": 1}])
+def test_a_prediction_of_a_patch_that_the_data_lack_is_refused_and_not_answered_with_another(pack, change):
+    rows = pack.manifest[pack.manifest["label"] == 0][["case", "x", "y", "label"]].reset_index(drop=True)
+    frame = rows.assign(logit=0.0, probability=0.5, probability_calibrated=0.5)
+    for name, value in change.items():
+        frame.loc[7, name] = value
+    with pytest.raises(InputError, match="The data hold no patch of case .* run notebook 05_training"):
+        failures.groups(frame, pack)
+
+
+def test_two_files_that_contradict_each_other_about_a_place_are_both_found(pack):
+    twice = pack.manifest.iloc[[0, *range(36)]].reset_index(drop=True)
+    twice.loc[0, "label"] = 0
+    frame = twice[["case", "x", "y", "label"]].assign(logit=0.0, probability=0.5, probability_calibrated=0.5)
+    found = failures.groups(frame, replace(pack, patches=pack.patches[[0, *range(36)]], manifest=twice))
+    assert found["neighbours"].tolist()[:2] == [3, 3] and found["disagree"].tolist()[:2] == [3, 0]
 
 
 def test_groups_have_the_metrics_of_their_patches_and_one_class_has_none(grouped):

@@ -1,7 +1,9 @@
 """A packaged model is found without being named, starts other trainings, and is never judged or trained further on what it has seen."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -10,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bhi_utils import archive, bundles, metrics, models, phantom, pipeline, release, seen, splits, training
+from bhi_utils import archive, bundles, metrics, models, paths, phantom, pipeline, release, seen, splits, thresholds, training
 from bhi_utils.__main__ import main
 from bhi_utils.metrics import Calibration
 from bhi_utils.paths import InputError, Run
@@ -43,7 +45,7 @@ def save(network, pack, folder, **changes):
     options = {
         "threshold": 0.4,
         "calibration": Calibration(0.8, -0.1),
-        "threshold_rule": "highest threshold with recall >= 0.93 out of fold",
+        "threshold_rule": {"rule": "recall", "value": 0.93, "where": "out_of_fold"},
         "out_of_fold": metrics.evaluate(frame, threshold=0.4, resamples=50),
         "initialisation": "imagenet",
         "training": {"image_size": 32, "epochs": 0},
@@ -132,6 +134,90 @@ class TestFiles:
         assert (model.parent / release.CARD).read_text(encoding="utf-8") == release.card(bundle)
         assert seen.Seen.of(bundles.PACKAGED).recorded and bundle["seen"]["patches"] and not bundle["data"]["synthetic"]
         assert "trained/*" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def released(pack, tmp_path_factory):
+    """A release whose last three cases served for early stopping, and its network's own answers for them."""
+    model, early = that_ranks(pack), first_cases(pack, CASES)[-3:]
+    found = release.decide(model, pack, early, recall=0.8, resamples=50, seed=0)
+    files = save(
+        model, pack, tmp_path_factory.mktemp("released"), rows=np.arange(len(pack.manifest)), validation_cases=tuple(early), **found
+    )
+    rows = np.flatnonzero(pack.manifest["case"].isin(early))
+    answers = Predictor.load(files[1]).predict(pack.patches[rows])
+    return files, early, pack.manifest.iloc[rows][["case", "label"]].reset_index(drop=True).join(answers)
+
+
+class TestThreshold:
+    """Threshold and calibration are a network's own, from cases that it was not fitted on."""
+
+    def test_they_come_from_the_networks_own_answers(self, released):
+        files, early, answers = released
+        bundle = bundles.read(files[1])[0]
+        assert bundle["threshold_rule"] == {"rule": "recall", "value": 0.8, "where": "early_stopping"}
+        assert bundle["threshold"] == pytest.approx(
+            thresholds.choose(answers["label"], answers["probability"], rule="recall 0.8"), abs=1e-4
+        )
+        assert (answers["probability"][answers["label"] == 1] >= bundle["threshold"]).mean() >= 0.8
+        assert answers["probability_calibrated"].mean() == pytest.approx(answers["label"].mean(), abs=1e-3), "right on average"
+        found = bundle["metrics"]["early_stopping"]
+        own = metrics.evaluate(answers, threshold=bundle["threshold"], resamples=50)
+        for name in ("recall", "precision", "auc"):
+            assert found[name] == pytest.approx(own[name], abs=1e-6), name
+        assert not {"loss", "brier", "ece", "calibration_slope"} & set(found), "fitted on the same cases"
+        assert bundles.served(bundle) == {"fitted_on": CASES - 3, "early_stopping_on": 3}
+
+    def test_the_card_says_whose_threshold_each_recall_belongs_to(self, released):
+        files, _, _ = released
+        bundle, text = bundles.read(files[1])[0], files[3].read_text(encoding="utf-8")
+        heads = "| metric | out of fold, at the folds' thresholds | early-stopping cases, at this threshold |"
+        recalls = " | ".join(metrics.cell(bundle["metrics"][part]["recall"]) for part in ("out_of_fold", "early_stopping"))
+        assert heads in text and f"| recall (IDC+ patches found) | {recalls} |" in text
+        for words in ("own answers on the 3 cases that served it for early stopping only", f"fitted on: {CASES - 3} cases"):
+            assert words in text
+
+    def test_they_are_set_anew_with_the_data_and_the_network_stays(self, released, pack, tmp_path, monkeypatch):
+        monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
+        files, answers = [Path(shutil.copy(path, tmp_path)) for path in released[0]], released[2]
+        before, network = files[1].read_text(encoding="utf-8"), files[0].read_bytes()
+        paths.write_json(files[1], json.loads(before) | {"threshold": 0.9, "threshold_rule": "of an earlier version"})
+        source = Path(pack.info["source"])
+        assert release.recalibrate(str(source), recall=0.8, resamples=50, bundle=files[1]) == [files[1], files[3]]
+        again = json.loads(files[1].read_text(encoding="utf-8"))
+        assert list(again) == list(json.loads(before))
+        assert again["threshold"] == pytest.approx(json.loads(before)["threshold"]) and files[0].read_bytes() == network
+        assert again["threshold_rule"] == json.loads(before)["threshold_rule"]
+        assert files[3].read_text(encoding="utf-8") == release.card(again)
+        release.recalibrate(str(source), recall=1.0, resamples=50, bundle=files[1])
+        lower = json.loads(files[1].read_text(encoding="utf-8"))
+        assert lower["threshold"] <= answers["probability"][answers["label"] == 1].min() + 1e-4
+
+    def test_other_data_are_refused_and_nothing_is_written(self, released, tmp_path, monkeypatch):
+        files, before = released[0], released[0][1].read_bytes()
+        monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
+        other = phantom.write(tmp_path / "other.zip", cases=3, patches_per_case=14, seed=9)
+        with pytest.raises(InputError, match="was made from other data"):
+            release.recalibrate(str(other), bundle=files[1])
+        assert files[1].read_bytes() == before
+
+    @pytest.mark.skipif(not os.environ.get("BHI_TEST_ARCHIVE"), reason="BHI_TEST_ARCHIVE names no archive")
+    def test_the_packaged_models_are_those_that_its_data_give(self, tmp_path):
+        kept = bundles.read(bundles.PACKAGED)[0]
+        for path in bundles.PACKAGED.parent.iterdir():
+            shutil.copy(path, tmp_path)
+        release.recalibrate(os.environ["BHI_TEST_ARCHIVE"], resamples=50, bundle=tmp_path / bundles.PACKAGED.name)
+        again = bundles.read(tmp_path / bundles.PACKAGED.name)[0]
+        assert again["threshold"] == pytest.approx(kept["threshold"], abs=1e-3)
+        assert again["calibration"]["slope"] == pytest.approx(kept["calibration"]["slope"], abs=1e-3)
+        value = again["metrics"]["early_stopping"]["precision"]["value"]
+        assert value == pytest.approx(kept["metrics"]["early_stopping"]["precision"]["value"], abs=0.01)
+
+    def test_the_packaged_model_is_judged_by_its_own_answers(self):
+        kept = bundles.read(bundles.PACKAGED)[0]
+        assert kept["threshold_rule"]["where"] == "early_stopping"
+        assert kept["metrics"]["early_stopping"]["recall"]["value"] >= kept["threshold_rule"]["value"]
+        assert kept["metrics"]["early_stopping"]["recall"]["low"] < kept["threshold_rule"]["value"]
 
 
 class TestDefault:

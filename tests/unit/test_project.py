@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from bhi_utils import bench_app, bench_archive, bench_export, bench_smote, bench_training, paper_recipe, recipes
+from bhi_utils import bench_app, bench_archive, bench_export, bench_smote, bench_training, paper_recipe, recipes, release
 from bhi_utils.backends import BACKENDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -47,6 +47,7 @@ DISTRIBUTIONS |= {"starlette": "gradio"}
 #: The README's passages about measurements, by their marks: the module that keeps the result, and what puts it into words.
 MEASURED = {
     "results": (recipes, recipes.results_table),
+    "packaged": (release, release.sentence),
     "paper": (paper_recipe, paper_recipe.sentence),
     "training": (bench_training, bench_training.sentence),
     "benchmark": (bench_archive, bench_archive.sentence),

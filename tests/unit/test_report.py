@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from scipy.special import expit
 from bhi_utils import cards, evidence, paths, plots_metrics, report, summary
 from bhi_utils.__main__ import main
 from bhi_utils.calibration import Calibration
-from bhi_utils.paths import Run
+from bhi_utils.paths import InputError, Run
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,13 @@ def run(tmp_path_factory) -> Run:
     run.write_json("dataset.json", data | {"positive": 3_859, "rejected": 2, "padded": 91})
     counts = {part: {"cases": 11 + n, "patches": 300 + n, "positive": 90 + n} for n, part in enumerate(("train", "val", "test"))}
     run.write_json("splits.json", {"sha256": "cd" * 32, "scheme": "grouped", "seed": 7, "counts": counts})
-    entry = {"initialisation": "imagenet", "threshold": 0.4321, "calibration": "Platt: slope 0.7000, intercept 0.0000"}
-    run.write_json("training.json", {"better": "cnn", "threshold_rule": "recall 0.93", "models": {"cnn": entry, "efficientnetb0": entry}})
+    entry = {"initialisation": "imagenet", "threshold": 0.4321, "calibration": Calibration(0.7, 0.0).to_json()}
+    rule = {"rule": "recall", "value": 0.93, "where": "validation"}
+    run.write_json(
+        "training.json", {"better": "cnn", "data": "ab" * 32, "threshold_rule": rule, "models": {"cnn": entry, "efficientnetb0": entry}}
+    )
     bundle = {"name": "cnn", "model": "cnn.keras", "sha256": "ef" * 32, "threshold": 0.4321, "initialisation": "imagenet"}
-    bundle |= {
-        "threshold_rule": "highest threshold with recall >= 0.93 on validation cases",
-        "calibration": Calibration(0.7, 0.0).to_json(),
-    }
+    bundle |= {"threshold_rule": rule, "calibration": Calibration(0.7, 0.0).to_json()}
     run.write_json("models/cnn.bundle.json", bundle | {"parameters": {"WEIGHTS": hidden, "EPOCHS": 9, "OUT": str(run.root)}})
     evidence.measure(run, pd.concat(frames), {"cnn": 0.4321, "efficientnetb0": 0.4321}, resamples=40, seed=0)
     notebooks = {"06_metric_figures": {"status": "ok", "seconds": 12.4, "parameters": {"DATA": hidden, "RESAMPLES": 40}}}
@@ -107,9 +108,22 @@ def test_the_report_is_one_file_with_every_figure_and_the_runs_numbers(run):
         "3.15.1",
         "17 of 300 test patches",
         "0.877 (0.766–0.954)",
+        "highest threshold with recall &gt;= 0.93 on validation cases",
+        "Platt: slope 0.7000, intercept 0.0000",
     ):
         assert words in page, words
     assert "synthetic" not in page and str(run.root) not in page and "hidden" not in page
+
+
+@pytest.mark.parametrize("name", ["training.json", "metrics.json"])
+def test_a_run_whose_data_are_others_by_now_has_no_report(run, tmp_path, name):
+    moved = Run.open(tmp_path)
+    shutil.copytree(run.artifacts, moved.artifacts, dirs_exist_ok=True)
+    content = moved.read_json(name)
+    data = "ff" * 32 if name == "training.json" else content["data"] | {"fingerprint": "ff" * 32}
+    moved.write_json(name, content | {"data": data})
+    with pytest.raises(InputError, match=rf"{name} was made from other data than dataset.json names: run notebook 0"):
+        report.Facts.read(moved)
 
 
 def test_the_command_writes_all_three_and_says_what_is_missing(run, tmp_path, capsys):

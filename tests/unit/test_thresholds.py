@@ -1,5 +1,7 @@
 """Every rule for the threshold keeps its word on validation cases; a rule that does not exist is one sentence."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -47,16 +49,39 @@ def test_a_fixed_threshold_asks_no_data():
     assert thresholds.choose([], [], rule="fixed 0.5") == 0.5
 
 
+@pytest.mark.parametrize("where", thresholds.WHERE)
+@pytest.mark.parametrize("rule", ["recall 0.93", "recall 1", "f1", "youden", "cost 0.2", "cost 5", "fixed 0.25"])
+def test_a_rule_is_kept_as_data_and_chooses_what_its_text_does(rule, where):
+    kept = json.loads(json.dumps(thresholds.kept(rule, where)))
+    assert kept["where"] == where and thresholds.written(kept) == rule
+    assert thresholds.parse(kept) == kept and thresholds.kept(kept, where) == kept
+    assert thresholds.choose(*answers(), rule=kept) == thresholds.choose(*answers(), rule=rule)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
+def test_a_number_that_numpy_computed_is_a_number(kind):
+    label, probability = answers()
+    chosen = thresholds.threshold_for_recall(label, probability, recall=kind(0.9375))
+    assert chosen == thresholds.choose(label, probability, rule="recall 0.9375")
+    assert json.loads(json.dumps(thresholds.kept({"rule": "recall", "value": kind(0.9375)})))["value"] == 0.9375
+
+
 def test_rules_read_as_sentences():
-    assert thresholds.sentence("recall 0.93") == "highest threshold with recall >= 0.93 on validation cases"
-    assert (
-        thresholds.sentence("Cost 5") == "threshold with the lowest cost on validation cases, a missed IDC+ costing 5 times a false alarm"
-    )
-    assert thresholds.sentence("f1", "the out-of-fold answers") == "threshold with the best F1 of IDC+ on the out-of-fold answers"
+    assert thresholds.sentence(thresholds.kept("recall 0.93")) == "highest threshold with recall >= 0.93 on validation cases"
+    cost = "threshold with the lowest cost on validation cases, a missed IDC+ costing 5 times a false alarm"
+    assert thresholds.sentence(thresholds.kept("Cost 5")) == cost
+    found = thresholds.sentence(thresholds.kept("f1", "out_of_fold"))
+    assert found == "threshold with the best F1 of IDC+ on the out-of-fold answers"
+
+
+def test_the_sentence_of_an_earlier_versions_bundle_stays_as_it_is():
+    assert thresholds.sentence("highest threshold with recall >= 0.93 out of fold") == "highest threshold with recall >= 0.93 out of fold"
 
 
 @pytest.mark.parametrize(
-    "rule", ["", "best", "recall", "recall 0", "recall 1.2", "recall x", "f1 0.5", "cost -1", "cost inf", "fixed 2", "a b c d"]
+    "rule",
+    ["", "best", "recall", "recall 0", "recall 1.2", "recall x", "f1 0.5", "cost -1", "cost inf", "fixed 2", "a b c d"]
+    + [{}, {"rule": "recall"}, {"rule": "recall", "value": None}, {"rule": "f1", "value": 0.5}, {"rule": "recall", "value": np.nan}],
 )
 def test_a_rule_that_does_not_exist_is_one_sentence(rule):
     with pytest.raises(InputError, match="threshold rule .*choose one such as recall 0.93"):
@@ -68,11 +93,3 @@ def test_one_class_and_no_patch_are_one_sentence():
         thresholds.choose(np.ones(5, int), np.linspace(0, 1, 5), rule="f1")
     with pytest.raises(InputError, match="no patch"):
         thresholds.choose(np.ones(0, int), np.ones(0), rule="youden")
-
-
-@pytest.mark.parametrize("where", [thresholds.VALIDATION, thresholds.OUT_OF_FOLD])
-@pytest.mark.parametrize("rule", ["recall 0.93", "recall 1", "f1", "youden", "cost 0.2", "cost 5", "fixed 0.25"])
-def test_a_rules_sentence_can_be_read_again(rule, where):
-    found = thresholds.read(thresholds.sentence(rule, where))
-    assert found == (*thresholds.parse(rule), None if rule.startswith("fixed") else where)
-    assert thresholds.read("one of a test") is None

@@ -195,7 +195,9 @@ def test_finish_leaves_models_bundles_and_predictions_that_agree(cached, pack, t
     np.testing.assert_allclose(again["logit"], rows["logit"], atol=1e-4)
     assert metrics.evaluate(rows, threshold=one.threshold, resamples=0)["recall"]["value"] >= 0.8
     assert one.bundle["train_cases"] == sorted(table.loc[table["split"] == "train", "case"])
-    assert result["better"] == "efficientnetb0"
+    assert result["better"] == "efficientnetb0" and result["data"] == pack.info["fingerprint"]
+    assert result["threshold_rule"] == one.bundle["threshold_rule"] == {"rule": "recall", "value": 0.8, "where": "validation"}
+    assert result["models"]["efficientnetb0"]["calibration"] == one.bundle["calibration"]
     assert not run.checkpoints.exists()
 
 
