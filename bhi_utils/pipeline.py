@@ -22,9 +22,9 @@ from bhi_utils import (
     parameters,
     preflight,
     published,
+    ranges,
     records,
     sources,
-    thresholds,
 )
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
 from bhi_utils.paths import WRITERS, InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
@@ -94,7 +94,7 @@ def plan(
         notebooks: all the notebooks that a profile may speak to.
 
     Raises:
-        InputError: an unknown name, or a value of another type.
+        InputError: an unknown name, a value of another type, or one that a notebook cannot run with.
     """
     declarations = {path.stem: parameters.declared(path) for path in selected}
     others = {path.stem: parameters.declared(path) for path in notebooks if path not in selected}
@@ -106,6 +106,7 @@ def plan(
     for path in selected:
         defaults = {name: default for name, (_, default) in declarations[path.stem].items()}
         steps.append(Step(path, given[path.stem], {**defaults, **given[path.stem]}))
+        ranges.check(path.stem, steps[-1].values)
     return steps
 
 
@@ -208,13 +209,8 @@ def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
         print(f"  {step.name}" + (f": {own}" if own else ""))
     for step in steps:
         backends.require_devices(int(step.values.get("BATCH_SIZE", 0)))
-        weights = step.values.get("WEIGHTS", "")
-        if weights not in parameters.WORDS and not Path(weights).is_file():
-            raise InputError(f"The weight file {weights} does not exist: pass imagenet, packaged, none or the path of a file.")
-        if weights == bundles.START:
+        if step.values.get("WEIGHTS") == bundles.START:
             bundles.packaged()  # a copy of the package without one is told before anything runs
-        if "THRESHOLD_RULE" in step.values:
-            thresholds.parse(step.values["THRESHOLD_RULE"])
     cost = preflight.estimate(_patches(steps, root), {step.name: step.values for step in steps})
     print("\n".join(cost.lines()), flush=True)
     preflight.check_disk(cost.disk, preflight.places(root))

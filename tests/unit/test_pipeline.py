@@ -144,10 +144,10 @@ def test_notebooks_are_selected_by_number_or_name(write_notebook):
 
 @pytest.mark.parametrize("rule", ["recal 0.93", "recall", "fixed 2"])
 def test_an_impossible_threshold_rule_is_refused_before_anything_runs(write_notebook, tmp_path, rule):
-    path = write_notebook("01_rule", 'THRESHOLD_RULE: str = "f1"  # rule\nOUT: str = "runs/x"  # folder')
+    path = write_notebook("05_rule", 'THRESHOLD_RULE: str = "f1"  # rule\nOUT: str = "runs/x"  # folder')
     with pytest.raises(InputError, match="threshold rule"):
         pipeline.run({"THRESHOLD_RULE": rule}, out=str(tmp_path / "out"), folder=path.parent)
-    assert not (tmp_path / "out" / "notebooks" / "01_rule.ipynb").exists()
+    assert not (tmp_path / "out" / "notebooks" / "05_rule.ipynb").exists()
 
 
 def test_a_folder_without_notebooks_is_refused(tmp_path):
@@ -213,13 +213,13 @@ class TestRun:
 
     def test_a_missing_source_stops_the_run_before_it_starts(self, write_notebook, tmp_path):
         path = write_notebook("01_data", f'DATA: str = "phantom"  # source\n{OUT}')
-        with pytest.raises(InputError, match="does not exist"):
+        with pytest.raises(InputError, match="folder or zip that exists"):
             pipeline.run({"DATA": str(tmp_path / "nowhere")}, out=str(tmp_path / "out"), folder=path.parent)
         assert not (tmp_path / "out").exists()
 
     def test_a_missing_weight_file_stops_the_run_before_it_starts(self, write_notebook, tmp_path):
-        path = write_notebook("01_weights", f'WEIGHTS: str = "none"  # weights\n{OUT}')
-        with pytest.raises(InputError, match="imagenett does not exist"):
+        path = write_notebook("05_weights", f'WEIGHTS: str = "none"  # weights\n{OUT}')
+        with pytest.raises(InputError, match="WEIGHTS='imagenett' is impossible .* weight file that exists"):
             pipeline.run({"WEIGHTS": "imagenett"}, out=str(tmp_path / "out"), folder=path.parent)
         assert not (tmp_path / "out").exists()
 

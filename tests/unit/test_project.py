@@ -26,7 +26,7 @@ FLOORS = {
     3: "notebook leakage training phases cut predictor kernels parameters preflight records summary evidence prediction "
     "bench_app bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release coverage report cards "
     "failures recipes ablations paper_recipe claims studies arms regions mapping app_cases app_card app_files app_patch app_region "
-    "export bench_export",
+    "export bench_export ranges",
     2: "models splits dealing plots plots_app plots_regions plots_metrics plots_steps features samples loaders inspection comparison "
     "findings app_page seen folding folds devices plots_evidence tables",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
