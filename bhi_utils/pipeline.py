@@ -211,8 +211,10 @@ def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
         backends.require_devices(int(step.values.get("BATCH_SIZE", 0)))
         if step.values.get("WEIGHTS") == bundles.START:
             bundles.packaged()  # a copy of the package without one is told before anything runs
-    cost = preflight.estimate(_patches(steps, root), {step.name: step.values for step in steps})
-    print("\n".join(cost.lines()), flush=True)
+    values = {step.name: step.values for step in steps}
+    card = backends.card_in_use() if any("EPOCHS" in given for given in values.values()) else None
+    cost = preflight.estimate(_patches(steps, root), values, card=card, compiles=backends.name() == "jax")
+    print(cost.sentence(), flush=True)
     preflight.check_disk(cost.disk, preflight.places(root))
 
 
