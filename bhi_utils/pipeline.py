@@ -27,7 +27,7 @@ from bhi_utils import (
     sources,
 )
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
-from bhi_utils.paths import WRITERS, InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
+from bhi_utils.paths import WRITERS, InputError, Run, cache_dir, project_root, shown, writable, write_atomic, write_text
 from bhi_utils.summary import summary
 
 __all__ = ["NotebookFailed", "Step", "find_notebooks", "plan", "publish", "run", "select"]
@@ -144,7 +144,8 @@ def run(
         raise InputError("OUT is set by --out: pass --out DIR instead of -p OUT DIR.")
     values = parameters.absolute(values, base=Path.cwd())
     steps = plan(select(notebooks, only), values, profile=parameters.read_profile(profile) if profile else {}, notebooks=notebooks)
-    root = (Path.cwd() / Path(out).expanduser()).resolve() if out else project_root() / "runs" / (profile or "walk")
+    root = writable(Path(out).expanduser() if out else project_root() / "runs" / (profile or "walk"), folder=True).resolve()
+    writable(cache_dir(), folder=True)
     steps = _into(steps, shown(root))
     _announce(steps, root, profile)
     if dry_run:
@@ -170,11 +171,13 @@ def publish(*, folder: Path | None = None) -> None:
     The figures go to ``figures`` beside ``notebooks``, with 256 colours each, which git is glad of.
     """
     notebooks = find_notebooks(folder)
+    kept = notebooks[0].parent.parent / "figures"
+    for place in (kept, *{path.parent for path in (*notebooks, *find_studies(folder))}):
+        writable(place, folder=True)
     opened = [_with_defaults(group) for group in (notebooks, find_studies(folder)) if group]
     texts = {path: cleaning.to_text(cleaning.clean(nbformat.read(run.notebooks / path.name, 4))) for run, paths in opened for path in paths}
     for path, text in texts.items():
         write_text(path, text)
-    kept = notebooks[0].parent.parent / "figures"
     for path in sorted(path for run, _ in opened for path in run.figures.glob("*.png")):
         with write_atomic(kept / path.name) as temporary:
             cleaning.write_palette(Image.open(path), temporary)

@@ -126,7 +126,7 @@ def check_disk(need: float, folders: Mapping[str, Path]) -> None:
     """
     for folder in folders.values():
         place = folder
-        while not place.exists():
+        while not place.exists() and place != place.parent:
             place = place.parent
         free = shutil.disk_usage(place).free
         if free < need:
