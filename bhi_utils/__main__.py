@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bhi_utils import __version__, backends
-from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown
+from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown, writable
 
 if TYPE_CHECKING:
     from bhi_utils.predictor import Predictor
@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     options = _parser().parse_args(argv)
     try:
+        for name, folder in options.outputs.items():
+            if getattr(options, name) is not None:
+                setattr(options, name, writable(getattr(options, name), folder=folder))
         return options.command(options) or 0
     except InputError as error:
         print(f"bhi: {error}", file=sys.stderr)
@@ -46,11 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bhi_utils {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="run the notebooks with papermill"))
-    command = _command(commands, "index", _index, "what is in a data source, and what is wrong with it")
+    command = _command(commands, "index", _index, "what is in a data source, and what is wrong with it", out=True)
     command.add_argument("source", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
-    command.add_argument("--out", type=Path, help="the folder for index.json and the lists (runs/index)")
-    command = _command(commands, "download", _download, "fetch the real archive from Kaggle as one zip")
-    command.add_argument("--out", type=Path, help="the folder for the zip (data/kaggle, where --data kaggle looks)")
+    text, default = "the folder for index.json and the lists (runs/index of the project)", project_root() / "runs" / "index"
+    command.add_argument("--out", type=Path, metavar="DIR", default=default, help=text)
+    command = _command(commands, "download", _download, "fetch the real archive from Kaggle as one zip", out=True)
+    command.add_argument("--out", type=Path, metavar="DIR", help="the folder for the zip (data/kaggle, where --data kaggle looks)")
     command = _command(commands, "phantom", _phantom, "write a synthetic cohort in the archive's layout")
     command.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a file ending in .zip")
     command.add_argument("--cases", type=int, help="number of cases (48)")
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--like-archive", action="store_true", help="the archive's 279 cases with their true counts, 277,524 patches, twice"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
-    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, training, the interface or the export")
+    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, training, the interface or the export", out=True)
     command.add_argument("--of", choices=BENCHES, default="archive", help="what is measured (%(default)s)")
     command.add_argument("--data", metavar="SOURCE", default="phantom", help="a zip of patches, or phantom; for archive, one of its size")
     command.add_argument(
@@ -77,25 +81,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="smote: print what its search will cost, and measure nothing")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=f"app and export: {_MODEL}")
     command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
-    command.add_argument("--out", default="runs/studies", metavar="DIR", help="the folder of the result, and for scratch (%(default)s)")
+    text, default = "the folder of the result, and for scratch (runs/studies of the project)", project_root() / "runs" / "studies"
+    command.add_argument("--out", type=Path, metavar="DIR", default=default, help=text)
     _command(commands, "notebooks", _notebooks, "run the notebooks with their defaults and keep their clean outputs in notebooks/")
-    command = _command(commands, "predict", _predict, "classify image files, folders of them or zips, into a table")
+    command = _command(commands, "predict", _predict, "classify image files, folders of them or zips, into a table", csv=False)
     command.add_argument("files", metavar="FILE", nargs="+", type=Path, help="patches of 50×50 pixels: images, folders or zips")
     command.add_argument("--csv", metavar="OUT", type=Path, required=True, help="the table that is written")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
-    command = _command(commands, "map", _map, "draw a region's map of probabilities, and write its table")
+    command = _command(commands, "map", _map, "draw a region's map of probabilities, and write its table", out=True)
     command.add_argument("region", metavar="REGION", type=Path, help="an image of at most 10,000×10,000 pixels at the archive's scale")
     command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for map.png and map.csv")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
     command.add_argument("--threshold", type=float, metavar="P", help="calibrated probability from which a patch is IDC+ (the model's)")
-    command = _command(commands, "export", _export, "write a trained model as an ONNX file, for programs without Keras")
+    command = _command(commands, "export", _export, "write a trained model as an ONNX file, for programs without Keras", out=False)
     command.add_argument("out", metavar="OUT.onnx", type=Path, help="the file that is written")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
-    command = _command(commands, "evaluate", _evaluate, "measure a trained model on labelled cases that it has not seen")
+    command = _command(commands, "evaluate", _evaluate, "measure a trained model on labelled cases that it has not seen", out=True)
     command.add_argument("source", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
     command.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for predictions, metrics, figures and report")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
-    command = _command(commands, "card", _card, "write the model card, the data card and the report of a run")
+    command = _command(commands, "card", _card, "write the model card, the data card and the report of a run", run=True)
     command.add_argument("run", metavar="RUN", type=Path, help="the run's folder, such as runs/quick")
     command = _command(commands, "app", _app, "classify patches in the browser")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
@@ -107,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(command=_run)
+    command.set_defaults(command=_run, outputs={})
     command.add_argument("--profile", choices=PROFILES, default="quick", help="a set of parameter values (%(default)s)")
     command.add_argument("--data", metavar="SOURCE", help="phantom, kaggle, or a folder or zip of patches")
     command.add_argument("--weights", metavar="WEIGHTS", help="imagenet, packaged, none, or a file for EfficientNetB0")
@@ -123,10 +128,11 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 
 def _command(
-    commands: argparse._SubParsersAction, name: str, function: Callable[[argparse.Namespace], int | None], text: str
+    commands: argparse._SubParsersAction, name: str, function: Callable[[argparse.Namespace], int | None], text: str, **outputs: bool
 ) -> argparse.ArgumentParser:
+    """Add a subcommand; ``outputs`` names the options that say where it writes, and whether that is a folder."""
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    command.set_defaults(command=function)
+    command.set_defaults(command=function, outputs=outputs)
     return command
 
 
@@ -168,12 +174,7 @@ def _index(options: argparse.Namespace) -> None:
     from bhi_utils.paths import write_csv, write_json
 
     pack = archive.pack(archive.find_source(options.source, cache=cache_dir()), cache_dir())
-    out = options.out or project_root() / "runs" / "index"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Cannot use {shown(out)} for the lists: {error.strerror or error}; pass another --out.") from error
-    found = inspection.inspect(pack)
+    found, out = inspection.inspect(pack), options.out
     write_json(out / "index.json", found.facts)
     write_csv(out / "measures.csv.gz", found.measures)
     write_csv(out / "manifest.csv.gz", pack.manifest)
@@ -292,7 +293,6 @@ def _predict(options: argparse.Namespace) -> None:
     backends.require()
     from bhi_utils import prediction
 
-    prediction.check_out(options.csv)
     predictor = _predictor(options.model)
     outcome = prediction.predict(predictor, options.files)
     rejected = prediction.write(outcome, options.csv)
@@ -312,7 +312,7 @@ def _map(options: argparse.Namespace) -> None:
     backends.require()
     from bhi_utils import mapping
 
-    mapping.check(options.region, options.out, options.threshold)
+    mapping.check(options.region, options.threshold)
     print(mapping.write(_predictor(options.model), options.region, options.out, threshold=options.threshold))
     print("Research use only: not a medical device.")
 
@@ -356,7 +356,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     pack = archive.pack(archive.find_source(options.source, cache=cache_dir()), cache_dir())
     from bhi_utils import evaluation
 
-    evaluation.check_out(options.out)
     done = evaluation.evaluate(bundle, pack)
     written = evaluation.write(done, options.out)
     print(f"Data: {done.data()}. {done.result['left_out']['sentence']}")

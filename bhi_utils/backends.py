@@ -1,14 +1,18 @@
 """Which library computes for Keras and on how many devices, settled before either is loaded.
 
-Used by the command and by ``pipeline``, so that a wrong wish is one sentence and not a traceback out of Keras, by ``records`` and by
-``devices``, which deals the batches. Keras itself chooses by the same rules: ``KERAS_BACKEND``, else its ``keras.json``, else TensorFlow.
+Used by the command and by ``pipeline``, so that a wrong wish is one sentence and not a traceback out of Keras, by ``records``, and by
+``devices`` and ``resident``, which place batches and patches. Keras itself chooses by the same rules: ``KERAS_BACKEND``, else its
+``keras.json``, else TensorFlow.
 """
 
 import importlib.util
 import json
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from bhi_utils.paths import InputError
 
@@ -68,6 +72,40 @@ def require_devices(batch_size: int = 0) -> int:
     if batch_size % count:
         raise InputError(f"BATCH_SIZE {batch_size} cannot be shared evenly by {count} devices: give a multiple of {count}.")
     return count
+
+
+class Card(NamedTuple):
+    """An NVIDIA card: memory in bytes, compute capability such as 9.0, and name."""
+
+    memory: float
+    generation: float
+    name: str = "the GPU"
+
+
+def card() -> Card | None:
+    """This machine's NVIDIA card with the least memory, used or not; None without one, or without its tool."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    ask = ["nvidia-smi", "--query-gpu=memory.total,compute_cap,name", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
+        found = (line.split(",", 2) for line in said.splitlines())
+        return min(Card(float(memory) * 2**20, float(generation), name.strip()) for memory, generation, name in found)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def card_in_use() -> Card | None:
+    """The card on which the backend is going to compute. Another process asks the backend for it, so that this one stays light."""
+    found = card()
+    if found is None:
+        return None
+    code = "from bhi_utils import backends; print(backends.gpus())"
+    try:
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None  # the notebook's banner says why
+    return found if said.split()[-1:] not in ([], ["0"]) else None
 
 
 def gpus() -> int:

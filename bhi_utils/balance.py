@@ -13,8 +13,29 @@ from sklearn.utils import check_random_state
 from bhi_utils.neighbours import nearest
 from bhi_utils.paths import InputError
 
+BALANCES = ("none", "class_weight", "oversample", "smote", "feature_smote")
 #: Values that are blended at a time: their buffers of 4 and 8 bytes a value stay in a core's cache.
 _BLOCK = 60_000
+
+
+def check_balance(mode: str, *, weights: str | None = None, views: int | None = None) -> None:
+    """Stop when a balance does not exist, or when there will be no features for it.
+
+    Args:
+        mode: one of `BALANCES`.
+        weights: EfficientNetB0's weights, ``none`` for from scratch; None when they are not known yet.
+        views: cached views a patch, 0 for training on patches; None when they are not known yet.
+
+    Raises:
+        InputError: the balance is unknown, or is ``feature_smote`` and no pretrained network's features are cached.
+    """
+    if mode not in BALANCES:
+        raise InputError(f"BALANCE {mode!r} does not exist: choose one of {', '.join(BALANCES)}.")
+    if mode == "feature_smote" and (weights == "none" or (views is not None and views < 1)):
+        raise InputError(
+            "BALANCE feature_smote needs the cached features of a pretrained network: "
+            "set VIEWS to 1 or more and WEIGHTS to imagenet or a file."
+        )
 
 
 @dataclass(frozen=True)
@@ -57,8 +78,6 @@ def smote_plan(patches: np.ndarray, labels: np.ndarray, *, neighbours: int = 5, 
     labels = np.asarray(labels)
     if len(labels) != len(patches):
         raise ValueError(f"There are {len(labels):,} labels for {len(patches):,} patches: give one each.")
-    if neighbours < 1:
-        raise InputError(f"SMOTE with {neighbours} neighbours is impossible: give 1 or more.")
     counts = np.bincount(labels[rows], minlength=2)
     label = int(np.argmin(counts))
     if not counts[label]:

@@ -18,7 +18,7 @@ from scipy.special import expit, ndtr
 from tqdm import tqdm
 
 from bhi_utils import intervals, records, weighted
-from bhi_utils.paths import InputError, Run
+from bhi_utils.paths import Run
 from bhi_utils.records import git_commit
 
 RESULTS = "intervals.json"
@@ -132,8 +132,6 @@ def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str,
         ``{"scenarios": {name: {"setting", "truth", "coverage": {metric: {way: {"covered", "below", "above", "width"}}}}}}`` with the
         command, commit and parameters; ``below`` is the share of intervals that lie wholly below the truth.
     """
-    if simulations < 1 or resamples < 40:
-        raise InputError("The study needs at least 1 simulation and 40 resamples: raise SIMULATIONS or RESAMPLES.")
     start = time.perf_counter()
     result: dict[str, Any] = {
         "command": records.command("intervals", SIMULATIONS=simulations, RESAMPLES=resamples, SEED=seed),

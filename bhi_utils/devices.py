@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from bhi_utils import backends
-from bhi_utils.paths import InputError
+from bhi_utils.paths import InputError, cache_dir
 from bhi_utils.samples import Batches
 
 #: glibc's numbers of two parameters of its allocator, from malloc.h.
@@ -60,6 +60,21 @@ def answers(model: keras.Model, batch: np.ndarray, *, whole: int) -> Any:
         return model.predict_on_batch(batch)
     filled = model.predict_on_batch(batch[np.minimum(np.arange(whole), count - 1)])
     return keras.tree.map_structure(lambda part: part[:count], filled)
+
+
+def keep_compiled() -> None:
+    """Let JAX keep what it compiles in the cache folder, so that the next process compiles nothing anew: a no-op on other backends.
+
+    A folder that ``JAX_COMPILATION_CACHE_DIR`` names stays.
+    """
+    if keras.config.backend() != "jax":
+        return
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str((cache_dir() / "jax").resolve()))
+        # a training step takes a minute; what compiles within a tenth of a second is not worth a file
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def keep_memory() -> None:
@@ -132,3 +147,7 @@ class _Even(keras.utils.PyDataset):
         weight = np.concatenate([weight * np.float32(makes_up), np.zeros(extra, dtype=np.float32)])
         # resident patches come as several columns of row numbers
         return keras.tree.map_structure(lambda column: column[filler], patches), labels[filler], weight
+
+
+# here and not in each function above: JAX looks for the folder when it compiles for the first time, whoever asks for that
+keep_compiled()

@@ -5,7 +5,6 @@ Used by ``bhi evaluate``. Nothing is refitted: threshold and calibration are the
 
 import io
 import sys
-import tempfile
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,7 +18,6 @@ from tqdm import tqdm
 from bhi_utils import archive, metrics, paths, plots_metrics, seen, thresholds
 from bhi_utils.archive import Pack
 from bhi_utils.metrics import RESAMPLES, TITLES
-from bhi_utils.paths import InputError, shown
 from bhi_utils.predictor import Predictor
 from bhi_utils.report import CSS
 
@@ -96,23 +94,6 @@ def evaluate(bundle: Path, pack: Pack, *, resamples: int = RESAMPLES, seed: int 
         "models": {name: {PART: measured}},
     }
     return Evaluation(predictions, result)
-
-
-def check_out(out: Path) -> None:
-    """Make sure that ``out`` can be the folder of the results; nothing is made yet.
-
-    Raises:
-        InputError: it is a file, or it cannot be written.
-    """
-    place = Path(out)
-    while not paths.exists(place):
-        place = place.parent
-    try:
-        if not place.is_dir():
-            raise InputError(f"{shown(place)} is a file: name a folder for the results with --out.")
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise InputError(f"Cannot write into {shown(place)}: {error.strerror or error}; pass another --out.") from error
 
 
 def write(done: Evaluation, out: Path) -> list[Path]:

@@ -28,11 +28,11 @@ def check(out: Path) -> None:
     """Make sure that ``out`` can become an ONNX file on the backend in force.
 
     Raises:
-        InputError: it has another ending, is a folder, or the backend is not TensorFlow.
+        InputError: it has another ending, or the backend is not TensorFlow.
     """
     if keras.config.backend() != "tensorflow":
         raise InputError(f"ONNX files are written with TensorFlow, and the backend is {keras.config.backend()}: unset KERAS_BACKEND.")
-    if Path(out).suffix.lower() != ".onnx" or Path(out).is_dir():
+    if Path(out).suffix.lower() != ".onnx":
         raise InputError(f"{shown(Path(out))} cannot be the ONNX file: name a file that ends in .onnx, such as model.onnx.")
 
 

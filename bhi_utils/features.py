@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from bhi_utils.augment import DIHEDRAL, dihedral
+from bhi_utils.augment import dihedral
 from bhi_utils.devices import answers
 from bhi_utils.folding import fold
 from bhi_utils.paths import InputError, shown, write_atomic, write_json
@@ -71,10 +71,8 @@ class Features:
             title: what the line and the progress bar say.
 
         Raises:
-            InputError: more views than there are, too little disk space, or an output that float16 cannot hold.
+            InputError: too little disk space, or an output that float16 cannot hold.
         """
-        if not 1 <= views <= DIHEDRAL:
-            raise InputError(f"VIEWS {views} is impossible: a square patch has {DIHEDRAL} views, so choose 1 to {DIHEDRAL}, or 0 for none.")
         rows = np.unique(rows)
         todo = self._todo(rows, views)
         total = sum(len(part) for _, part in todo)

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from bhi_utils import archive, comparison, findings, measures, near_duplicates, pool, quality
 from bhi_utils.archive import PATCH, Pack
 from bhi_utils.near_duplicates import NearDuplicates
-from bhi_utils.paths import InputError
 
 #: A patch with at least this share of glass is mostly background: the share that the interface calls empty, too.
 BACKGROUND = quality.GLASS_SHARE
@@ -70,8 +69,6 @@ class Inspection:
 
 def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspection:
     """Look at every patch of a pack once, in ``workers`` processes (0: all cores); the result does not depend on their number."""
-    if workers < 0:
-        raise InputError(f"WORKERS is {workers}: give a number of processes, or 0 to choose.")
     workers = min(workers or (pool.cores() if len(pack.patches) >= _WORTH_WORKERS else 1), pool.MOST)
     records = _measured(pack, workers, progress)
     table, info, manifest = _measures(pack, records), pack.info, pack.manifest

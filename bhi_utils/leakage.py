@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from bhi_utils import archive, balance, metrics, records, splits
 from bhi_utils.archive import Pack
 from bhi_utils.folds import logistic_regression
-from bhi_utils.paths import InputError, Run, cache_dir
+from bhi_utils.paths import Run, cache_dir
 from bhi_utils.records import git_commit
 
 #: What is compared: how patches get to folds, and where SMOTE stands. ``leaks`` says what test and training share.
@@ -61,7 +61,7 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
     Args:
         run: the study's folder.
         source: a data source, see `archive.find_source`.
-        weights: EfficientNetB0's weights; ``none`` is refused, since a random base has no features.
+        weights: EfficientNetB0's weights; never ``none``, since a random base has no features.
         image_size: side in pixels that patches are resized to.
         folds: number of folds.
         seed: seed of folds, SMOTE and models.
@@ -73,8 +73,6 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
     Raises:
         InputError: the source, its cases or the weights do not allow it.
     """
-    if weights == "none":
-        raise InputError("WEIGHTS is none, but the study looks at the features of a trained network: pass imagenet or a weight file.")
     pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
     material = prepare(pack, weights=weights, image_size=image_size, folds=folds, seed=seed, cache=cache_dir())
     given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size}

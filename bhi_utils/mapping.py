@@ -10,20 +10,16 @@ from bhi_utils.paths import InputError, shown, write_atomic, write_csv
 from bhi_utils.predictor import Predictor
 
 
-def check(region: Path, out: Path, threshold: float | None) -> None:
+def check(region: Path, threshold: float | None) -> None:
     """Find what is wrong before the network is loaded.
 
     Raises:
-        InputError: there is no such file, the folder cannot be made, or the threshold is no probability.
+        InputError: there is no such file, or the threshold is no probability.
     """
     if not Path(region).is_file():
         raise InputError(f"{shown(region)} does not exist: pass an image file.")
     if threshold is not None and not 0 < threshold < 1:
         raise InputError(f"A threshold of {threshold} is no probability: give one between 0 and 1.")
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Cannot use {shown(out)} for the map: {error.strerror or error}; pass another --out.") from error
 
 
 def write(predictor: Predictor, file: Path, out: Path, *, threshold: float | None = None, progress: bool = True) -> str:
@@ -32,7 +28,7 @@ def write(predictor: Predictor, file: Path, out: Path, *, threshold: float | Non
     Args:
         predictor: the model.
         file: the region.
-        out: a folder that is there.
+        out: the folder; it is made.
         threshold: calibrated probability from which a patch is IDC+; the model's by default.
         progress: whether a bar on stderr shows how far it is.
 

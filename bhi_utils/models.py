@@ -125,14 +125,10 @@ def unfreeze(model: keras.Model, blocks: int | None, *, batchnorm: bool = False)
 
 def cut_name(blocks: int) -> str:
     """Name of the layer after which the last ``blocks`` blocks begin: the deepest output that stays the same while they learn."""
-    if not 1 <= blocks <= 6:
-        raise InputError(f"A cache needs 1 to 6 fine-tuned blocks, not {blocks}: change FINE_TUNE_BLOCKS, or set VIEWS to 0.")
     return BLOCK_ENDS[7 - blocks]
 
 
 def _head_of_graph(image_size: int, seed: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    if image_size < 32:
-        raise InputError(f"IMAGE_SIZE {image_size} is too small: both networks halve the image several times, so give 32 or more.")
     inputs = x = keras.Input(PATCH_SHAPE, dtype="float32", name="patches")
     for layer in augment_layers(seed):
         x = layer(x)

@@ -20,7 +20,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bhi_utils import __version__, backends, cleaning
+from bhi_utils import __version__, backends, cleaning, ranges
 from bhi_utils.paths import InputError, Run, write_atomic
 
 #: Resolution of the saved file and of the copy inside the notebook, in dots an inch.
@@ -32,7 +32,7 @@ LIBRARIES = {"numpy": "numpy", "pandas": "pandas", "sklearn": "scikit-learn", "i
 
 
 def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = None, data: str = "") -> Run:
-    """Print what this notebook runs with, and open its run's folder.
+    """Refuse parameters that the notebook cannot run with, print what it runs with, and open its run's folder.
 
     Args:
         number: the notebook's number, such as ``"05"``.
@@ -42,7 +42,11 @@ def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = N
 
     Returns:
         the run at ``OUT``.
+
+    Raises:
+        InputError: see ``ranges.check``; or an earlier notebook has not run.
     """
+    ranges.check(number, variables)
     parameters = parameters_of(variables)
     run = Run.open(parameters.get("OUT", ""))
     device = "keras" in sys.modules if device is None else device

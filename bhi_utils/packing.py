@@ -174,8 +174,6 @@ def _decoded(listing: Listing, chunks: list[tuple], scratch: Path, processes: in
 
 
 def _processes(asked: int, patches: int) -> int:
-    if asked < 0:
-        raise InputError(f"WORKERS is {asked}: give a number of processes, or 0 to choose.")
     if asked == 0:
         asked = pool.cores() if patches >= _WORTH_WORKERS else 1
     return min(asked, pool.MOST, -(-patches // _CHUNK))

@@ -5,7 +5,6 @@ Used by ``pipeline``. papermill itself only logs a warning for a mistyped name a
 
 import ast
 import difflib
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,8 @@ import papermill
 import yaml
 
 from bhi_utils.paths import InputError, exists, project_root
+from bhi_utils.ranges import KINDS, of_kind
 
-#: The types a parameters cell may use.
-TYPES = ("int", "float", "str", "bool", "list")
 #: Parameters that name a file or folder unless their value is one of ``WORDS``.
 PATHS = ("DATA", "WEIGHTS", "MODEL")
 WORDS = ("", "phantom", "kaggle", "imagenet", "packaged", "none")
@@ -36,8 +34,8 @@ def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
     except Exception as error:  # papermill raises whatever its parser meets
         raise InputError(f"The parameters of {notebook.name} cannot be read ({error}): restore the notebook from git.") from error
     for name, (kind, _) in found.items():
-        if kind not in TYPES:
-            raise InputError(f"{notebook.name} declares {name} as {kind}: a parameter's type is one of {', '.join(TYPES)}.")
+        if kind not in KINDS:
+            raise InputError(f"{notebook.name} declares {name} as {kind}: a parameter's type is one of {', '.join(KINDS)}.")
     return found
 
 
@@ -74,15 +72,7 @@ def typed(name: str, value: Any, kind: str, *, notebook: str) -> Any:
     Raises:
         InputError: it is not of that kind.
     """
-    parsed = _parse(value, kind) if isinstance(value, str) else value
-    if kind == "float" and type(parsed) is int:
-        parsed = float(parsed)
-    expected = {"int": int, "float": float, "str": str, "bool": bool, "list": list}[kind]
-    # type() and not isinstance(): True is an int to Python, but no number of epochs
-    if type(parsed) is not expected or (kind == "float" and not math.isfinite(parsed)):
-        hint = {"bool": "true or false", "list": "a list such as [1, 2]", "int": "a whole number", "float": "a finite number"}
-        raise InputError(f"{name}={value!r} is not {hint.get(kind, 'a text')}, which notebook {notebook} expects.")
-    return parsed
+    return of_kind(name, _parse(value, kind) if isinstance(value, str) else value, kind, notebook=notebook)
 
 
 def _parse(text: str, kind: str) -> Any:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -65,6 +66,32 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise InputError(f"Cannot look for {shown(path)[:200]}: {error.strerror or error}; check the path and its permissions.") from error
+
+
+def writable(out: Path, *, folder: bool) -> Path:
+    """``out`` as an absolute path, taken from the current folder, once it is sure that it can be written; nothing is made yet.
+
+    Called before an hour is spent on what will be written.
+
+    Args:
+        out: what a command was told to write.
+        folder: whether it is to be a folder, which may be there already, or a file.
+
+    Raises:
+        InputError: it is a file and not a folder, or the other way round; or it cannot be written.
+    """
+    out = place = Path.cwd() / Path(out).expanduser()
+    if not folder and out.is_dir():
+        raise InputError(f"{shown(out)} is a folder: name a file, such as one within it.")
+    while not exists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir() and (folder or place != out):
+        raise InputError(f"{shown(place)} is a file: name a folder.")
+    try:
+        tempfile.TemporaryFile(dir=place if place.is_dir() else place.parent).close()
+    except OSError as error:
+        raise InputError(f"Cannot write {shown(out)}: {error.strerror or error}; choose another place or check its permissions.") from error
+    return out
 
 
 @contextmanager

@@ -22,12 +22,12 @@ from bhi_utils import (
     parameters,
     preflight,
     published,
+    ranges,
     records,
     sources,
-    thresholds,
 )
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
-from bhi_utils.paths import WRITERS, InputError, Run, cache_dir, project_root, shown, write_atomic, write_text
+from bhi_utils.paths import WRITERS, InputError, Run, cache_dir, project_root, shown, writable, write_atomic, write_text
 from bhi_utils.summary import summary
 
 __all__ = ["NotebookFailed", "Step", "find_notebooks", "plan", "publish", "run", "select"]
@@ -94,7 +94,7 @@ def plan(
         notebooks: all the notebooks that a profile may speak to.
 
     Raises:
-        InputError: an unknown name, or a value of another type.
+        InputError: an unknown name, a value of another type, or one that a notebook cannot run with.
     """
     declarations = {path.stem: parameters.declared(path) for path in selected}
     others = {path.stem: parameters.declared(path) for path in notebooks if path not in selected}
@@ -106,6 +106,7 @@ def plan(
     for path in selected:
         defaults = {name: default for name, (_, default) in declarations[path.stem].items()}
         steps.append(Step(path, given[path.stem], {**defaults, **given[path.stem]}))
+        ranges.check(path.stem, steps[-1].values)
     return steps
 
 
@@ -143,7 +144,8 @@ def run(
         raise InputError("OUT is set by --out: pass --out DIR instead of -p OUT DIR.")
     values = parameters.absolute(values, base=Path.cwd())
     steps = plan(select(notebooks, only), values, profile=parameters.read_profile(profile) if profile else {}, notebooks=notebooks)
-    root = (Path.cwd() / Path(out).expanduser()).resolve() if out else project_root() / "runs" / (profile or "walk")
+    root = writable(Path(out).expanduser() if out else project_root() / "runs" / (profile or "walk"), folder=True).resolve()
+    writable(cache_dir(), folder=True)
     steps = _into(steps, shown(root))
     _announce(steps, root, profile)
     if dry_run:
@@ -169,11 +171,13 @@ def publish(*, folder: Path | None = None) -> None:
     The figures go to ``figures`` beside ``notebooks``, with 256 colours each, which git is glad of.
     """
     notebooks = find_notebooks(folder)
+    kept = notebooks[0].parent.parent / "figures"
+    for place in (kept, *{path.parent for path in (*notebooks, *find_studies(folder))}):
+        writable(place, folder=True)
     opened = [_with_defaults(group) for group in (notebooks, find_studies(folder)) if group]
     texts = {path: cleaning.to_text(cleaning.clean(nbformat.read(run.notebooks / path.name, 4))) for run, paths in opened for path in paths}
     for path, text in texts.items():
         write_text(path, text)
-    kept = notebooks[0].parent.parent / "figures"
     for path in sorted(path for run, _ in opened for path in run.figures.glob("*.png")):
         with write_atomic(kept / path.name) as temporary:
             cleaning.write_palette(Image.open(path), temporary)
@@ -208,15 +212,12 @@ def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
         print(f"  {step.name}" + (f": {own}" if own else ""))
     for step in steps:
         backends.require_devices(int(step.values.get("BATCH_SIZE", 0)))
-        weights = step.values.get("WEIGHTS", "")
-        if weights not in parameters.WORDS and not Path(weights).is_file():
-            raise InputError(f"The weight file {weights} does not exist: pass imagenet, packaged, none or the path of a file.")
-        if weights == bundles.START:
+        if step.values.get("WEIGHTS") == bundles.START:
             bundles.packaged()  # a copy of the package without one is told before anything runs
-        if "THRESHOLD_RULE" in step.values:
-            thresholds.parse(step.values["THRESHOLD_RULE"])
-    cost = preflight.estimate(_patches(steps, root), {step.name: step.values for step in steps})
-    print("\n".join(cost.lines()), flush=True)
+    values = {step.name: step.values for step in steps}
+    card = backends.card_in_use() if any("EPOCHS" in given for given in values.values()) else None
+    cost = preflight.estimate(_patches(steps, root), values, card=card, compiles=backends.name() == "jax")
+    print(cost.sentence(), flush=True)
     preflight.check_disk(cost.disk, preflight.places(root))
 
 

@@ -6,7 +6,6 @@ within a zip are never used as paths, and only a few batches of patches are in m
 
 import io
 import sys
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -77,21 +76,6 @@ def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool
         name, reason = rejected[0]
         raise InputError(f"None of the {len(rejected):,} files can be used, such as {brief(name)}. {reason}")
     return Outcome(pd.concat(answers, ignore_index=True), pd.DataFrame(rejected, columns=["file", "reason"]), notes, seen_before)
-
-
-def check_out(path: Path) -> None:
-    """Make sure that ``path`` can become a file, before an hour is spent on what it will hold.
-
-    Raises:
-        InputError: it is a folder, or its own folder cannot be made or written.
-    """
-    if Path(path).is_dir():
-        raise InputError(f"{shown(path)} is a folder: name a file for the table, such as {shown(path / 'answers.csv')}.")
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=Path(path).parent).close()
-    except OSError as error:
-        raise InputError(f"Cannot write {shown(path)}: {error.strerror or error}; check the folder and its permissions.") from error
 
 
 def write(outcome: Outcome, path: Path) -> Path | None:

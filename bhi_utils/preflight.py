@@ -1,6 +1,7 @@
-"""What a run will cost, said before it starts: minutes, memory and disk, from the number of patches and the parameters.
+"""What a run will cost, said before it starts: minutes, memory and disk, from the number of patches, the parameters and the device.
 
-Used by ``pipeline``. A small model, good to a factor of two: it exists so that nobody learns after an hour that the disk is full.
+Used by ``pipeline``, and by ``resident`` for the memory of a card. A small model, good to a factor of two: it exists so that nobody
+learns after an hour that the disk is full.
 """
 
 import os
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bhi_utils.backends import Card
 from bhi_utils.paths import InputError, cache_dir, shown
 
 #: Patches a second on two cores, measured; those of a network at the size named, from where they fall with the area.
@@ -27,45 +29,93 @@ FIXED = {"01": 8, "02": 6, "03": 8, "04": 15, "05": 40, "06": 20, "07": 20}
 PATCH_BYTES, PHANTOM_BYTES, FIXED_DISK = 7_700, 2 * 6_500, 150e6
 #: Bytes: Python with TensorFlow and one network in training, before any patch.
 FIXED_MEMORY = 1.8e9
+#: How many times as fast as those two cores a card trains and answers, by the compute capability from which that holds: the low side of
+#: what others publish for training all of EfficientNet-B0 at 224 × 224. An A100 learns from 1,209 patches a second in TF32 (NVIDIA's
+#: DeepLearningExamples), a T4 from 265 (github.com/jpmkumar/mbc), the two cores from 12 at 160 × 160.
+SPEEDUPS = {8.0: 100.0, 0.0: 20.0}
+#: Samples a step below which a card waits more than it computes: the paper's 10 hours with batches of 8 are 81 to 232 patches a second.
+FULL_BATCH = 64
+#: Seconds for which JAX' compiler works on one phase of a training, and on a network's answers: 57 to 132 and 29 were seen on an H200. On
+#: a processor they are of that order too. What was compiled is kept in the cache folder, see ``devices``.
+COMPILES_PHASE, COMPILES_ANSWERS = 100.0, 30.0
+#: Bytes of a patch's pixels, and on a card those of a network with its optimizer and the libraries' workspaces.
+PIXELS, FIXED_CARD = 50 * 50 * 3, 1.5e9
+#: The first generation of NVIDIA cards that computes in bfloat16, and the samples a step from which that pays: the paper's 8 stay float32.
+BFLOAT16, LARGE_BATCH = 8.0, 32
 #: Share of the patches in the training cases, and how much SMOTE adds to them at the archive's 28 % of IDC+.
 TRAIN_SHARE, SMOTE_GROWTH = 0.6, 1.43
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds for each notebook by name, peak memory and new data on disk in bytes, and the patches they were computed from."""
+    """What a run costs.
+
+    Attributes:
+        patches: how many it was computed from.
+        seconds: those of each notebook by name, compiling included.
+        compiling: seconds of all these in which JAX compiles.
+        memory: this machine's peak memory in bytes.
+        disk: new data in bytes.
+        card: the card that trains; None without one.
+        card_memory: peak memory of the card in bytes.
+    """
 
     patches: int
     seconds: dict[str, float]
+    compiling: float
     memory: float
     disk: float
+    card: Card | None
+    card_memory: float
 
-    def lines(self) -> list[str]:
+    def sentence(self) -> str:
         """The estimate as a person reads it."""
-        total = sum(self.seconds.values())
-        return [
-            f"Preflight: {self.patches:,} patches; about {_duration(total)} on {_cores()} cores without a GPU, "
-            f"{self.memory / 1e9:.1f} GB of memory, {max(0.1, self.disk / 1e9):.1f} GB of disk.",
-        ]
+        device = self.card.name if self.card else f"{_cores()} cores without a GPU"
+        compiling = f" ({_duration(self.compiling)} of it compiling, less where that was done before)" if self.compiling else ""
+        memory = f"{self.memory / 1e9:.1f} GB of memory" + (f" and {self.card_memory / 1e9:.1f} GB of the GPU's" if self.card else "")
+        return (
+            f"Preflight: {self.patches:,} patches; about {_duration(sum(self.seconds.values()))} on {device}{compiling}, "
+            f"{memory}, {max(0.1, self.disk / 1e9):.1f} GB of disk."
+        )
 
 
-def estimate(patches: int, parameters: Mapping[str, Mapping[str, Any]]) -> Estimate:
+def estimate(patches: int, parameters: Mapping[str, Mapping[str, Any]], *, card: Card | None = None, compiles: bool = False) -> Estimate:
     """The cost of running the notebooks.
 
     Args:
         patches: how many patches the data source holds.
         parameters: notebook name to every parameter's value, defaults included.
+        card: the card on which the backend computes, see ``backends.card_in_use``.
+        compiles: whether the backend compiles networks, as JAX does.
     """
-    seconds = {name: _seconds(name[:2], patches, values) for name, values in parameters.items()}
+    compiling = {name: _compiling(name[:2], values) if compiles else 0.0 for name, values in parameters.items()}
+    seconds = {name: _seconds(name[:2], patches, values, card) + compiling[name] for name, values in parameters.items()}
     training = next((values for name, values in parameters.items() if name.startswith("05")), None)
-    memory, disk = FIXED_MEMORY, FIXED_DISK
+    memory, disk, card_memory = FIXED_MEMORY, FIXED_DISK, 0.0
     if any(name.startswith("01") for name in parameters):
         phantom = any(values.get("DATA") == "phantom" for values in parameters.values())
         disk += patches * (PATCH_BYTES + (PHANTOM_BYTES if phantom else 0))
     if training:
-        memory += int(training.get("BATCH_SIZE", 32)) * ACTIVATIONS * (_size(training) / 224) ** 2
+        batch = int(training.get("BATCH_SIZE", 32))
+        if card:
+            mixed = mixes(card.generation, batch)
+            card_memory = gpu_memory(patches, batch_size=batch, image_size=_size(training), mixed=mixed)
+        else:
+            memory += batch * ACTIVATIONS * (_size(training) / 224) ** 2
         disk += _cached(patches, training) * _feature_bytes(training)
-    return Estimate(patches, seconds, memory, disk)
+    return Estimate(patches, seconds, sum(compiling.values()), memory, disk, card, card_memory)
+
+
+def mixes(generation: float, batch_size: int) -> bool:
+    """Whether a card of that compute capability trains in bfloat16 beside float32."""
+    return generation >= BFLOAT16 and batch_size >= LARGE_BATCH
+
+
+def gpu_memory(patches: int, *, batch_size: int, image_size: int, mixed: bool) -> float:
+    """Bytes that training EfficientNetB0 takes on a card that holds the patches as well."""
+    step = batch_size * ACTIVATIONS * (image_size / 224) ** 2 / (2 if mixed else 1)
+    # twice the patches: while they are copied, or laid out anew by a compiler, two copies exist
+    return 2 * patches * PIXELS + step + FIXED_CARD
 
 
 def check_disk(need: float, folders: Mapping[str, Path]) -> None:
@@ -76,7 +126,7 @@ def check_disk(need: float, folders: Mapping[str, Path]) -> None:
     """
     for folder in folders.values():
         place = folder
-        while not place.exists():
+        while not place.exists() and place != place.parent:
             place = place.parent
         free = shutil.disk_usage(place).free
         if free < need:
@@ -91,14 +141,28 @@ def places(run_root: Path) -> dict[str, Path]:
     return {"run": run_root, "cache": cache_dir()}
 
 
-def _seconds(number: str, patches: int, values: Mapping[str, Any]) -> float:
-    """Seconds of one notebook on this machine's cores."""
+def _seconds(number: str, patches: int, values: Mapping[str, Any], card: Card | None) -> float:
+    """Seconds of one notebook on this machine's cores, its training on the card where there is one."""
     total = float(FIXED.get(number, 20))
     if number == "01":
         total += patches / RATES["pack"] + (patches / RATES["phantom"] if values.get("DATA") == "phantom" else 0)
     if number == "05":
-        total += _training_seconds(patches, values) * 2 / min(_cores(), 16)
+        faster = min(_cores(), 16) / 2
+        if card:
+            speedup = next(factor for generation, factor in SPEEDUPS.items() if card.generation >= generation)
+            faster = max(1.0, speedup * min(1.0, int(values.get("BATCH_SIZE", 32)) / FULL_BATCH))
+        total += _training_seconds(patches, values) / faster
     return total
+
+
+def _compiling(number: str, values: Mapping[str, Any]) -> float:
+    """Seconds in which JAX compiles the phases and the answers of both networks in 05, and answers in 06 and 07."""
+    if number != "05":
+        return COMPILES_ANSWERS if number in ("06", "07") else 0.0
+    blocks = int(values.get("FINE_TUNE_BLOCKS", 2))
+    scratch, cached = values.get("WEIGHTS", "none") == "none", int(values.get("VIEWS", 0)) > 0
+    phases = 1 if scratch else 1 + (min(blocks, 1) if cached else blocks)
+    return (1 + phases) * COMPILES_PHASE + 2 * COMPILES_ANSWERS
 
 
 def _training_seconds(patches: int, values: Mapping[str, Any]) -> float:

@@ -6,8 +6,6 @@ variable ``BHI_PRECISION`` chooses otherwise. The trained network itself stays t
 """
 
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,22 +14,15 @@ import keras
 import numpy as np
 
 from bhi_utils import backends
+from bhi_utils.backends import card
 from bhi_utils.paths import InputError
-from bhi_utils.preflight import ACTIVATIONS
+from bhi_utils.preflight import PIXELS, gpu_memory, mixes
 from bhi_utils.samples import Samples
 
 #: What ``BHI_PRECISION`` may say: the way of a CPU, or that of a GPU.
 FLOAT32, MIXED = "float32", "mixed_bfloat16"
 #: Share of a GPU's memory that a backend takes for itself, less a margin: JAX takes three quarters.
 _SHARE = 0.7
-#: Bytes of a network with its optimizer and the libraries' workspaces.
-_FIXED = 1.5e9
-#: Bytes of a patch.
-_PATCH = 50 * 50 * 3
-#: The first generation of NVIDIA cards that computes in bfloat16.
-_BFLOAT16 = 8.0
-#: Samples a step from which mixed precision pays. The paper's 8 stay float32, as published.
-_LARGE = 32
 
 
 @dataclass(frozen=True)
@@ -83,14 +74,12 @@ def on_gpu(patches: int, *, batch_size: int, image_size: int, card: tuple[float,
     """
     if card is None:
         return Placement(False, FLOAT32, "the GPU does not tell its memory")
-    memory, generation = card
-    policy = MIXED if generation >= _BFLOAT16 and batch_size >= _LARGE else FLOAT32
-    # twice the patches: while they are copied, or laid out anew by a compiler, two copies exist
-    step = batch_size * ACTIVATIONS * (image_size / 224) ** 2 / (2 if policy == MIXED else 1)
-    need = 2 * patches * _PATCH + step + _FIXED
+    memory, generation, *_ = card
+    policy = MIXED if mixes(generation, batch_size) else FLOAT32
+    need = gpu_memory(patches, batch_size=batch_size, image_size=image_size, mixed=policy == MIXED)
     if need > _SHARE * memory:
         return Placement(False, policy, f"{need / 1e9:.1f} GB would be needed and the GPU has {memory / 1e9:.1f} GB: lower BATCH_SIZE")
-    return Placement(True, policy, f"{patches * _PATCH / 1e6:,.0f} MB on the GPU")
+    return Placement(True, policy, f"{patches * PIXELS / 1e6:,.0f} MB on the GPU")
 
 
 class Resident(keras.layers.Layer):
@@ -181,15 +170,3 @@ def precision(model: keras.Model, policy: str) -> Iterator[None]:
     finally:
         for layer, old in zip(layers, before, strict=True):
             layer.dtype_policy = old
-
-
-def card() -> tuple[float, float] | None:
-    """Memory in bytes and compute capability of this machine's smallest NVIDIA card; None without one, or without its tool."""
-    if not shutil.which("nvidia-smi"):
-        return None
-    ask = ["nvidia-smi", "--query-gpu=memory.total,compute_cap", "--format=csv,noheader,nounits"]
-    try:
-        said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
-        return min((float(memory) * 2**20, float(generation)) for memory, generation in (line.split(",") for line in said.splitlines()))
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None

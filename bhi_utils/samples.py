@@ -13,9 +13,8 @@ import pandas as pd
 
 from bhi_utils import balance, checkpoint, splits
 from bhi_utils.archive import Pack
+from bhi_utils.balance import check_balance
 from bhi_utils.paths import InputError
-
-BALANCES = ("none", "class_weight", "oversample", "smote", "feature_smote")
 
 
 @dataclass(frozen=True)
@@ -92,26 +91,6 @@ def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int, r
     if len(weights) != len(all_labels):
         weights = np.ones(len(all_labels), dtype=np.float32)
     return Samples(pack.patches, sampled, all_labels.astype(np.int8), weights, plan, rows, mode)
-
-
-def check_balance(mode: str, *, weights: str | None = None, views: int | None = None) -> None:
-    """Stop when a balance does not exist, or when there will be no features for it.
-
-    Args:
-        mode: one of `BALANCES`.
-        weights: EfficientNetB0's weights, ``none`` for from scratch; None when they are not known yet.
-        views: cached views a patch, 0 for training on patches; None when they are not known yet.
-
-    Raises:
-        InputError: the balance is unknown, or is ``feature_smote`` and no pretrained network's features are cached.
-    """
-    if mode not in BALANCES:
-        raise InputError(f"BALANCE {mode!r} does not exist: choose one of {', '.join(BALANCES)}.")
-    if mode == "feature_smote" and (weights == "none" or (views is not None and views < 1)):
-        raise InputError(
-            "BALANCE feature_smote needs the cached features of a pretrained network: "
-            "set VIEWS to 1 or more and WEIGHTS to imagenet or a file."
-        )
 
 
 def guard(pack: Pack, table: pd.DataFrame, samples: Samples) -> None:

@@ -26,6 +26,24 @@ SCHEMES = ("grouped", "kfold", "official", "runs", "loco", "image")
 STRIDE = 50
 
 
+def check(scheme: str, *, folds: int = 5, fold: int = 0) -> None:
+    """Stop when no data could be split so; the arguments are those of `make`.
+
+    Raises:
+        InputError: unknown scheme, too few folds, or a fold that the scheme does not have.
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"SPLIT is {scheme!r}: use one of {', '.join(SCHEMES)}.")
+    if scheme == "official":
+        return
+    if folds < 3:
+        raise InputError(f"FOLDS is {folds}: use at least 3, one each for training, validation and test.")
+    if scheme == "grouped" and fold != 0:
+        raise InputError(f"FOLD is {fold}, but SPLIT='grouped' always tests on fold 0: use SPLIT='kfold' for another fold.")
+    if scheme != "loco" and not 0 <= fold < folds:
+        raise InputError(f"FOLD is {fold}: with FOLDS={folds} it runs from 0 to {folds - 1}.")
+
+
 def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, folds: int = 5, fold: int = 0) -> pd.DataFrame:
     """Give every case to train, validation or test.
 
@@ -46,8 +64,7 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
     Raises:
         InputError: unknown scheme, too few cases, or a part that is empty or holds one class only.
     """
-    if scheme not in SCHEMES:
-        raise InputError(f"SPLIT is {scheme!r}: use one of {', '.join(SCHEMES)}.")
+    check(scheme, folds=folds, fold=fold)
     table = per_case(manifest)
     missing = [name for name, label in (("IDC−", 0), ("IDC+", 1)) if not (manifest["label"] == label).any()]
     if missing:
@@ -55,15 +72,8 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
     if scheme == "official":
         splits = _official(table)
     else:
-        if not 3 <= folds:
-            raise InputError(f"FOLDS is {folds}: use at least 3, one each for training, validation and test.")
-        if scheme == "grouped" and fold != 0:
-            raise InputError(f"FOLD is {fold}, but SPLIT='grouped' always tests on fold 0: use SPLIT='kfold' for another fold.")
-        last = (len(table) if scheme == "loco" else folds) - 1
-        if not 0 <= fold <= last:
-            raise InputError(
-                f"FOLD is {fold}: with {f'{last + 1} cases' if scheme == 'loco' else f'FOLDS={folds}'} it runs from 0 to {last}."
-            )
+        if scheme == "loco" and not 0 <= fold < len(table):
+            raise InputError(f"FOLD is {fold}: with {len(table)} cases it runs from 0 to {len(table) - 1}.")
         if len(table) < folds + (scheme == "loco"):
             raise InputError(f"The data hold {len(table)} cases, fewer than the {folds} folds: add cases or lower FOLDS.")
         if scheme == "image":

@@ -16,18 +16,12 @@ import pandas as pd
 
 from bhi_utils import archive, folds, seen
 from bhi_utils.folds import Fold
-from bhi_utils.paths import InputError, Run, cache_dir
+from bhi_utils.paths import Run, cache_dir
 from bhi_utils.records import command, git_commit
 
 
 def sampled(pack: archive.Pack, per_case: int, *, seed: int) -> archive.Pack:
-    """The data set with at most ``per_case`` patches of each case, drawn at random, in their order; its fingerprint is its own.
-
-    Raises:
-        InputError: ``per_case`` is below 1.
-    """
-    if per_case < 1:
-        raise InputError(f"{per_case} patches of each case are nothing to learn from: give 1 or more.")
+    """The data set with at most ``per_case`` patches of each case, drawn at random, in their order; its fingerprint is its own."""
     order = pd.Series(np.random.default_rng(seed).permutation(len(pack.manifest)))
     rows = np.flatnonzero(order.groupby(pack.manifest["case"].to_numpy()).rank() <= per_case)
     manifest = pack.manifest.iloc[rows].reset_index(drop=True)
@@ -57,8 +51,6 @@ class Study:
     """
 
     def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float, per_case: int = 0) -> None:
-        if weights == "none":
-            raise InputError("WEIGHTS is none, but the study starts from a trained network: pass imagenet or a weight file.")
         self._run, self._source, self._weights, self._seed, self._recall = run, source, weights, seed, recall
         self._began = time.perf_counter()
         self.pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())

@@ -139,7 +139,7 @@ def test_a_missing_artefact_names_the_notebook_that_makes_it(bhi, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(["--data", "nowhere.zip"], "does not exist"), (["--weights", "no.h5"], "does not exist")]
+    ("arguments", "words"), [(["--data", "nowhere.zip"], "zip that exists"), (["--weights", "no.h5"], "file that exists")]
 )
 def test_a_missing_input_stops_the_run_before_it_starts(bhi, tmp_path, arguments, words):
     done = bhi("run", *arguments, "--out", tmp_path / "run")

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -129,6 +130,33 @@ def test_training_and_prediction_need_no_tensorflow_on_another_backend(backend, 
         pack = archive.pack(tmp_path / "small.zip", tmp_path, progress=False)
         here = predictor.Predictor.load(bundle).predict(pack.patches[:16])
         np.testing.assert_allclose(here["probability"], theirs["probability"], atol=1e-4)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_what_jax_compiles_is_kept_in_the_cache_folder_and_read_by_the_next_process(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "BHI_CACHE": str(tmp_path)}
+    code = """
+        import jax, keras, numpy as np
+        from bhi_utils import devices
+        heard = []
+        jax.monitoring.register_event_listener(lambda event, **_: heard.append(event))
+        inputs = x = keras.Input((8, 8, 3))
+        for width in (4, 8):
+            x = keras.layers.BatchNormalization()(keras.layers.Conv2D(width, 3, activation="relu")(x))
+        model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
+        model.compile("adam", "mse")
+        model.fit(np.zeros((4, 8, 8, 3)), np.zeros((4, 1)), verbose=0)
+        print(heard.count("/jax/compilation_cache/cache_hits"))
+    """
+
+    def run():
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, check=True)
+        return {path.name for path in (tmp_path / "jax").iterdir() if path.name.endswith("-cache")}, int(done.stdout)
+
+    (first, none), (again, hits) = run(), run()
+    assert any("step" in name for name in first) and again >= first
+    assert hits > none, "the second process reads the step that the first one compiled"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")

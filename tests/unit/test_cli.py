@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from bhi_utils.__main__ import PROFILES, main
+from bhi_utils.__main__ import BENCHES, PROFILES, main
 from bhi_utils.parameters import profiles
 from bhi_utils.paths import Run
 from bhi_utils.summary import paper, summary
@@ -60,12 +60,40 @@ def test_a_phantom_is_written_and_indexed(tmp_path, capsys):
     assert (tmp_path / "lists" / "rejected.csv").is_file()
 
 
-def test_an_index_that_cannot_be_written_is_told_in_one_sentence(tmp_path, capsys):
-    assert main(["phantom", str(tmp_path / "p.zip"), "--cases", "4", "--patches", "12"]) == 0
-    (tmp_path / "file").touch()
-    capsys.readouterr()
-    assert main(["index", str(tmp_path / "p.zip"), "--out", str(tmp_path / "file")]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("bhi: Cannot use")
+#: Every command that writes, with the place left out; what it reads does not exist, which it would say later.
+WRITING = {
+    "run": ["run", "--data", "phantom", "--out"],
+    "index": ["index", "no.zip", "--out"],
+    "download": ["download", "--out"],
+    "phantom": ["phantom"],
+    "predict": ["predict", "no.png", "--csv"],
+    "map": ["map", "no.png", "--out"],
+    "export": ["export", "--model", "no.bundle.json"],
+    "evaluate": ["evaluate", "no.zip", "--model", "no.bundle.json", "--out"],
+    "card": ["card"],
+    **{f"bench {of}": ["bench", "--of", of, "--data", "no.zip", "--out"] for of in BENCHES},
+}
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "folder.onnx").mkdir()
+    for place in ("file/deeper/still.onnx", "folder.onnx" if command in ("predict", "export") else "file"):
+        said = wrong(capsys, *WRITING[command], place)
+        assert f"{place.split('/')[0]} is a " in said or "Not a directory" in said
+        assert {path.name for path in tmp_path.rglob("*")} == {"file", "folder.onnx"} and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_relative_place_is_one_in_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["phantom", "p.zip", "--cases", "4", "--patches", "20"]) == 0
+    assert main(["index", "p.zip", "--out", "lists"]) == 0 and (tmp_path / "lists" / "index.json").is_file()
+    assert main(["bench", "--of", "smote", "--data", "p.zip", "--repeats", "1", "--out", "times"]) == 0
+    assert (tmp_path / "times" / "artifacts" / "smote.json").is_file()
+    assert main(["run", "--dry-run", "--data", "p.zip", "--out", "walk"]) == 0
+    assert f"Run {(tmp_path / 'walk').as_posix()}, profile quick" in capsys.readouterr().out
 
 
 def test_wrong_input_exits_with_2_and_one_sentence(tmp_path, capsys):

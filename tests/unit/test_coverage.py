@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from bhi_utils import coverage, intervals, plots_evidence
-from bhi_utils.paths import InputError, Run
+from bhi_utils.paths import Run
 
 
 @pytest.mark.parametrize("name", ["49 cases", "49 cases, strong effects"])
@@ -36,8 +36,6 @@ def test_a_small_study_is_complete_seeded_and_drawn(tmp_path, monkeypatch):
     assert list(coverage.table(first).index) == ["few", "more"] and list(coverage.goals(first).index) == list(coverage.METRICS)
     drawn = plots_evidence.coverage(first, band=coverage.BAND)
     assert [axis.get_title(loc="left") for axis in drawn.axes] == ["AUC", "recall", "precision"]
-    with pytest.raises(InputError, match="SIMULATIONS"):
-        coverage.study(Run.open(tmp_path / "c"), simulations=0, resamples=50, seed=1)
 
 
 def test_the_recorded_interval_in_use_keeps_the_band_and_patchwise_ones_do_not():

@@ -141,12 +141,6 @@ def test_a_run_that_is_stopped_keeps_what_it_had_noted(front, patches, tmp_path,
     assert sorted(rest) == list(range(64, 70))
 
 
-@pytest.mark.parametrize("views", [0, 9])
-def test_an_impossible_number_of_views_is_one_sentence(front, patches, tmp_path, views):
-    with pytest.raises(InputError, match=f"VIEWS {views} is impossible"):
-        source(front, patches, tmp_path).ensure(np.arange(2), views)
-
-
 def test_too_little_disk_space_is_said_before_anything_is_computed(front, patches, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())

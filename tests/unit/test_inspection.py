@@ -295,8 +295,6 @@ def test_the_result_is_the_same_with_any_number_of_workers(tmp_path, cohort):
         paths.write_csv(tmp_path / f"{number}.csv.gz", found.measures)
     for suffix in (".json", ".csv.gz"):
         assert (tmp_path / f"0{suffix}").read_bytes() == (tmp_path / f"1{suffix}").read_bytes()
-    with pytest.raises(paths.InputError, match="WORKERS is -1"):
-        inspection.inspect(cohort, workers=-1)
 
 
 def test_a_worker_that_dies_costs_time_and_no_result(cohort, capsys):

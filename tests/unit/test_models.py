@@ -131,8 +131,3 @@ def test_whole_blocks_are_unfrozen_from_the_end_and_batchnorm_only_from_scratch(
 def test_a_cnn_has_at_least_four_blocks_with_batchnorm():
     names = [layer.name for layer in models.cnn(image_size=48, seed=0).layers]
     assert {f"block{block}b_bn" for block in (1, 2, 3, 4)} <= set(names)
-
-
-def test_an_image_too_small_for_the_networks_is_one_sentence():
-    with pytest.raises(InputError, match="IMAGE_SIZE 16 is too small"):
-        models.cnn(image_size=16, seed=0)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import nbformat
@@ -9,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from bhi_utils import cleaning, kernels, parameters, pipeline, preflight
+from bhi_utils import backends, cleaning, kernels, parameters, pipeline, preflight
 from bhi_utils.paths import InputError
 
 OUT = 'OUT: str = "runs/walk"  # the run\'s folder'
@@ -144,10 +145,10 @@ def test_notebooks_are_selected_by_number_or_name(write_notebook):
 
 @pytest.mark.parametrize("rule", ["recal 0.93", "recall", "fixed 2"])
 def test_an_impossible_threshold_rule_is_refused_before_anything_runs(write_notebook, tmp_path, rule):
-    path = write_notebook("01_rule", 'THRESHOLD_RULE: str = "f1"  # rule\nOUT: str = "runs/x"  # folder')
+    path = write_notebook("05_rule", 'THRESHOLD_RULE: str = "f1"  # rule\nOUT: str = "runs/x"  # folder')
     with pytest.raises(InputError, match="threshold rule"):
         pipeline.run({"THRESHOLD_RULE": rule}, out=str(tmp_path / "out"), folder=path.parent)
-    assert not (tmp_path / "out" / "notebooks" / "01_rule.ipynb").exists()
+    assert not (tmp_path / "out" / "notebooks" / "05_rule.ipynb").exists()
 
 
 def test_a_folder_without_notebooks_is_refused(tmp_path):
@@ -213,13 +214,13 @@ class TestRun:
 
     def test_a_missing_source_stops_the_run_before_it_starts(self, write_notebook, tmp_path):
         path = write_notebook("01_data", f'DATA: str = "phantom"  # source\n{OUT}')
-        with pytest.raises(InputError, match="does not exist"):
+        with pytest.raises(InputError, match="folder or zip that exists"):
             pipeline.run({"DATA": str(tmp_path / "nowhere")}, out=str(tmp_path / "out"), folder=path.parent)
         assert not (tmp_path / "out").exists()
 
     def test_a_missing_weight_file_stops_the_run_before_it_starts(self, write_notebook, tmp_path):
-        path = write_notebook("01_weights", f'WEIGHTS: str = "none"  # weights\n{OUT}')
-        with pytest.raises(InputError, match="imagenett does not exist"):
+        path = write_notebook("05_weights", f'WEIGHTS: str = "none"  # weights\n{OUT}')
+        with pytest.raises(InputError, match="WEIGHTS='imagenett' is impossible .* weight file that exists"):
             pipeline.run({"WEIGHTS": "imagenett"}, out=str(tmp_path / "out"), folder=path.parent)
         assert not (tmp_path / "out").exists()
 
@@ -240,6 +241,41 @@ class TestPreflight:
         for name in ("memory", "disk"):
             assert getattr(small, name) < getattr(large, name)
         assert small.seconds["05_x"] < large.seconds["05_x"]
+
+    def test_the_estimate_is_for_the_device_that_computes_and_counts_what_jax_compiles(self):
+        values = {"IMAGE_SIZE": 200, "BATCH_SIZE": 256, "EPOCHS": 30, "FINE_TUNE_BLOCKS": 3, "WEIGHTS": "imagenet", "VIEWS": 0}
+        given = {"05_x": values, "06_x": {}, "02_x": {}}
+        large, old = backends.Card(140e9, 9.0, "NVIDIA H200"), backends.Card(16e9, 7.5, "Tesla T4")
+        cpu, t4, h200 = (preflight.estimate(13_244, given, card=card) for card in (None, old, large))
+        jax = preflight.estimate(13_244, given, card=large, compiles=True)
+        assert cpu.seconds["05_x"] > 2 * t4.seconds["05_x"] > 2 * h200.seconds["05_x"]
+        assert cpu.compiling == h200.compiling == 0 and cpu.card_memory == 0
+        assert jax.compiling == sum(jax.seconds.values()) - sum(h200.seconds.values())
+        assert jax.compiling >= 5 * 57, "the CNN's phase and four of EfficientNetB0, at the least that was seen on an H200"
+        assert jax.seconds["02_x"] == h200.seconds["02_x"] and jax.seconds["06_x"] > h200.seconds["06_x"]
+        assert h200.memory < cpu.memory, "what lies on the card is not in this machine's memory"
+        assert h200.card_memory < t4.card_memory, "bfloat16 takes half"
+        assert "on NVIDIA H200 (" in jax.sentence() and "compiling" in jax.sentence() and "of the GPU's" in jax.sentence()
+        assert "without a GPU" in cpu.sentence() and "GPU's" not in cpu.sentence() and "compiling" not in cpu.sentence()
+
+    def test_the_phases_that_are_compiled_are_those_that_are_trained(self):
+        def compiling(**values):
+            return preflight.estimate(1_000, {"05_x": {"WEIGHTS": "imagenet", "VIEWS": 0} | values}, compiles=True).compiling
+
+        cached = compiling(VIEWS=2, FINE_TUNE_BLOCKS=3)
+        assert compiling(WEIGHTS="none") == compiling(FINE_TUNE_BLOCKS=0) < cached < compiling(FINE_TUNE_BLOCKS=3)
+        assert compiling(FINE_TUNE_BLOCKS=1) == cached, "from the cache all blocks open at once"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs an executable script")
+    def test_a_card_counts_when_the_backend_can_use_it(self, tmp_path, monkeypatch):
+        script = tmp_path / "nvidia-smi"
+        script.write_text("#!/bin/sh\necho '81559, 9.0, Test GPU'\necho '16384, 7.5, Small GPU'\n", encoding="utf-8")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+        monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+        assert backends.card() == (16384 * 2**20, 7.5, "Small GPU")
+        assert backends.card_in_use() is None
 
     def test_a_disk_that_is_too_small_stops_the_run(self, tmp_path):
         with pytest.raises(InputError, match="GB are free"):

@@ -114,7 +114,10 @@ def test_wrong_input_is_one_sentence_and_leaves_no_table(mixed, bundle, tmp_path
         assert main(["predict", str(tmp_path / given), "--csv", str(out), "--model", str(bundle)]) == 2
         said = capsys.readouterr().err.splitlines()
         assert [words in line for line in said if line.startswith("bhi: ")] == [True] and not out.exists()
-    for wrong, words in {tmp_path / "empty": "is a folder: name a file", tmp_path / "report.png" / "x.csv": "Cannot write"}.items():
+    for wrong, words in {
+        tmp_path / "empty": "is a folder: name a file",
+        tmp_path / "report.png" / "x.csv": "is a file: name a folder",
+    }.items():
         assert main(["predict", str(mixed[2]), "--csv", str(wrong), "--model", str(bundle)]) == 2
         assert words in capsys.readouterr().err
     assert main(["predict", str(mixed[2]), "--csv", str(out), "--model", str(tmp_path / "none.bundle.json")]) == 2

@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from bhi_utils import bench_app, bench_archive, bench_export, bench_smote, bench_training, paper_recipe, recipes, release
+from bhi_utils import app_door, bench_app, bench_archive, bench_export, bench_smote, bench_training, paper_recipe, recipes, release
 from bhi_utils.backends import BACKENDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -31,7 +31,7 @@ FLOORS = {
     3: "notebook leakage training phases cut predictor kernels parameters preflight records summary evidence prediction "
     "bench_app bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release coverage report cards "
     "failures recipes ablations paper_recipe claims studies arms regions mapping app_cases app_card app_files app_patch app_region "
-    "export bench_export",
+    "export bench_export ranges",
     2: "models splits dealing plots plots_app plots_regions plots_metrics plots_steps features samples loaders inspection comparison "
     "findings app_page seen folding folds devices plots_evidence tables",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
@@ -277,7 +277,7 @@ class TestContainer:
         assert json.loads(command.group(1)) == ["bhi", "app", "--host", "0.0.0.0"]
 
     def test_its_health_check_asks_a_path_of_the_app(self):
-        assert f"127.0.0.1:7860{app_guard.HEALTH}'" in self.text()
+        assert f"127.0.0.1:7860{app_door.HEALTH}'" in self.text()
 
     def test_the_development_container_uses_it(self):
         settings = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))

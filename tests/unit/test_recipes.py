@@ -127,11 +127,6 @@ def test_a_release_of_other_data_than_the_study_is_refused(made, tmp_path, monke
         recipes.release(run, str(other), weights=WEIGHTS, folder=tmp_path)
 
 
-def test_no_recipe_starts_from_scratch(tmp_path):
-    with pytest.raises(InputError, match="starts from a trained network"):
-        recipes.study(Run.open(tmp_path), "phantom", weights="none")
-
-
 def test_the_record_in_the_package_is_of_real_patches_and_a_clean_commit():
     kept = recipes.recorded()
     assert kept["data"]["synthetic"] is False and kept["commit"] and "-dirty" not in kept["commit"]

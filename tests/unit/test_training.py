@@ -35,7 +35,7 @@ def test_only_the_rows_that_are_asked_for_are_learned_from(pack, table):
     samples.guard(pack, table, train)
 
 
-@pytest.mark.parametrize("mode", samples.BALANCES)
+@pytest.mark.parametrize("mode", balance.BALANCES)
 def test_samples_come_from_training_cases_and_are_balanced_as_asked(pack, table, mode):
     train = samples.training_samples(pack, table, mode=mode, seed=0)
     allowed = set(table.loc[table["split"] == "train", "case"])
@@ -206,13 +206,6 @@ def test_impossible_settings_are_one_sentence(pack, table, tmp_path, changes, se
     train = samples.training_samples(pack, table, mode="none", seed=0)
     with pytest.raises(InputError, match=sentence):
         training.train_cnn(pack, table, train, recipe(tmp_path, **changes), image_size=32)
-
-
-def test_a_cache_for_no_block_or_for_all_of_them_is_one_sentence(pack, table, weights, tmp_path):
-    train = samples.training_samples(pack, table, mode="none", seed=0)
-    options = {"image_size": 32, "weights": weights, "rate": 1e-4}
-    with pytest.raises(InputError, match="1 to 6 fine-tuned blocks"):
-        training.train_efficientnetb0(pack, table, train, recipe(tmp_path), blocks=7, views=1, **options)
 
 
 def test_smote_on_features_blends_maps_of_both_parents_under_one_view(pack, table, weights, tmp_path):
