@@ -60,7 +60,7 @@ def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None =
 
         return download.fetch(Path(cache) / "kaggle")
     if not text:
-        raise InputError("DATA is empty: pass phantom, kaggle, or a folder or zip in the archive's layout.")
+        raise InputError(f"DATA is empty: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
     path = Path(text).expanduser()
     for candidate in (path, project_root() / path):
         if exists(candidate):
@@ -104,8 +104,9 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _note(source: Path, packs: Path) -> Path:
-    """Where it is noted which pack a zip has, so that an unchanged zip's half million names are not read again."""
-    return packs.parent / "known" / f"{blake2b(str(source.resolve()).encode(), digest_size=16).hexdigest()}.json"
+    """Where it is noted which pack of today's format a zip has, so that an unchanged zip's half million names are not read again."""
+    about = f"{sources.FORMAT} {source.resolve()}".encode()
+    return packs.parent / "known" / f"{blake2b(about, digest_size=16).hexdigest()}.json"
 
 
 def _known(source: Path, packs: Path) -> Path | None:
@@ -136,10 +137,11 @@ def open_pack(folder: Path) -> Pack:
         rejected = pd.read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
         whole = patches.shape == (info["patches"], PATCH, PATCH, 3) and patches.dtype == np.uint8
         whole = whole and len(manifest) == info["patches"] and set(_FACTS) <= set(info)
+        whole = whole and info["format"] == sources.FORMAT
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise InputError(f"No whole pack in {shown(folder)}: run notebook 01_dataset_exploration again.") from error
     if not whole:
-        raise InputError(f"The pack in {shown(folder)} is damaged: run notebook 01_dataset_exploration again.")
+        raise InputError(f"The pack in {shown(folder)} is damaged or of another version: run notebook 01_dataset_exploration again.")
     return Pack(folder, patches, manifest, rejected, info)
 
 

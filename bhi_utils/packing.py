@@ -21,9 +21,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from bhi_utils import paths, pool
-from bhi_utils.decode import PATCH, Decoded, SourceChanged, decode_to_file
+from bhi_utils.decode import CONFLICT, PATCH, Decoded, SourceChanged, decode_to_file
 from bhi_utils.paths import InputError, shown
-from bhi_utils.sources import Listing, brief, plain, require_classes, zip_state
+from bhi_utils.sources import FORMAT, Listing, brief, plain, require_classes, zip_state
 
 try:
     import fcntl
@@ -78,7 +78,7 @@ def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> N
     """Fill ``folder``: the array, the tables, and last of all ``pack.json``."""
     rejected = list(listing.rejected)
     with open(folder / "patches.npy", "wb") as stream:
-        rows, digest = _write_patches(listing, stream, rejected, workers=workers, progress=progress)
+        rows, digest, differing = _write_patches(listing, stream, rejected, workers=workers, progress=progress)
         stream.flush()
         os.fsync(stream.fileno())
     if listing.kind == "zip" and zip_state(listing.source) != listing.state:
@@ -89,6 +89,7 @@ def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> N
     paths.write_csv(folder / "rejected.csv", pd.DataFrame(sorted(rejected), columns=["path", "reason"]))
     digest.update(manifest.drop(columns="path").to_csv(index=False, lineterminator="\n").encode())
     info = {
+        "format": FORMAT,
         "source": shown(listing.source),
         "kind": "phantom" if listing.synthetic else listing.kind,
         "synthetic": listing.synthetic,
@@ -97,7 +98,7 @@ def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> N
         "cases": int(manifest["case"].nunique()),
         "positive": int(manifest["label"].sum()),
         "rejected": len(rejected),
-        "nested_copy": listing.nested_copy,
+        "nested_copy": listing.nested_copy - differing,
         "padded": int(((manifest["width"] < PATCH) | (manifest["height"] < PATCH)).sum()),
     }
     paths.write_json(folder / "pack.json", info)
@@ -127,13 +128,14 @@ def load_manifest(folder: Path) -> pd.DataFrame:
 
 def _write_patches(
     listing: Listing, stream: BinaryIO, rejected: list[tuple[str, str]], *, workers: int, progress: bool
-) -> tuple[list[tuple], Any]:
-    """Append the patches to an ``.npy`` stream in the listing's order: the manifest's rows and the hash of the pixels.
+) -> tuple[list[tuple], Any, int]:
+    """Append the patches to an ``.npy`` stream in the listing's order: the manifest's rows, the hash of the pixels, and how many files
+    that were listed as copies are none.
 
     Plain writes rather than a writable map: on a full disk they raise, where a map would kill the process with SIGBUS.
     """
     chunks = [listing.members[start : start + _CHUNK] for start in range(0, len(listing.members), _CHUNK)]
-    rows, digest = [], hashlib.sha256()
+    rows, digest, differing = [], hashlib.sha256(), 0
     scratch = Path(stream.name).parent
     begin = _write_header(stream, len(listing.members))
     total = len(listing.members)
@@ -141,7 +143,10 @@ def _write_patches(
         for chunk, done in zip(chunks, _decoded(listing, chunks, scratch, workers), strict=True):
             stream.write(done.patches)
             digest.update(done.patches)
-            rejected.extend((plain(chunk[position].name), reason) for position, reason in done.rejected)
+            for position, reason in done.rejected:
+                others = chunk[position].copies if reason == CONFLICT else ()
+                rejected.extend((plain(member.name), reason) for member in (chunk[position], *others))
+                differing += len(others)
             for position, (width, height) in zip(done.kept, done.sizes, strict=True):
                 member = chunk[position]
                 rows.append((member.case, member.x, member.y, member.label, plain(member.name), width, height))
@@ -152,7 +157,7 @@ def _write_patches(
     stream.seek(0)
     if _write_header(stream, len(rows)) != begin:
         raise AssertionError("NumPy's header did not keep its length")
-    return rows, digest
+    return rows, digest, differing
 
 
 def _write_header(stream: BinaryIO, count: int) -> int:
