@@ -1,4 +1,4 @@
-"""Builds a pack: decodes a listing's patches, in parallel, into one array on disk with its tables. Used by ``archive``.
+"""Builds a pack: decodes a listing's patches, in parallel, into one array on disk with its tables. Used by ``archive``, and for its folders by ``features``.
 
 A pack is built under a temporary name, its ``pack.json`` comes last and its folder is renamed into place at the end: a
 killed build is never taken for a pack, and an array that someone has mapped is never replaced, which Windows refuses.
@@ -56,7 +56,7 @@ def build(listing: Listing, folder: Path, *, workers: int = 0, progress: bool = 
         check_space(packs, count * (PATCH_BYTES + ROW_BYTES) + _SPARE_BYTES)
         with building(folder) as temporary:
             _write(listing, temporary, workers=processes, progress=progress)
-            _commit(temporary, folder)
+            commit(temporary, folder)
     except SourceChanged as error:
         source = shown(listing.source)
         raise InputError(f"{source} changed or failed while it was read ({error}): try again.") from error
@@ -188,7 +188,10 @@ def _processes(asked: int, patches: int) -> int:
 
 @contextmanager
 def building(target: Path) -> Iterator[Path]:
-    """A temporary folder beside ``target`` under a lock that a killed process loses; both go afterwards. ``phantom_files`` uses it too."""
+    """A temporary folder beside ``target`` under a lock that a killed process loses; both go afterwards. ``phantom_files`` uses it too.
+
+    The lock only tells `sweep` that somebody lives; what keeps processes apart is that each has a folder of its own, and `commit`.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{target.name}-", suffix=".lock", dir=target.parent)
     lock, temporary = Path(name), Path(name).with_suffix(".part")
     try:
@@ -214,8 +217,8 @@ def sweep(folder: Path, name: str = "") -> None:
             shutil.rmtree(lock.with_suffix(".part"), ignore_errors=True)
 
 
-def _commit(temporary: Path, folder: Path) -> None:
-    """Rename into place. Another process's pack of the same key stays; a virus scanner's short grip is waited for."""
+def commit(temporary: Path, folder: Path) -> None:
+    """Rename into place. What another process has put there stays, and is not empty; a virus scanner's short grip is waited for."""
     for attempt in range(10):
         if folder.exists():
             return
@@ -229,10 +232,10 @@ def _commit(temporary: Path, folder: Path) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Make room where a damaged pack lies. It is renamed first, which Windows refuses as long as somebody uses it."""
+    """Make room where a damaged folder lies. It is renamed first, which Windows refuses as long as somebody uses it."""
     aside = folder.with_name(f".{folder.name}-{os.getpid()}.damaged")
     try:
         os.rename(folder, aside)
     except OSError as error:
-        raise InputError(f"The pack in {shown(folder)} is damaged and in use: close what uses it and retry.") from error
+        raise InputError(f"{shown(folder)} is damaged and in use: close what uses it and retry.") from error
     shutil.rmtree(aside, ignore_errors=True)
