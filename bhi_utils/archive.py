@@ -219,10 +219,7 @@ def _phantom(cache: Path, *, cases: int, patches_per_case: int, seed: int) -> Pa
     version = "" if phantom.VERSION == 1 else f"-v{phantom.VERSION}"  # a later generator never reuses an older cohort
     target = Path(cache) / "phantom" / f"phantom-{cases}x{patches_per_case}-seed{seed}{version}.zip"
     if not target.is_file():
-        try:
-            with write_atomic(target) as temporary:
-                phantom.write(temporary, cases=cases, patches_per_case=patches_per_case, seed=seed)
-        except InputError:
-            if not target.is_file():  # else another process was faster, and holds it open on Windows
-                raise
+        # another process may be faster, and be reading what it has made
+        with write_atomic(target, replace=False) as temporary:
+            phantom.write(temporary, cases=cases, patches_per_case=patches_per_case, seed=seed)
     return target

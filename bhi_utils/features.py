@@ -204,7 +204,7 @@ class Features:
 
 
 def _put(stream: BinaryIO, rows: np.ndarray, values: np.ndarray) -> None:
-    """Write rows of an ``.npy`` file in place, and no byte beside them: a map would write whole pages, on a network disk another's rows too."""
+    """Write rows of an ``.npy`` file in place, no byte beside them; a map would write whole pages, on a network disk others' rows too."""
     stream.seek(0)
     np.lib.format.read_magic(stream)
     np.lib.format.read_array_header_1_0(stream)

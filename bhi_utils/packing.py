@@ -1,4 +1,5 @@
-"""Builds a pack: decodes a listing's patches, in parallel, into one array on disk with its tables. Used by ``archive``, and for its folders by ``features``.
+"""Builds a pack: decodes a listing's patches, in parallel, into one array on disk with its tables. Used by ``archive``.
+`building` and `commit`, which make a folder appear whole or not at all, serve ``features`` and ``phantom_files`` too.
 
 A pack is built under a temporary name, its ``pack.json`` comes last and its folder is renamed into place at the end: a
 killed build is never taken for a pack, and an array that someone has mapped is never replaced, which Windows refuses.

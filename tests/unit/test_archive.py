@@ -691,6 +691,32 @@ def test_sources_by_name_path_and_neither(tmp_path, monkeypatch):
             archive.find_source(source, cache=tmp_path)
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "a disk without them"])
+def test_a_phantom_that_another_process_has_made_meanwhile_is_left_as_it_is(tmp_path, monkeypatch, links):
+    """Replaced while the other packs it, it would count as changed and end that run."""
+    from bhi_utils import phantom
+
+    def slow(out, **options):
+        found = write(out, **options)
+        if not calls:
+            calls.append(out)
+            made.append(archive.find_source("phantom", cache=tmp_path, phantom=small))  # what another process does meanwhile
+            state.append(sources.zip_state(made[0]))
+        return found
+
+    def refuse(*_):
+        raise OSError(1, "Operation not permitted")
+
+    calls, made, state, write = [], [], [], phantom.write
+    small = {"cases": 3, "patches_per_case": 12}
+    monkeypatch.setattr(phantom, "write", slow)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    assert archive.find_source("phantom", cache=tmp_path, phantom=small) == made[0]
+    assert sources.zip_state(made[0])[1] == state[0][1] and sources.zip_state(made[0])[3] == state[0][3]
+    assert list(made[0].parent.iterdir()) == made
+
+
 def test_a_run_opens_the_pack_that_its_first_notebook_named(tmp_path):
     run, pack = Run.open(tmp_path / "run"), packed(as_zip(tmp_path / "s.zip", good()), tmp_path)
     with pytest.raises(InputError, match="01_dataset_exploration"):
