@@ -72,7 +72,7 @@ def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None =
 
         return download.fetch(Path(cache) / "kaggle")
     if not text:
-        raise InputError("DATA is empty: pass phantom, kaggle, or a folder or zip in the archive's layout.")
+        raise InputError(f"DATA is empty: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
     path = Path(text).expanduser()
     for candidate in (path, project_root() / path):
         if exists(candidate):
@@ -116,8 +116,9 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _note(source: Path, packs: Path) -> Path:
-    """Where it is noted which pack a zip has, so that an unchanged zip's half million names are not read again."""
-    return packs.parent / "known" / f"{blake2b(str(source.resolve()).encode(), digest_size=16).hexdigest()}.json"
+    """Where it is noted which pack of today's format a zip has, so that an unchanged zip's half million names are not read again."""
+    about = f"{sources.FORMAT} {source.resolve()}".encode()
+    return packs.parent / "known" / f"{blake2b(about, digest_size=16).hexdigest()}.json"
 
 
 def _known(source: Path, packs: Path) -> Path | None:
@@ -148,10 +149,11 @@ def open_pack(folder: Path) -> Pack:
         rejected = pd.read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
         whole = patches.shape == (info["patches"], PATCH, PATCH, 3) and patches.dtype == np.uint8
         whole = whole and len(manifest) == info["patches"] and set(_FACTS) <= set(info)
+        whole = whole and info["format"] == sources.FORMAT
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise InputError(f"No whole pack in {shown(folder)}: run notebook 01_dataset_exploration again.") from error
     if not whole:
-        raise InputError(f"The pack in {shown(folder)} is damaged: run notebook 01_dataset_exploration again.")
+        raise InputError(f"The pack in {shown(folder)} is damaged or of another version: run notebook 01_dataset_exploration again.")
     return Pack(folder, patches, manifest, rejected, info)
 
 
@@ -264,10 +266,7 @@ def _phantom(cache: Path, *, cases: int, patches_per_case: int, seed: int) -> Pa
     version = "" if phantom.VERSION == 1 else f"-v{phantom.VERSION}"  # a later generator never reuses an older cohort
     target = Path(cache) / "phantom" / f"phantom-{cases}x{patches_per_case}-seed{seed}{version}.zip"
     if not target.is_file():
-        try:
-            with write_atomic(target) as temporary:
-                phantom.write(temporary, cases=cases, patches_per_case=patches_per_case, seed=seed)
-        except InputError:
-            if not target.is_file():  # else another process was faster, and holds it open on Windows
-                raise
+        # another process may be faster, and be reading what it has made
+        with write_atomic(target, replace=False) as temporary:
+            phantom.write(temporary, cases=cases, patches_per_case=patches_per_case, seed=seed)
     return target

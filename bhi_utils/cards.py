@@ -143,7 +143,7 @@ def data_card(facts: Facts) -> str:
     if data["synthetic"]:
         source = "A synthetic cohort, drawn by `bhi_utils.phantom`. It looks like tissue and says nothing about cancer."
     else:
-        source = f"Patches in the layout of [Breast Histopathology Images]({ARCHIVE_URL}); third parties list the archive as CC0."
+        source = f"Patches named as those of [Breast Histopathology Images]({ARCHIVE_URL}); third parties list the archive as CC0."
     limits = "\n".join(f"- {line}" for line in LIMITS[1:3])
     return f"""---
 task_categories:
@@ -171,7 +171,7 @@ Research on patch classification. It must not be used to make a decision about a
 
 ## Dataset structure
 
-One PNG a patch, `<case>/<0 or 1>/<case>_idx5_x<X>_y<Y>_class<C>.png`; 1 is IDC+. Split of this run ({facts.split["scheme"]}, seed
+One PNG a patch, `<case>_idx5_x<X>_y<Y>_class<C>.png`; 1 is IDC+. Split of this run ({facts.split["scheme"]}, seed
 {facts.split["seed"]}, SHA-256 `{facts.split["sha256"]}`):
 
 | part | cases | patches | IDC+ patches |

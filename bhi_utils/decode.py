@@ -19,6 +19,8 @@ from PIL import Image
 PATCH = 50
 #: The longest file taken for a patch: raw 50×50 RGB is 7,500 bytes, so this leaves ample room for metadata.
 LONGEST = 1 << 20
+#: Why files of one position and class are rejected that should be copies of each other, and are not.
+CONFLICT = "the same position has another patch of this class, with other bytes"
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOURS = {0: "greyscale", 3: "palette", 4: "greyscale with alpha", 6: "RGB with alpha"}
@@ -37,7 +39,7 @@ class Member(NamedTuple):
     """One patch of a source and where its bytes are. Sorts by case, then row by row over the slide.
 
     ``name`` is relative to the source. ``stamp`` tells a changed file from an unchanged one: in a zip it is the
-    checksum, else the time and mode.
+    checksum, else the time and mode. ``copies`` are a folder's files of the same position, class and length.
     """
 
     case: int
@@ -50,6 +52,7 @@ class Member(NamedTuple):
     offset: int = 0
     packed: int = 0
     method: int = 0
+    copies: tuple["Member", ...] = ()
 
 
 class Decoded(NamedTuple):
@@ -87,6 +90,7 @@ def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
             for position, member in enumerate(members):
                 try:
                     data = _zip_member(archive, member) if archive else _file(Path(source), member)
+                    _require_equal(Path(source), member.copies, data)
                     patch = decode(data)
                 except Rejected as reason:
                     rejected.append((position, str(reason)))
@@ -180,6 +184,17 @@ def _file(root: Path, member: Member) -> bytes:
         raise Rejected("no permission to read the file") from error
     except OSError as error:
         raise SourceChanged(f"{member.name}: {error.strerror or error}") from error
+
+
+def _require_equal(root: Path, copies: tuple[Member, ...], data: bytes) -> None:
+    """Refuse a patch whose bytes are ``data`` where a file that should be its copy has others."""
+    for copy in copies:
+        try:
+            same = _file(root, copy) == data
+        except Rejected as reason:
+            raise Rejected(f"its copy {copy.name!r} cannot be compared: {reason}") from reason
+        if not same:
+            raise Rejected(CONFLICT)
 
 
 def _zip_member(archive: BinaryIO, member: Member) -> bytes:

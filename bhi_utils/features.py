@@ -4,25 +4,35 @@ Used by training and by the studies: while only the last blocks of EfficientNetB
 in every epoch, so it is run once over each patch and over its turned and mirrored views. The folder's name is a hash of all that the
 content depends on, and a patch is filled in when it is first asked for. So the folds of a cross-validation share one cache, no patch
 is computed for nothing, and a run that was killed goes on where it stopped.
+
+Processes may fill one cache at once. The two files of a view, its outputs and which of them are computed, are made in a private folder
+that is renamed into place, so whoever comes second uses those of the first. After that nothing is replaced: each process writes its own
+rows, and marks them once they are on disk. That takes no locks.
 """
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
+from bhi_utils import packing, records
 from bhi_utils.augment import dihedral
 from bhi_utils.devices import answers
 from bhi_utils.folding import fold
-from bhi_utils.paths import InputError, shown, write_atomic, write_json
+from bhi_utils.paths import InputError, shown, write_json
 
+#: Part of every key: raise it when the files change their form, so that older ones are left alone.
+FORMAT = "bhi-features 2"
 #: Patches a call of the frozen part: on two cores, 16 to 64 are about equally quick.
 BATCH = 32
 #: Patches after which what is done is noted on disk.
@@ -71,7 +81,7 @@ class Features:
             title: what the line and the progress bar say.
 
         Raises:
-            InputError: too little disk space, or an output that float16 cannot hold.
+            InputError: too little disk space, an output that float16 cannot hold, or a cache that was damaged or taken away meanwhile.
         """
         rows = np.unique(rows)
         todo = self._todo(rows, views)
@@ -84,11 +94,14 @@ class Features:
             with tqdm(total=total, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:
                 for view, part in todo:
                     self._fill(view, part, bar)
+        self._maps = {view: np.load(self._outputs(view), mmap_mode="r") for view in range(views)} if len(rows) else {}
+        if self.missing(rows, views):
+            raise InputError(f"{shown(self.folder)} was changed by another process while it was filled: run this again.")
 
     def read(self, view: int) -> np.ndarray:
         """The outputs under one view: float16 memory map (count, …), read-only; only rows that were ensured mean anything."""
         if view not in self._maps:
-            self._maps[view] = np.load(self._path(view), mmap_mode="r")
+            self._maps[view] = np.load(self._outputs(view), mmap_mode="r")
         return self._maps[view]
 
     def gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
@@ -104,26 +117,43 @@ class Features:
     def _fill(self, view: int, rows: np.ndarray, bar: tqdm) -> None:
         if not len(rows):
             return
-        path, done = self._path(view), self._done(view)
-        if not path.exists():
-            with write_atomic(path) as temporary:
-                np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=self.shape).flush()
-        target = np.load(path, mmap_mode="r+")
-        for start in range(0, len(rows), _NOTE_EVERY):
-            began, block = time.perf_counter(), rows[start : start + _NOTE_EVERY]
-            for first in range(0, len(block), BATCH):
-                part = block[first : first + BATCH]
-                output = np.asarray(answers(self._front, dihedral(self._fetch(part), view).astype(np.float32), whole=BATCH))
-                if not np.abs(output).max() <= np.finfo(np.float16).max:
-                    raise InputError("The frozen part's output does not fit float16: set VIEWS to 0, which trains without the cache.")
-                target[part] = output
-                bar.update(len(part))
-            target.flush()
-            done[block] = True
-            # noted after the outputs are on disk: what a killed run leaves behind is whole as far as it says
-            with write_atomic(self._note(view)) as temporary:
-                np.save(temporary, done)
-            self._spend(len(block), time.perf_counter() - began)
+        with self._opened(view) as (target, notes):
+            for start in range(0, len(rows), _NOTE_EVERY):
+                began, block = time.perf_counter(), rows[start : start + _NOTE_EVERY]
+                for first in range(0, len(block), BATCH):
+                    part = block[first : first + BATCH]
+                    output = np.asarray(answers(self._front, dihedral(self._fetch(part), view).astype(np.float32), whole=BATCH))
+                    if not np.abs(output).max() <= np.finfo(np.float16).max:
+                        raise InputError("The frozen part's output does not fit float16: set VIEWS to 0, which trains without the cache.")
+                    _put(target, part, output.astype(np.float16))
+                    bar.update(len(part))
+                # marked after the outputs are on disk: what a killed run leaves behind is whole as far as it says
+                target.flush()
+                os.fsync(target.fileno())
+                _put(notes, block, np.ones(len(block), dtype=bool))
+                notes.flush()
+                self._spend(len(block), time.perf_counter() - began)
+
+    @contextmanager
+    def _opened(self, view: int) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+        """The files of a view, outputs and marks, for writing; made where there are none, or none that are whole."""
+        folder = self._outputs(view).parent
+        try:
+            if folder.exists() and self._marks(view) is None:
+                packing.set_aside(folder)
+            if not folder.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                packing.sweep(self.folder)
+                with packing.building(folder) as temporary:
+                    np.lib.format.open_memmap(temporary / "outputs.npy", mode="w+", dtype=np.float16, shape=self.shape).flush()
+                    np.save(temporary / "done.npy", np.zeros(self.shape[0], dtype=bool))
+                    packing.commit(temporary, folder)
+            with open(folder / "outputs.npy", "r+b") as target, open(folder / "done.npy", "r+b") as notes:
+                yield target, notes
+        except OSError as error:
+            raise InputError(
+                f"Cannot write {shown(folder)}: {error.strerror or error}; free some disk space or check the folder."
+            ) from error
 
     def cost(self, outputs: int) -> float:
         """Seconds that so many outputs take to compute, from what those on disk took; NaN where none was computed yet."""
@@ -140,22 +170,25 @@ class Features:
         self.filling += seconds
         known = self._spent()
         total = {"outputs": known["outputs"] + outputs, "seconds": known["seconds"] + seconds}
-        write_json(self.folder / "spent.json", total)
+        with suppress(InputError):  # an estimate's basis, which another process may hold open on Windows
+            write_json(self.folder / "spent.json", total)
 
     def _done(self, view: int) -> np.ndarray:
-        """Bool array (count,): which samples are on disk. A damaged note or a missing file counts as none."""
+        """Bool array (count,): which samples are on disk."""
+        done = self._marks(view)
+        return np.zeros(self.shape[0], dtype=bool) if done is None else done
+
+    def _marks(self, view: int) -> np.ndarray | None:
+        """What ``done.npy`` says, None when one of a view's two files is missing or damaged."""
         try:
-            done = np.load(self._note(view))
-            whole = np.load(self._path(view), mmap_mode="r").shape == self.shape
+            done = np.load(self._outputs(view).with_name("done.npy"))
+            whole = np.load(self._outputs(view), mmap_mode="r").shape == self.shape
         except (OSError, ValueError, EOFError):
-            whole = False
-        return done if whole and done.shape == self.shape[:1] else np.zeros(self.shape[0], dtype=bool)
+            return None
+        return done if whole and done.shape == self.shape[:1] and done.dtype == bool else None
 
-    def _path(self, view: int) -> Path:
-        return self.folder / f"view_{view}.npy"
-
-    def _note(self, view: int) -> Path:
-        return self.folder / f"view_{view}.done.npy"
+    def _outputs(self, view: int) -> Path:
+        return self.folder / f"view_{view}" / "outputs.npy"
 
     def _check_space(self, size: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -167,10 +200,22 @@ class Features:
             )
 
 
+def _put(stream: BinaryIO, rows: np.ndarray, values: np.ndarray) -> None:
+    """Write rows of an ``.npy`` file in place, no byte beside them; a map would write whole pages, on a network disk others' rows too."""
+    stream.seek(0)
+    np.lib.format.read_magic(stream)
+    np.lib.format.read_array_header_1_0(stream)
+    begin, size = stream.tell(), values[0].nbytes
+    for row, value in zip(rows.tolist(), values, strict=True):
+        stream.seek(begin + row * size)
+        stream.write(value.tobytes())
+
+
 def _key(front: keras.Model, identity: str, shape: Sequence[int]) -> str:
     # what weights do not show: the input's size and its range
     scales = [str(layer.get_config()["scale"]) for layer in front.layers if isinstance(layer, keras.layers.Rescaling)]
-    facts = [identity, front.name, list(shape), front.get_layer("resize").get_config()["height"], scales]
+    software = {name: version for name, version in records.versions().items() if name in ("backend", "keras", keras.config.backend())}
+    facts = [FORMAT, software, identity, front.name, list(shape), front.get_layer("resize").get_config()["height"], scales]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for weight in front.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())

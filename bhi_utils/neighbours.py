@@ -30,6 +30,8 @@ ANNOUNCED, KEPT = 5.0, 1.0
 SAMPLE = 2048
 #: Rows that are searched between two steps of the progress bar, at least.
 SLAB = 4096
+#: Part of every key: raise it when the kept files change their form, or the search what it finds.
+FORMAT = "bhi-neighbours 1"
 #: Rows that are read at a time.
 _BLOCK = 256
 
@@ -144,7 +146,7 @@ def _blocks(data: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarra
 
 def _path(data: np.ndarray, rows: np.ndarray, neighbours: int) -> Path:
     """Where the result is kept: a hash of all that it depends on. The labels are in it through the rows whose pixels are read."""
-    digest = hashlib.sha256(f"{sklearn.__version__} {len(rows)} {neighbours} {data.shape[1:]}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {sklearn.__version__} {np.__version__} {len(rows)} {neighbours} {data.shape[1:]}".encode())
     for _, block in _blocks(data, rows):
         digest.update(block)
     return cache_dir() / "neighbours" / f"{digest.hexdigest()[:24]}.npz"

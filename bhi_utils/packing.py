@@ -1,4 +1,5 @@
 """Builds a pack: decodes a listing's patches, in parallel, into one array on disk with its tables. Used by ``archive``.
+`building` and `commit`, which make a folder appear whole or not at all, serve ``features`` and ``phantom_files`` too.
 
 A pack is built under a temporary name, its ``pack.json`` comes last and its folder is renamed into place at the end: a
 killed build is never taken for a pack, and an array that someone has mapped is never replaced, which Windows refuses.
@@ -21,9 +22,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from bhi_utils import paths, pool
-from bhi_utils.decode import PATCH, Decoded, SourceChanged, decode_to_file
+from bhi_utils.decode import CONFLICT, PATCH, Decoded, SourceChanged, decode_to_file
 from bhi_utils.paths import InputError, shown
-from bhi_utils.sources import Listing, brief, plain, require_classes, zip_state
+from bhi_utils.sources import FORMAT, Listing, brief, plain, require_classes, zip_state
 
 try:
     import fcntl
@@ -56,7 +57,7 @@ def build(listing: Listing, folder: Path, *, workers: int = 0, progress: bool = 
         check_space(packs, count * (PATCH_BYTES + ROW_BYTES) + _SPARE_BYTES)
         with building(folder) as temporary:
             _write(listing, temporary, workers=processes, progress=progress)
-            _commit(temporary, folder)
+            commit(temporary, folder)
     except SourceChanged as error:
         source = shown(listing.source)
         raise InputError(f"{source} changed or failed while it was read ({error}): try again.") from error
@@ -78,7 +79,7 @@ def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> N
     """Fill ``folder``: the array, the tables, and last of all ``pack.json``."""
     rejected = list(listing.rejected)
     with open(folder / "patches.npy", "wb") as stream:
-        rows, digest = _write_patches(listing, stream, rejected, workers=workers, progress=progress)
+        rows, digest, differing = _write_patches(listing, stream, rejected, workers=workers, progress=progress)
         stream.flush()
         os.fsync(stream.fileno())
     if listing.kind == "zip" and zip_state(listing.source) != listing.state:
@@ -89,6 +90,7 @@ def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> N
     paths.write_csv(folder / "rejected.csv", pd.DataFrame(sorted(rejected), columns=["path", "reason"]))
     digest.update(manifest.drop(columns="path").to_csv(index=False, lineterminator="\n").encode())
     info = {
+        "format": FORMAT,
         "source": shown(listing.source),
         "kind": "phantom" if listing.synthetic else listing.kind,
         "synthetic": listing.synthetic,
@@ -97,7 +99,7 @@ def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> N
         "cases": int(manifest["case"].nunique()),
         "positive": int(manifest["label"].sum()),
         "rejected": len(rejected),
-        "nested_copy": listing.nested_copy,
+        "nested_copy": listing.nested_copy - differing,
         "padded": int(((manifest["width"] < PATCH) | (manifest["height"] < PATCH)).sum()),
     }
     paths.write_json(folder / "pack.json", info)
@@ -127,13 +129,14 @@ def load_manifest(folder: Path) -> pd.DataFrame:
 
 def _write_patches(
     listing: Listing, stream: BinaryIO, rejected: list[tuple[str, str]], *, workers: int, progress: bool
-) -> tuple[list[tuple], Any]:
-    """Append the patches to an ``.npy`` stream in the listing's order: the manifest's rows and the hash of the pixels.
+) -> tuple[list[tuple], Any, int]:
+    """Append the patches to an ``.npy`` stream in the listing's order: the manifest's rows, the hash of the pixels, and how many files
+    that were listed as copies are none.
 
     Plain writes rather than a writable map: on a full disk they raise, where a map would kill the process with SIGBUS.
     """
     chunks = [listing.members[start : start + _CHUNK] for start in range(0, len(listing.members), _CHUNK)]
-    rows, digest = [], hashlib.sha256()
+    rows, digest, differing = [], hashlib.sha256(), 0
     scratch = Path(stream.name).parent
     begin = _write_header(stream, len(listing.members))
     total = len(listing.members)
@@ -141,7 +144,10 @@ def _write_patches(
         for chunk, done in zip(chunks, _decoded(listing, chunks, scratch, workers), strict=True):
             stream.write(done.patches)
             digest.update(done.patches)
-            rejected.extend((plain(chunk[position].name), reason) for position, reason in done.rejected)
+            for position, reason in done.rejected:
+                others = chunk[position].copies if reason == CONFLICT else ()
+                rejected.extend((plain(member.name), reason) for member in (chunk[position], *others))
+                differing += len(others)
             for position, (width, height) in zip(done.kept, done.sizes, strict=True):
                 member = chunk[position]
                 rows.append((member.case, member.x, member.y, member.label, plain(member.name), width, height))
@@ -152,7 +158,7 @@ def _write_patches(
     stream.seek(0)
     if _write_header(stream, len(rows)) != begin:
         raise AssertionError("NumPy's header did not keep its length")
-    return rows, digest
+    return rows, digest, differing
 
 
 def _write_header(stream: BinaryIO, count: int) -> int:
@@ -181,7 +187,10 @@ def _processes(asked: int, patches: int) -> int:
 
 @contextmanager
 def building(target: Path) -> Iterator[Path]:
-    """A temporary folder beside ``target`` under a lock that a killed process loses; both go afterwards. ``phantom_files`` uses it too."""
+    """A temporary folder beside ``target`` under a lock that a killed process loses; both go afterwards. ``phantom_files`` uses it too.
+
+    The lock only tells `sweep` that somebody lives; what keeps processes apart is that each has a folder of its own, and `commit`.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{target.name}-", suffix=".lock", dir=target.parent)
     lock, temporary = Path(name), Path(name).with_suffix(".part")
     try:
@@ -207,8 +216,8 @@ def sweep(folder: Path, name: str = "") -> None:
             shutil.rmtree(lock.with_suffix(".part"), ignore_errors=True)
 
 
-def _commit(temporary: Path, folder: Path) -> None:
-    """Rename into place. Another process's pack of the same key stays; a virus scanner's short grip is waited for."""
+def commit(temporary: Path, folder: Path) -> None:
+    """Rename into place. What another process has put there stays, and is not empty; a virus scanner's short grip is waited for."""
     for attempt in range(10):
         if folder.exists():
             return
@@ -222,10 +231,10 @@ def _commit(temporary: Path, folder: Path) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Make room where a damaged pack lies. It is renamed first, which Windows refuses as long as somebody uses it."""
+    """Make room where a damaged folder lies. It is renamed first, which Windows refuses as long as somebody uses it."""
     aside = folder.with_name(f".{folder.name}-{os.getpid()}.damaged")
     try:
         os.rename(folder, aside)
     except OSError as error:
-        raise InputError(f"The pack in {shown(folder)} is damaged and in use: close what uses it and retry.") from error
+        raise InputError(f"{shown(folder)} is damaged and in use: close what uses it and retry.") from error
     shutil.rmtree(aside, ignore_errors=True)

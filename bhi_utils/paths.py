@@ -95,8 +95,10 @@ def writable(out: Path, *, folder: bool) -> Path:
 
 
 @contextmanager
-def write_atomic(path: Path) -> Iterator[Path]:
+def write_atomic(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path``; replaces it when the block ends well and is removed when it does not.
+
+    With ``replace=False``, a file that another process has put there meanwhile stays as it is.
 
     Raises:
         InputError: the disk is full, or the folder cannot be written.
@@ -107,12 +109,27 @@ def write_atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _place(temporary, path)
     except OSError as error:
         raise InputError(f"Cannot write {shown(path)}: {error.strerror or error}; free some disk space or check the folder.") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Give ``temporary`` the name ``path``, unless that is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    except OSError:  # a disk without hard links
+        with suppress(FileExistsError):  # Windows refuses to rename onto a file; elsewhere it is looked for a moment before
+            if not path.exists():
+                os.rename(temporary, path)
 
 
 def write_text(path: Path, text: str) -> Path:

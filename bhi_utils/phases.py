@@ -234,7 +234,7 @@ def explained_memory() -> Iterator[None]:
 @cache
 def _software() -> list[Any]:
     """What computes: once a process, since a file edited meanwhile is not what runs."""
-    return [records.versions(), records.code_hash(), keras.backend.backend()]
+    return [records.versions(), records.code_hash("training"), keras.backend.backend()]
 
 
 def _nameless(config: dict[str, Any]) -> dict[str, Any]:

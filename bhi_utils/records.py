@@ -3,6 +3,7 @@
 Used by ``pipeline``. The file is rewritten, whole, whenever a notebook starts or ends, so it tells the truth after a crash as well.
 """
 
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -10,9 +11,10 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,8 @@ class Record:
     def finished(self, steps: Sequence[tuple[Path, Mapping[str, Any]]]) -> set[str]:
         """Names of the notebooks, from the first on, that need not run again.
 
-        One is finished when it ended well with the same parameters, text, package and earlier notebooks, and all that it wrote is there.
+        One is finished when it ended well with the same parameters, text, imported modules and earlier notebooks, and all that it wrote is
+        there.
         """
         done: set[str] = set()
         for path, given in steps:
@@ -118,7 +121,7 @@ class Record:
         """All that a notebook's outcome depends on, as one hash; the earlier notebooks' keys are part of it."""
         position = self.order.index(path.stem)
         earlier = [self.content["notebooks"].get(name, {}).get("key") for name in self.order[:position]]
-        basis = [path.stem, source_hash(path), dict(given), _stamps(given), self.content["code"], self.content["versions"], earlier]
+        basis = [path.stem, notebook_hash(path), dict(given), _stamps(given), self.content["versions"], earlier]
         return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
 
     def _files(self) -> dict[str, tuple[int, int]]:
@@ -139,18 +142,56 @@ class Record:
         write_json(self.run.root / NAME, self.content)
 
 
-def source_hash(notebook: Path) -> str:
-    """Hash of a notebook's cells, outputs and metadata apart."""
+def code_hash(*modules: str) -> str:
+    """Hash of what results depend on in the package: the sources of ``modules`` and of all that they import, and the archive's tables.
+
+    Without ``modules``, all sources and the packaged model, whose bundle names the model's own hash. Imports are read from the sources, so
+    nobody keeps a list, and those within functions count too.
+    """
+    folder = Path(__file__).parent
+    sources = [folder / f"{name}.py" for name in _needed(modules)] if modules else [*folder.glob("*.py"), *folder.glob("trained/*.json")]
+    return _digest([*sources, *folder.glob("*.json"), *folder.glob("*.csv")])
+
+
+def notebook_hash(notebook: Path) -> str:
+    """Hash of a notebook's cells, outputs and metadata apart, of the modules that it imports, and of the packaged model."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     text = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
-    return hashlib.sha256(text.encode()).hexdigest()
+    try:
+        modules = set().union(*(_imported("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"))
+        code = [code_hash("__init__", *modules), _digest((Path(__file__).parent / "trained").glob("*.json"))]
+    except SyntaxError:  # a cell of IPython's own commands
+        code = [code_hash()]
+    return hashlib.sha256(json.dumps([text, *code]).encode()).hexdigest()
 
 
-def code_hash() -> str:
-    """Hash of the package's source files, and of the packaged model, whose bundle names the model's own hash."""
-    folder = Path(__file__).parent
+def _needed(modules: Iterable[str]) -> set[str]:
+    """``modules`` and what they import from the package, at any depth; names that are no module's are left out."""
+    found, waiting = set(), {"__init__", *modules}
+    while waiting:
+        name = waiting.pop()
+        path = Path(__file__).with_name(f"{name}.py")
+        if path.is_file():
+            found.add(name)
+            waiting |= _imported(path.read_text(encoding="utf-8")) - found
+    return found
+
+
+@cache
+def _imported(source: str) -> set[str]:
+    """Names that a source imports from the package, which may be modules."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("bhi_utils.")}
+
+
+def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.py"), *folder.glob("*.json"), *folder.glob("trained/*.json")]):
+    for path in sorted(files):
         # read as text: a checkout on Windows may have other line ends
         digest.update(f"{path.name}\n{path.read_text(encoding='utf-8')}\n".encode())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""What is in a source: every patch of a folder or zip in the archive's layout, by name alone. Used by ``archive``.
+"""What is in a source: every patch of a folder or zip that is named as the archive names it. Used by ``archive``.
 
-The layout is ``<case>/<0 or 1>/<case>_idx5_x<X>_y<Y>_class<C>.png`` at any depth; nothing is unpacked or written.
+A name, ``<case>_idx5_x<X>_y<Y>_class<C>.png``, says case, place and class, whatever folders it lies in. Nothing is unpacked or written.
 """
 
 import hashlib
@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bhi_utils.decode import Member, file_stamp
+from bhi_utils.decode import CONFLICT, Member, file_stamp
 from bhi_utils.paths import InputError, shown
 
-LAYOUT = "<case>/<0 or 1>/<case>_idx5_x<X>_y<Y>_class<C>.png"
+#: How a patch's file is called, and what is asked for where none is found.
+PATCH_NAME = "<case>_idx5_x<X>_y<Y>_class<C>.png"
+LAYOUT = f"patches named {PATCH_NAME}"
 _NAME = re.compile(r"(.+)_idx5_x([0-9]{1,9})_y([0-9]{1,9})_class([01])\.png", re.IGNORECASE | re.DOTALL)
 _CASE, _DIGITS = re.compile(r"[0-9]{1,15}"), re.compile(r"[0-9]+")
-#: Part of every key: raise it when the packed form changes, so that old packs are left alone and new ones are made.
-_FORMAT = "bhi-pack 3"
+#: Part of every key and pack: raise it when the packed form, or what is taken for a patch, changes. Older packs are then left alone.
+FORMAT = "bhi-pack 4"
 #: How the reason begins for which both patches of a position with two labels are rejected; `findings` counts them by it.
 SAME_POSITION = "the same position has a patch of class"
 #: How a synthetic cohort says what it is: a file of this name at its top, and a zip's comment that begins so.
@@ -33,8 +35,8 @@ PHANTOM_MARKER, PHANTOM_FORMAT = "PHANTOM.json", "bhi-phantom"
 class Listing:
     """The index of a source.
 
-    ``kind`` is ``folder`` or ``zip``; ``rejected`` holds (path, reason) rows; ``nested_copy`` counts the files that
-    repeat another one's position and class; ``state`` is the zip's, see `zip_state`; ``synthetic`` marks a phantom.
+    ``kind`` is ``folder`` or ``zip``; ``rejected`` holds (path, reason) rows; ``nested_copy`` counts the files that repeat another one, a
+    folder's as long as reading has not shown that they differ; ``state`` is the zip's, see `zip_state`; ``synthetic`` marks a phantom.
     """
 
     source: Path
@@ -47,9 +49,10 @@ class Listing:
 
     def key(self) -> str:
         """A cheap fingerprint of names, lengths and checksums or times: a changed source gets a pack of its own."""
-        digest = hashlib.sha256(f"{_FORMAT}\n{self.kind}\n{self.synthetic}\n{self.nested_copy}\n".encode())
+        digest = hashlib.sha256(f"{FORMAT}\n{self.kind}\n{self.synthetic}\n{self.nested_copy}\n".encode())
         for member in self.members:
-            digest.update(f"{plain(member.name)}\t{member.size}\t{member.stamp}\n".encode())
+            for file in (member, *member.copies):
+                digest.update(f"{plain(file.name)}\t{file.size}\t{file.stamp}\n".encode())
         for path, reason in self.rejected:
             digest.update(f"{path}\t{reason}\n".encode())
         return digest.hexdigest()[:32]
@@ -66,8 +69,7 @@ def index(source: Path) -> Listing:
     state = zip_state(source) if zipped else ()
     infos, synthetic = _directory(source) if zipped else ([], _marked(source))
     found = _zip_members(infos, rejected) if zipped else _files(source, rejected)
-    chosen, nested_copy = _choose(found, rejected)
-    members = [m for place, name, handle in chosen if (m := _member(place, name, handle, rejected))]
+    members, nested_copy = _choose(found, rejected, zipped=zipped)
     kind, rows = "zip" if zipped else "folder", tuple(sorted(rejected))
     listing = Listing(source, kind, tuple(sorted(members)), rows, nested_copy, state, synthetic)
     if not members:
@@ -83,19 +85,15 @@ def zip_state(path: Path) -> tuple[int, ...]:
 
 
 def parse(parts: tuple[str, ...]) -> tuple[int, int, int, int] | str:
-    """(case, y, x, label) from a path's last three parts, or the reason why it is no patch of the archive."""
+    """(case, y, x, label) from a file's name, or the reason why it is no patch of the archive; ``parts`` is its path."""
     match = _NAME.fullmatch(parts[-1])
     if not match:
-        return f"the name is not {LAYOUT.rsplit('/', 1)[1]}"
+        return f"the name is not {PATCH_NAME}"
     case, x, y, label = match.groups()
     if not _CASE.fullmatch(case):
         return "the case id has more than 15 digits" if _DIGITS.fullmatch(case) else "the case id is not a number"
-    if len(parts) < 3 or parts[-2] not in ("0", "1"):
-        return f"not in a folder 0 or 1 of its case ({LAYOUT.rsplit('/', 1)[0]})"
-    if parts[-2] != label:
+    if len(parts) > 1 and parts[-2] in ("0", "1") and parts[-2] != label:
         return f"the name says class {label} and the folder {parts[-2]}"
-    if parts[-3] != case:
-        return f"the name says case {case} and the folder {plain(parts[-3])}"
     return int(case), int(y), int(x), int(label)
 
 
@@ -219,35 +217,52 @@ def _zip_members(infos: list[zipfile.ZipInfo], rejected: list) -> Iterator[tuple
             yield info.filename, parts, info
 
 
-def _choose(found: Iterable[tuple[str, tuple[str, ...], Any]], rejected: list) -> tuple[list[tuple], int]:
-    """One file for each position, the copy nearest to the root, as (place, name, handle); and the number of copies skipped.
+def _choose(found: Iterable[tuple[str, tuple[str, ...], Any]], rejected: list, *, zipped: bool) -> tuple[list[Member], int]:
+    """One file for each position, of equal ones that nearest to the root; and the number of copies.
 
-    A zip's directory tells when a copy is none, but has other bytes: that is listed. In a folder it would have to be read.
+    Files of one position and class that differ are all rejected: nobody can tell which is the patch. A zip's directory tells that they
+    differ, in a folder their lengths do; those of equal length are compared by whoever reads them, see `decode.decode_chunk`.
     """
-    best: dict[tuple[int, int, int], dict[int, tuple[int, str, Any]]] = {}
-    skipped = 0
+    files: dict[tuple[int, int, int, int], Member | list[Member]] = {}  # a list where they differ
+    copies = 0
     for name, parts, handle in found:
         place = parse(parts)
         if isinstance(place, str):
             rejected.append((plain(name), place))
             continue
-        labels = best.setdefault(place[:3], {})
-        rank = (len(parts), name, handle)
-        if place[3] in labels:
-            rank, other = sorted((labels[place[3]], rank), key=lambda copy: copy[:2])
-            if isinstance(handle, zipfile.ZipInfo) and (other[2].CRC, other[2].file_size) != (rank[2].CRC, rank[2].file_size):
-                rejected.append((plain(other[1]), "the same position has another patch of this class, with other bytes"))
-            else:
-                skipped += 1
-        labels[place[3]] = rank
+        member = _member(place, name, handle, rejected)
+        if member is None:
+            continue
+        known = files.get(place)
+        if isinstance(known, list):
+            known.append(member)
+        elif known is None:
+            files[place] = member
+        elif known.size != member.size or (zipped and known.stamp != member.stamp):
+            files[place] = [known._replace(copies=()), *known.copies, member]
+            copies -= len(known.copies)
+        else:
+            copies += 1
+            others = known.copies
+            if _nearness(member) < _nearness(known):
+                known, member = member, known._replace(copies=()) if others else known
+            files[place] = known if zipped else known._replace(copies=(*others, member))
     chosen = []
-    for position, labels in best.items():
-        for label, (_, name, handle) in labels.items():
-            if len(labels) == 1:
-                chosen.append(((*position, label), name, handle))
-            else:
-                rejected.append((plain(name), f"{SAME_POSITION} {1 - label} too"))
-    return chosen, skipped
+    for place, group in files.items():
+        nearest, *others = sorted(group, key=_nearness) if isinstance(group, list) else [group]
+        if (*place[:3], 1 - place[3]) in files:
+            rejected.append((plain(nearest.name), f"{SAME_POSITION} {1 - place[3]} too"))
+        elif others:
+            rejected.append((plain(nearest.name), CONFLICT))
+        else:
+            chosen.append(nearest)
+        rejected.extend((plain(other.name), CONFLICT) for other in others)
+    return chosen, copies
+
+
+def _nearness(member: Member) -> tuple[int, str]:
+    """Sorts what lies nearer to the source's root first."""
+    return member.name.replace("\\", "/").count("/"), member.name
 
 
 def _member(place: tuple[int, int, int, int], name: str, handle: Any, rejected: list) -> Member | None:
@@ -266,11 +281,11 @@ def _nothing(listing: Listing) -> str:
     where = shown(listing.source)
     if listing.rejected:
         (path, reason), count = listing.rejected[0], len(listing.rejected)
-        return f"No usable patch in {where}: {count} rejected, such as {brief(path)} ({brief(reason)}); the layout is {LAYOUT}."
+        return f"No usable patch in {where}: {count} rejected, such as {brief(path)} ({brief(reason)}); pass {LAYOUT}."
     if listing.kind == "folder":
         zips = sorted(path.name for path in listing.source.glob("*.zip"))
         if zips:
             return f"{where} holds no patch but {plain(zips[0])}: pass that file, it is read without being unpacked."
         if not any(listing.source.iterdir()):
             return f"{where} is an empty folder: put the archive there ({LAYOUT}), or pass phantom."
-    return f"No patch found in {where}: the layout is {LAYOUT}."
+    return f"No patch found in {where}: pass {LAYOUT}, in any folders."

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import archive, folds, seen
+from bhi_utils import archive, bundles, folds, records, seen
 from bhi_utils.folds import Fold
 from bhi_utils.paths import Run, cache_dir
 from bhi_utils.records import command, git_commit
@@ -30,8 +30,20 @@ def sampled(pack: archive.Pack, per_case: int, *, seed: int) -> archive.Pack:
     return replace(pack, patches=np.asarray(pack.patches[rows]), manifest=manifest, info=pack.info | about)
 
 
+def _basis(weights: str) -> list[Any]:
+    """What answers depend on beside data and settings: the weights' content, the libraries, and the modules that fit arms.
+
+    ``imagenet`` stands for itself: which file it means depends on Keras' version, which is among the libraries'.
+    """
+    path = Path(weights)
+    versions = {name: version for name, version in records.versions().items() if name != "papermill"}
+    return [bundles.sha256(path) if path.is_file() else weights, versions, records.code_hash("studies", "arms")]
+
+
 class Study:
     """Answers out of fold, arm by arm. What was answered is kept, so that a study that was stopped goes on.
+
+    It is kept under all that it depends on: settings, seed, folds, data, weights, libraries, and the sources of what fits it.
 
     Args:
         run: the study's folder.
@@ -52,7 +64,7 @@ class Study:
 
     def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float, per_case: int = 0) -> None:
         self._run, self._source, self._weights, self._seed, self._recall = run, source, weights, seed, recall
-        self._began = time.perf_counter()
+        self._began, self._basis = time.perf_counter(), _basis(weights)
         self.pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
         seen.guard(self.pack, weights)
         if per_case:
@@ -68,7 +80,7 @@ class Study:
             arm: what to fit.
             on: the folds, where they are not the study's own.
         """
-        about = [name, dict(values), self._seed, len(self.folds), self.pack.info["fingerprint"], Path(self._weights).name]
+        about = [name, dict(values), self._seed, len(self.folds), self.pack.info["fingerprint"], *self._basis]
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
         return folds.out_of_fold(on or self.folds, arm, recall=self._recall, keep=self._run.artifacts / "folds" / key)
 

@@ -1,5 +1,11 @@
 """Cached features are those of the network, each computed once, and what a killed run leaves behind is used as far as it is whole."""
 
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -110,7 +116,7 @@ def test_what_is_damaged_is_computed_again(front, patches, tmp_path, damage):
     calls = []
     source(front, patches, tmp_path, calls).ensure(np.arange(5))
     folder = source(front, patches, tmp_path).folder
-    note, outputs = folder / "view_0.done.npy", folder / "view_0.npy"
+    note, outputs = folder / "view_0" / "done.npy", folder / "view_0" / "outputs.npy"
     if damage == "note cut short":
         note.write_bytes(note.read_bytes()[:40])
     elif damage == "outputs cut short":
@@ -139,6 +145,80 @@ def test_a_run_that_is_stopped_keeps_what_it_had_noted(front, patches, tmp_path,
     rest = []
     source(front, patches, tmp_path, rest).ensure(np.arange(70))
     assert sorted(rest) == list(range(64, 70))
+
+
+#: Fills half of a cache's rows; says so and waits wherever the test wants to be asked. The network is a stand-in that needs no Keras model.
+CHILD = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from bhi_utils import features
+
+class Front:
+    name, output_shape, layers = "front", (None, 7, 7, 3), ()
+    def get_layer(self, name):
+        return type("Layer", (), {"get_config": lambda self: {"height": 50}})()
+    def get_weights(self):
+        return []
+    def predict_on_batch(self, given):
+        return given[:, :7, :7]
+
+folder, me, stop = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+def wait(moment):
+    if moment == stop:
+        (folder / f"{me} waits").touch()
+        while not (folder / f"{me} may go on").exists():
+            time.sleep(0.02)
+
+make = np.lib.format.open_memmap
+def made(*arguments, **options):
+    found = make(*arguments, **options)
+    wait("created")
+    return found
+
+np.lib.format.open_memmap = made
+patches = np.random.default_rng(0).integers(1, 256, (40, 50, 50, 3), dtype=np.uint8)
+cache = features.Features(Front(), lambda rows: patches[rows], 40, identity="these", cache=folder)
+rows = np.arange(20) if me == "A" else np.arange(20, 40)
+while me == "B" and not (folder / "A waits").exists():
+    time.sleep(0.02)
+cache.ensure(rows, 2)
+wait("filled")
+for view in range(2):
+    expected = features.dihedral(patches[rows], view)[:, :7, :7]
+    assert (cache.gather(rows, np.full(20, view)) == expected).all(), f"{me} reads other features than it has computed"
+again = features.Features(Front(), lambda rows: patches[rows], 40, identity="these", cache=folder)
+print(again.missing(np.arange(40), 2))
+"""
+
+
+def test_two_processes_that_start_at_once_share_a_cache_and_neither_zeroes_the_other_s_rows(tmp_path):
+    """A stops between creating the first view's file and filling it; meanwhile B fills its own rows, and reads them when A has ended."""
+    (tmp_path / "child.py").write_text(CHILD, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(Path(features.__file__).parent.parent)}
+
+    def start(name, stop):
+        command = [sys.executable, str(tmp_path / "child.py"), str(tmp_path), name, stop]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def await_pause(process, name):
+        while not (tmp_path / f"{name} waits").exists() and process.poll() is None:
+            time.sleep(0.02)
+
+    with start("A", "created") as first, start("B", "filled") as second:
+        try:
+            await_pause(first, "A")
+            await_pause(second, "B")
+            (tmp_path / "A may go on").touch()
+            a_said, a_failed = first.communicate(timeout=120)
+            (tmp_path / "B may go on").touch()
+            b_said, b_failed = second.communicate(timeout=120)
+        finally:
+            first.kill()
+            second.kill()
+    assert first.returncode == 0, a_failed
+    assert second.returncode == 0, b_failed
+    assert a_said.splitlines()[-1] == b_said.splitlines()[-1] == "0", "what either had finished is known to all"
 
 
 def test_too_little_disk_space_is_said_before_anything_is_computed(front, patches, tmp_path, monkeypatch):
