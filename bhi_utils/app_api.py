@@ -13,6 +13,7 @@ from bhi_utils.app_cases import Cases
 from bhi_utils.app_store import Kept
 from bhi_utils.app_words import text
 from bhi_utils.predictor import Predictor
+from bhi_utils.regions import Region
 from bhi_utils.words import translated
 
 #: Long runs at a time; the network itself runs for one, and single patches are let in between.
@@ -50,17 +51,16 @@ class Endpoints:
             return _problem(translated(tiles, language))
         *_, region = app_region.answered(self.predictor, tiles)
         self.kept.put(request.session_hash, region, app_region.size(region))
-        return self._at(region, self.predictor.threshold_calibrated, language)
+        return _mapped(region, language)
 
     def threshold(self, request: gr.Request, threshold: float, language: str = "en") -> dict[str, Any]:
-        """The region of this session at another threshold on the calibrated probability; the network does not run."""
+        """Puts another threshold on the calibrated probability in force for this session's region, /place included."""
         region = self.kept.get(request.session_hash)
         if region is None or not 0 <= threshold <= 1:
             return _problem(text("no_region" if region is None else "not_probability", language))
-        return self._at(region, threshold, language)
-
-    def _at(self, region: Any, threshold: float, language: str) -> dict[str, Any]:
-        return {**app_region.facts(region, threshold, language), "table": app_region.table(region, threshold)}
+        region = region.at_threshold(self.predictor, threshold)
+        self.kept.put(request.session_hash, region, app_region.size(region))
+        return _mapped(region, language)
 
     def place(self, request: gr.Request, x: float, y: float, language: str = "en") -> dict[str, Any]:
         """The patch at a place of this session's region, in pixels, with its answer and evidence; the network does not run."""
@@ -86,6 +86,10 @@ class Endpoints:
     def card(self, language: str = "en") -> dict[str, Any]:
         """The model's card: data, threshold, calibration, metrics with intervals, limits."""
         return app_card.facts(self.predictor, language)
+
+
+def _mapped(region: Region, language: str) -> dict[str, Any]:
+    return {**app_region.facts(region, language), "table": app_region.table(region)}
 
 
 def _problem(sentence: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils import app_page, prediction
-from bhi_utils.app_words import number, probability, text
+from bhi_utils.app_words import number, text, threshold_said
 from bhi_utils.paths import InputError
 from bhi_utils.predictor import Predictor
 from bhi_utils.words import say, translated
@@ -62,6 +62,7 @@ def answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iter
         "count": len(table),
         "answers": {name: column.tolist() for name, column in table.items()},
         "rejected": {"file": [name for name, _ in rejected], "reason": [reason for _, reason in rejected]},
+        "threshold": float(predictor.threshold),
         "threshold_calibrated": float(predictor.threshold_calibrated),
     }
 
@@ -88,7 +89,7 @@ def shown(details: dict[str, Any], language: str) -> str:
     positive = int(sum(answers["predicted_label"]))
     counts = {"count": len(answers), "positive": positive, "negative": len(answers) - positive}
     counts = {name: number(value, language) for name, value in counts.items()}
-    counts["t"] = probability(details["threshold_calibrated"], language)
+    counts["t"] = threshold_said(details["threshold_calibrated"], language)
     said = f"<p><strong>{text('answered', language, **counts)}</strong></p>"
     buttons = app_page.download(text("download_table", language), "answers.csv", answers.to_csv(index=False)) if len(answers) else ""
     if len(rejected):

@@ -257,9 +257,26 @@ def percent(share: float, language: str, *, digits: int = 0) -> str:
     return number(100 * share, language, digits=digits) + " %"
 
 
-def probability(value: float, language: str) -> str:
-    """A probability with two decimals, never rounded to 0 or 1."""
-    said = "< 0.01" if value < 0.005 else "> 0.99" if value > 0.995 else f"{value:.2f}"
+def probability(value: float, language: str, *, beside: float | None = None) -> str:
+    """A probability with two decimals, never rounded to 0 or 1; with more where two would put it on the wrong side of ``beside``.
+
+    Nearer than 0.0001 to that, the threshold that is shown, no digits may be enough.
+    """
+
+    def misleads(said: str) -> bool:
+        return beside is not None and (float(said) >= round(beside, 4)) != (value >= beside)
+
+    if misleads(f"{value:.2f}"):
+        said = next((one for one in (f"{value:.{digits}f}" for digits in range(3, 7)) if not misleads(one)), f"{value:.6f}")
+    else:
+        said = "< 0.01" if value < 0.005 else "> 0.99" if value > 0.995 else f"{value:.2f}"
+    return said.replace(".", ",") if language == "es" else said
+
+
+def threshold_said(value: float, language: str) -> str:
+    """A threshold with two to four decimals, as many as it has."""
+    said = f"{value:.4f}"
+    said = said[:-2] if said.endswith("00") else said.removesuffix("0")
     return said.replace(".", ",") if language == "es" else said
 
 

@@ -27,7 +27,7 @@ from bhi_utils.words import say
 #: What counts as an image within a folder or zip; a file that is named itself is tried whatever its name says.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 #: The class stands twice: as the number 0 or 1, and as the word that people read.
-COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "label", "threshold")
+COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "label", "threshold", "threshold_calibrated")
 #: A member of a zip that is longer than this (bytes), unpacked, is no patch.
 LONGEST = 64 << 20
 _BATCH = 256

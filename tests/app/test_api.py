@@ -82,7 +82,13 @@ def test_a_region_is_mapped_once_and_its_threshold_and_places_go_on_from_there(u
     assert found["share"] == pytest.approx(expected["predicted_label"].mean()) and found["background"] == tiles.background
     assert client.predict(0.0, api_name="/threshold")["share"] == 1
     assert "between 0 and 1" in client.predict(7, api_name="/threshold")["problem"]
-    place = client.predict(float(table["x"][5]) + 20, float(table["y"][5]) + 20, api_name="/place")
+    here = float(table["x"][5]) + 20, float(table["y"][5]) + 20
+    for threshold, label in ((0.0, "IDC+"), (1.0, "IDC−"), (float(predictor.threshold_calibrated), table["label"][5])):
+        moved = client.predict(threshold, api_name="/threshold")
+        place = client.predict(*here, api_name="/place")
+        assert place["label"] == label == moved["table"]["label"][5], "one threshold is in force"
+        assert place["threshold_calibrated"] == moved["threshold_calibrated"] == threshold and place["threshold"] == moved["threshold"]
+    assert place["threshold"] == pytest.approx(predictor.threshold) and moved["above"] == expected["predicted_label"].sum()
     assert place["probability_calibrated"] == pytest.approx(expected["probability_calibrated"][5], abs=1e-5)
     np.testing.assert_array_equal(decoded(place["pictures"]["patch"]), plots_app.enlarged(tiles.patches[5], side=app_patch.SIDE))
     other = Client(url, verbose=False, analytics_enabled=False)
@@ -101,7 +107,8 @@ def test_many_files_and_a_zip_give_one_table_and_names_never_become_paths(client
     assert answers["file"].tolist() == ["one.png", "some.zip/../../outside.png"]
     expected = predictor.predict(np.stack(patches[:2]))["probability_calibrated"]
     np.testing.assert_allclose(answers["probability_calibrated"], expected, atol=1e-5)
-    assert {"file", "probability", "label", "threshold"} <= set(answers.columns)
+    for scale in ("", "_calibrated"):
+        assert ((answers[f"probability{scale}"] >= answers[f"threshold{scale}"]) == (answers["predicted_label"] == 1)).all()
     assert found["rejected"]["file"] == ["some.zip/report.png"] and "not an image" in found["rejected"]["reason"][0]
     assert not list(served[1].parent.rglob("outside.png"))
 

@@ -42,6 +42,23 @@ def test_numbers_follow_the_language_and_carry_a_true_minus():
     assert app_words.probability(0.0001, "es") == "< 0,01"
 
 
+def test_a_probability_never_reads_as_if_it_lay_on_the_other_side_of_the_threshold():
+    assert app_words.threshold_said(0.16934, "es") == "0,1693" and app_words.threshold_said(0.8, "en") == "0.80"
+    assert app_words.probability(0.16931, "en", beside=0.16934) == "0.169" and app_words.probability(0.1694, "en", beside=0.16934) == "0.17"
+    assert app_words.probability(0.16999, "es", beside=0.17) == "0,16999"
+    drawn = np.random.default_rng(0).random((500, 2))
+    for value, threshold in np.concatenate([drawn, drawn[:, :1] + [[0, 2e-4]], drawn[:, :1] - [[0, 2e-4]]]).clip(0, 1):
+        said = app_words.probability(value, "en", beside=threshold)
+        if said[0] not in "<>":
+            assert (float(said) >= float(app_words.threshold_said(threshold, "en"))) == (value >= threshold)
+
+
+def test_of_a_threshold_that_somebody_has_set_the_models_rule_is_not_said():
+    bundle = {"threshold_rule": RULE, "threshold": 0.3}
+    assert "recall" not in (said := app_patch.shown(bundle, {**DETAILS, "threshold": 0.5, "threshold_calibrated": 0.6}, "en"))
+    assert "threshold 0.60" in said and "93 %" in app_patch.shown(bundle, {**DETAILS, "threshold": 0.3}, "en")
+
+
 def test_the_answer_says_class_probability_threshold_and_rule_and_escapes_what_it_is_given():
     said = app_patch.shown({"threshold_rule": "recall >= 0.93 <script>"}, DETAILS, "en")
     for words in (">IDC+<", "0.61", "threshold 0.40", "at or above", "recall ≥ 0.93 &lt;script&gt;", "&lt;white&gt;", "logit, +0.5"):

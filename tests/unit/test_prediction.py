@@ -95,7 +95,10 @@ def test_the_command_writes_the_table_and_the_list_of_the_rejected(mixed, bundle
     positive = int(table["predicted_label"].sum())
     assert f"Patches: 5, IDC+ {positive} and IDC− {5 - positive} at the threshold" in said and "Research use only" in said
     assert len(table) == 5 and len(rejected) == 3 and said.count("  rejected: ") == 3
-    np.testing.assert_array_equal(table["predicted_label"], table["probability"] >= table["threshold"])
+    contract = ["file", "probability", "probability_calibrated", "predicted_label", "threshold", "threshold_calibrated"]
+    assert list(table.columns.drop("label")) == contract
+    for scale in ("", "_calibrated"):
+        np.testing.assert_array_equal(table["predicted_label"], table[f"probability{scale}"] >= table[f"threshold{scale}"])
     assert main(["predict", str(mixed[2]), "--csv", str(out), "--model", str(bundle)]) == 0
     assert sorted(path.name for path in out.parent.iterdir()) == ["answers.csv"], "a list of an earlier call would mislead"
 
