@@ -13,6 +13,7 @@ from bhi_utils import app_page, prediction
 from bhi_utils.app_words import number, text, threshold_said
 from bhi_utils.paths import InputError
 from bhi_utils.predictor import Predictor
+from bhi_utils.sources import plain
 from bhi_utils.words import say, translated
 
 #: Most images that are answered at once, rejected lines that the page shows, and patches between two looks at the progress.
@@ -31,9 +32,12 @@ def answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iter
     found, rejected = [], []
     for path in paths:
         try:
-            found += prediction.places(path)
+            held = list(prediction.places(path))
+            found += held
+            if not held:
+                rejected.append((plain(path.name), translated(say("nothing_inside"), language)))
         except InputError:
-            rejected.append((path.name, translated(say("unreadable"), language)))
+            rejected.append((plain(path.name), translated(say("damaged_zip"), language)))
     if len(found) > MOST:
         yield _nothing(text("too_many", language, count=number(len(found), language)))
         return
@@ -47,7 +51,7 @@ def answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iter
                 remark = " ".join(translated(one, language) for one in (*seen.doubts, *seen.notes))
                 waiting.append((name, seen.patch, not seen.doubts, remark))
             if len(waiting) == STEP or (waiting and done == len(found)):
-                asked.append((done, network.submit(_answers, predictor, waiting)))
+                asked.append((done, network.submit(_answers, predictor, waiting, language)))
                 waiting = []
             while len(asked) > 1 or (asked and done == len(found)):
                 answered_for, answers = asked.popleft()
@@ -76,8 +80,10 @@ def _name(path: Path, member: str | None) -> str:
     return path.name if member is None else f"{path.name}/{member}"
 
 
-def _answers(predictor: Predictor, waiting: Sequence[tuple[str, np.ndarray, bool, str]]) -> pd.DataFrame:
+def _answers(predictor: Predictor, waiting: Sequence[tuple[str, np.ndarray, bool, str]], language: str) -> pd.DataFrame:
     names, patches, in_scope, remarks = zip(*waiting, strict=True)
+    known = np.where(predictor.seen.pixels(np.stack(patches)), text("seen", language), "")
+    remarks = [" ".join(filter(None, said)) for said in zip(known.tolist(), remarks, strict=True)]
     return prediction.answered(predictor, names, patches).assign(in_scope=in_scope, remark=remarks)[list(COLUMNS)]
 
 

@@ -153,6 +153,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "no_tissue_here": ("There is only background at this place.", "En este lugar solo hay fondo."),
     "not_probability": ("A threshold is a probability between 0 and 1.", "Un umbral es una probabilidad entre 0 y 1."),
+    "not_place": ("A place is x and y, two numbers of pixels.", "Un lugar es x e y, dos números de píxeles."),
+    # a program's request
+    "not_fitting": (
+        "These inputs do not fit /{name}: it takes {inputs}, in this order, and a file as it was uploaded (handle_file of gradio_client).",
+        "Estos datos no son los de /{name}: toma {inputs}, en este orden, y cada archivo tal como se subió (handle_file de gradio_client).",
+    ),
     # many files
     "empty_files": (
         "Give patches or a zip: the table of answers appears here, and no picture is shown.",
@@ -181,6 +187,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     # a case
     "empty_case": ("Choose a case: its slide is put together here.", "Elija un caso: aquí se recompone su preparación."),
     "no_case": ("There is no case {case} here.", "No hay ningún caso {case} aquí."),
+    "not_case": ("A case is a whole number: /cases lists them.", "Un caso es un número entero: /cases los enumera."),
     "source": ("Data: {source}, {cases} cases.", "Datos: {source}, {cases} casos."),
     "synthetic": ("Synthetic: drawn, not tissue.", "Sintético: dibujado, no es tejido."),
     "in_training": (

@@ -142,13 +142,15 @@ def cut(pixels: np.ndarray, notes: tuple[Sentence, ...] = ()) -> Tiles | Sentenc
     if not patches:
         return say("no_tissue")
     table = pd.DataFrame(rows, columns=["x", "y", "tissue"])
-    stack = np.stack(patches)
+    stack, picture = np.stack(patches), _shrunk(pixels)
     strange = scope.doubted(stack)
     table["in_scope"] = ~strange["any"]
-    return Tiles((width, height), _shrunk(pixels), stack, table, all_of_them - len(rows), _doubt(strange), notes)
+    return Tiles((width, height), picture, stack, table, all_of_them - len(rows), _doubt(strange, picture), notes)
 
 
-def _doubt(strange: dict[str, np.ndarray]) -> Sentence | None:
+def _doubt(strange: dict[str, np.ndarray], picture: np.ndarray) -> Sentence | None:
+    if scope.eyepiece(picture):
+        return say("eyepiece")
     share = float(strange["any"].mean())
     if share < MOSTLY:
         return None
