@@ -11,7 +11,7 @@ import pandas as pd
 
 from bhi_utils import app_page, prediction
 from bhi_utils.app_words import number, text, threshold_said
-from bhi_utils.paths import InputError
+from bhi_utils.paths import InputError, csv_text
 from bhi_utils.predictor import Predictor
 from bhi_utils.sources import plain
 from bhi_utils.words import say, translated
@@ -97,13 +97,13 @@ def shown(details: dict[str, Any], language: str) -> str:
     counts = {name: number(value, language) for name, value in counts.items()}
     counts["t"] = threshold_said(details["threshold_calibrated"], language)
     said = f"<p><strong>{text('answered', language, **counts)}</strong></p>"
-    buttons = app_page.download(text("download_table", language), "answers.csv", answers.to_csv(index=False)) if len(answers) else ""
+    buttons = app_page.download(text("download_table", language), "answers.csv", csv_text(answers)) if len(answers) else ""
     if len(rejected):
         lines = [f"{row.file}: {row.reason}" for row in rejected.head(LINES).itertuples()]
         if len(rejected) > LINES:
             lines.append(text("rejected_more", language, count=number(len(rejected) - LINES, language)))
         said += f"<p>{text('rejected', language, count=number(len(rejected), language))}</p>{app_page.bullets(lines)}"
-        buttons += app_page.download(text("download_rejected", language), "rejected.csv", rejected.to_csv(index=False))
+        buttons += app_page.download(text("download_rejected", language), "rejected.csv", csv_text(rejected))
     return f'<div class="answer" role="status">{said}<div class="buttons">{buttons}</div></div>'
 
 

@@ -1,5 +1,6 @@
 """How the interface words its answers, in both languages, and what it keeps of a window."""
 
+import html
 import json
 import os
 import string
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhi_utils import app_card, app_page, app_patch, app_store, app_words, bundles, thresholds
+from bhi_utils import app_card, app_files, app_page, app_patch, app_store, app_words, bundles, thresholds
 
 DETAILS = {
     "problem": "",
@@ -118,6 +119,13 @@ def test_the_card_says_what_is_not_recorded():
     Model.bundle |= {"metrics": {"test": {"auc": {"value": None, "low": None, "high": None}, "loss": {"value": 0.3}}}}
     said = app_card.shown(Model(), "es")
     assert "<td>–</td>" in said and "<td>0,300</td>" in said
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_harmless_in_the_tables_that_the_page_saves():
+    answers = {"file": ["=cmd.png"], "predicted_label": [1], "probability": [-0.5]}
+    details = {"problem": "", "answers": answers, "rejected": {"file": ["@x.png"], "reason": ["-"]}, "threshold_calibrated": 0.4}
+    said = html.unescape(app_files.shown(details, "en"))
+    assert "\n'=cmd.png,1,-0.5\n" in said and "\n'@x.png,'-\n" in said
 
 
 def test_a_window_keeps_its_own_region_and_the_oldest_goes_first():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.special import expit
 
-from bhi_utils import models, prediction
+from bhi_utils import models, paths, prediction
 from bhi_utils.__main__ import main
 from bhi_utils.metrics import Calibration
 from bhi_utils.paths import InputError
@@ -113,6 +113,19 @@ def test_of_a_folder_or_zip_without_a_file_that_is_said_and_the_others_are_answe
     outcome = prediction.predict(predictor, [tmp_path / "bare", tmp_path / "bare.zip", mixed[2]], progress=False)
     assert len(outcome.answers) == 1 and outcome.rejected["file"].str.contains("/bare").all()
     assert len(outcome.rejected) == 2 and outcome.rejected["reason"].str.contains("no file").all()
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_made_harmless_in_every_table(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(('=cmd|" "!A0.png', "+1.png", "-1.png", "@x.png", "'=y.png")):
+        (tmp_path / name).write_bytes(encoded(patch(number)))
+    (tmp_path / "=report.png").write_bytes(b"%PDF-1.7")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["predict", "--csv", "out/a.csv", "--model", str(bundle), "--", *names]) == 0
+    for table, count in (("a.csv", 5), ("a.rejected.csv", 1)):
+        files = pd.read_csv(tmp_path / "out" / table)["file"]
+        assert len(files) == count and files.str.startswith("'").all()
+        assert set(paths.read_csv(tmp_path / "out" / table)["file"]) <= set(names)
 
 
 def test_wrong_input_is_one_sentence_and_leaves_no_table(mixed, bundle, tmp_path, capsys):
