@@ -297,7 +297,8 @@ def _predict(options: argparse.Namespace) -> None:
     outcome = prediction.predict(predictor, options.files)
     rejected = prediction.write(outcome, options.csv)
     count, positive = len(outcome.answers), int(outcome.answers["predicted_label"].sum())
-    print(f"Patches: {count:,}, IDC+ {positive:,} and IDC− {count - positive:,} at the threshold {predictor.threshold:.3f}.")
+    threshold = f"{predictor.threshold:.4f} ({predictor.threshold_calibrated:.4f} calibrated)"
+    print(f"Patches: {count:,}, IDC+ {positive:,} and IDC− {count - positive:,} at the threshold {threshold}.")
     if outcome.seen:
         print(f"  Seen in training: {outcome.seen:,}, whose answers say nothing about how the model does on new patches.")
     for note, count in outcome.notes.most_common(5):

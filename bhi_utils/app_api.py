@@ -3,17 +3,21 @@
 Each takes what the page takes and a ``language``, en or es, for its sentences; ``problem`` is empty when there is an answer.
 """
 
+import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 
 from bhi_utils import app_card, app_cases, app_files, app_patch, app_region
 from bhi_utils.app_cases import Cases
 from bhi_utils.app_store import Kept
 from bhi_utils.app_words import text
 from bhi_utils.predictor import Predictor
-from bhi_utils.words import translated
+from bhi_utils.regions import Region
+from bhi_utils.words import LANGUAGES, translated
 
 #: Long runs at a time; the network itself runs for one, and single patches are let in between.
 LONG = 2
@@ -50,20 +54,23 @@ class Endpoints:
             return _problem(translated(tiles, language))
         *_, region = app_region.answered(self.predictor, tiles)
         self.kept.put(request.session_hash, region, app_region.size(region))
-        return self._at(region, self.predictor.threshold_calibrated, language)
+        return _mapped(region, language)
 
     def threshold(self, request: gr.Request, threshold: float, language: str = "en") -> dict[str, Any]:
-        """The region of this session at another threshold on the calibrated probability; the network does not run."""
+        """Puts another threshold on the calibrated probability in force for this session's region, /place included."""
         region = self.kept.get(request.session_hash)
-        if region is None or not 0 <= threshold <= 1:
+        threshold = _finite(threshold)
+        if region is None or threshold is None or not 0 <= threshold <= 1:
             return _problem(text("no_region" if region is None else "not_probability", language))
-        return self._at(region, threshold, language)
-
-    def _at(self, region: Any, threshold: float, language: str) -> dict[str, Any]:
-        return {**app_region.facts(region, threshold, language), "table": app_region.table(region, threshold)}
+        region = region.at_threshold(self.predictor, threshold)
+        self.kept.put(request.session_hash, region, app_region.size(region))
+        return _mapped(region, language)
 
     def place(self, request: gr.Request, x: float, y: float, language: str = "en") -> dict[str, Any]:
         """The patch at a place of this session's region, in pixels, with its answer and evidence; the network does not run."""
+        x, y = _finite(x), _finite(y)
+        if x is None or y is None:
+            return _problem(text("not_place", language))
         return app_region.place(self.predictor, self.kept.get(request.session_hash), x, y, language)
 
     def files(self, files: Sequence[dict] | None, language: str = "en") -> dict[str, Any]:
@@ -78,6 +85,9 @@ class Endpoints:
 
     def case(self, case: float, language: str = "en") -> dict[str, Any]:
         """Labels and probabilities of all patches of one case."""
+        case = _finite(case)
+        if case is None or not case.is_integer():
+            return _problem(text("not_case", language))
         if not len(self.cases.rows(int(case))):
             return _problem(text("no_case", language, case=int(case)))
         *_, table = self.cases.answered(self.predictor, int(case))
@@ -88,12 +98,53 @@ class Endpoints:
         return app_card.facts(self.predictor, language)
 
 
+def _finite(value: Any) -> float | None:
+    """A number as a program has sent it, None for anything else."""
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    except OverflowError:  # JSON has integers of any length
+        return None
+
+
+def _mapped(region: Region, language: str) -> dict[str, Any]:
+    return {**app_region.facts(region, language), "table": app_region.table(region)}
+
+
 def _problem(sentence: str) -> dict[str, Any]:
     return {"problem": sentence, "doubts": [], "notes": []}
 
 
+def explain(page: gr.Blocks) -> None:
+    """Have inputs that Gradio cannot read refused in a sentence: else a program gets ``{"error": null}``, and the log a traceback.
+
+    One file in place of a list is taken for a list of one, and the other way round.
+    """
+    read = page.preprocess_data
+
+    async def preprocess_data(function: Any, inputs: list[Any], *given: Any, **named: Any) -> list[Any]:
+        fitted = list(inputs)
+        for place, (block, value) in enumerate(zip(function.inputs, inputs, strict=False)):
+            many = getattr(block, "file_count", None)
+            if many == "multiple" and isinstance(value, dict):
+                fitted[place] = [value]
+            elif many == "single" and isinstance(value, list) and len(value) == 1:
+                fitted[place] = value[0]
+        try:
+            return await read(function, fitted, *given, **named)
+        except gr.Error:
+            raise
+        except Exception as error:  # pydantic's, or Gradio's own: whatever a wrong type leads to
+            language = next((one for one in reversed(inputs) if isinstance(one, str) and one in LANGUAGES), "en")
+            names = [name for name in inspect.signature(function.fn).parameters if name != "request"]
+            said = text("not_fitting", language, name=function.api_name or "", inputs=", ".join(names))
+            raise gr.Error(said, print_exception=False) from error
+
+    page.preprocess_data = preprocess_data
+
+
 def offer(endpoints: Endpoints) -> None:
     """Add the endpoints to the page that is being built; nothing of them is seen."""
+    explain(Context.root_block)
     with gr.Row(visible=False):
         file, files, out, ask = gr.File(), gr.File(file_count="multiple"), gr.JSON(), gr.Button()
         language, number, x, y, case = gr.Textbox("en"), gr.Number(0.5), gr.Number(0), gr.Number(0), gr.Number()

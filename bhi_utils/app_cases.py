@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils import app_page, plots, plots_regions
-from bhi_utils.app_words import number, probability, text
+from bhi_utils.app_words import number, text, threshold_said
 from bhi_utils.archive import PATCH, Pack, per_case
 from bhi_utils.predictor import Predictor
 from bhi_utils.regions import PICTURE, answers
@@ -66,6 +66,7 @@ def facts(cases: Cases, predictor: Predictor, table: pd.DataFrame, language: str
         "case": case,
         **{name: int(value) for name, value in counts.items()},
         "notes": [text("in_training", language)] if cases.seen(predictor, case) else [],
+        "threshold": float(predictor.threshold),
         "threshold_calibrated": float(predictor.threshold_calibrated),
         "table": {name: table[name].tolist() for name in columns},
     }
@@ -80,7 +81,7 @@ def shown(cases: Cases, found: dict[str, Any], table: pd.DataFrame, language: st
     figures = ""
     for name, picture in pictures.items():
         title = text(
-            f"panel_{name}", language, **({"t": probability(found["threshold_calibrated"], language)} if name == "probability" else {})
+            f"panel_{name}", language, **({"t": threshold_said(found["threshold_calibrated"], language)} if name == "probability" else {})
         )
         figures += f'<figure><img src="{app_page.data_url(picture)}" alt="{title}"><figcaption>{title}</figcaption></figure>'
     return f'<div class="answer"><p><strong>{said}</strong></p>{app_page.bullets(notes)}<div class="panels">{figures}</div></div>'

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils import app_page, prediction
-from bhi_utils.app_words import number, probability, text
-from bhi_utils.paths import InputError
+from bhi_utils.app_words import number, text, threshold_said
+from bhi_utils.paths import InputError, csv_text
 from bhi_utils.predictor import Predictor
+from bhi_utils.sources import plain
 from bhi_utils.words import say, translated
 
 #: Most images that are answered at once, rejected lines that the page shows, and patches between two looks at the progress.
@@ -31,9 +32,12 @@ def answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iter
     found, rejected = [], []
     for path in paths:
         try:
-            found += prediction.places(path)
+            held = list(prediction.places(path))
+            found += held
+            if not held:
+                rejected.append((plain(path.name), translated(say("nothing_inside"), language)))
         except InputError:
-            rejected.append((path.name, translated(say("unreadable"), language)))
+            rejected.append((plain(path.name), translated(say("damaged_zip"), language)))
     if len(found) > MOST:
         yield _nothing(text("too_many", language, count=number(len(found), language)))
         return
@@ -47,7 +51,7 @@ def answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iter
                 remark = " ".join(translated(one, language) for one in (*seen.doubts, *seen.notes))
                 waiting.append((name, seen.patch, not seen.doubts, remark))
             if len(waiting) == STEP or (waiting and done == len(found)):
-                asked.append((done, network.submit(_answers, predictor, waiting)))
+                asked.append((done, network.submit(_answers, predictor, waiting, language)))
                 waiting = []
             while len(asked) > 1 or (asked and done == len(found)):
                 answered_for, answers = asked.popleft()
@@ -62,6 +66,7 @@ def answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iter
         "count": len(table),
         "answers": {name: column.tolist() for name, column in table.items()},
         "rejected": {"file": [name for name, _ in rejected], "reason": [reason for _, reason in rejected]},
+        "threshold": float(predictor.threshold),
         "threshold_calibrated": float(predictor.threshold_calibrated),
     }
 
@@ -75,8 +80,10 @@ def _name(path: Path, member: str | None) -> str:
     return path.name if member is None else f"{path.name}/{member}"
 
 
-def _answers(predictor: Predictor, waiting: Sequence[tuple[str, np.ndarray, bool, str]]) -> pd.DataFrame:
+def _answers(predictor: Predictor, waiting: Sequence[tuple[str, np.ndarray, bool, str]], language: str) -> pd.DataFrame:
     names, patches, in_scope, remarks = zip(*waiting, strict=True)
+    known = np.where(predictor.seen.pixels(np.stack(patches)), text("seen", language), "")
+    remarks = [" ".join(filter(None, said)) for said in zip(known.tolist(), remarks, strict=True)]
     return prediction.answered(predictor, names, patches).assign(in_scope=in_scope, remark=remarks)[list(COLUMNS)]
 
 
@@ -88,15 +95,15 @@ def shown(details: dict[str, Any], language: str) -> str:
     positive = int(sum(answers["predicted_label"]))
     counts = {"count": len(answers), "positive": positive, "negative": len(answers) - positive}
     counts = {name: number(value, language) for name, value in counts.items()}
-    counts["t"] = probability(details["threshold_calibrated"], language)
+    counts["t"] = threshold_said(details["threshold_calibrated"], language)
     said = f"<p><strong>{text('answered', language, **counts)}</strong></p>"
-    buttons = app_page.download(text("download_table", language), "answers.csv", answers.to_csv(index=False)) if len(answers) else ""
+    buttons = app_page.download(text("download_table", language), "answers.csv", csv_text(answers)) if len(answers) else ""
     if len(rejected):
         lines = [f"{row.file}: {row.reason}" for row in rejected.head(LINES).itertuples()]
         if len(rejected) > LINES:
             lines.append(text("rejected_more", language, count=number(len(rejected) - LINES, language)))
         said += f"<p>{text('rejected', language, count=number(len(rejected), language))}</p>{app_page.bullets(lines)}"
-        buttons += app_page.download(text("download_rejected", language), "rejected.csv", rejected.to_csv(index=False))
+        buttons += app_page.download(text("download_rejected", language), "rejected.csv", csv_text(rejected))
     return f'<div class="answer" role="status">{said}<div class="buttons">{buttons}</div></div>'
 
 

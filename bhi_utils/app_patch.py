@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bhi_utils import app_page, plots_app, quality
-from bhi_utils.app_words import number, percent, probability, text
+from bhi_utils.app_words import number, percent, probability, text, threshold_said
 from bhi_utils.augment import dihedral
 from bhi_utils.plots import CLASSES
 from bhi_utils.predictor import Predictor
@@ -48,14 +48,12 @@ def answer(predictor: Predictor, patch: np.ndarray, language: str) -> dict[str, 
 
 
 def described(predictor: Predictor, patch: np.ndarray, row: Any, evidence: np.ndarray) -> dict[str, Any]:
-    """`answer` from what the network has said already: a row of `Predictor.predict` and its evidence map."""
+    """`answer` from what the network has said already: a row of `Predictor.predict`, or of a region, and its evidence map."""
     predicted = int(row["predicted_label"])
     return {
         "label": CLASSES[predicted],
         "predicted_label": predicted,
-        **{name: float(row[name]) for name in ("logit", "probability", "probability_calibrated") if name in row},
-        "threshold": float(predictor.threshold),
-        "threshold_calibrated": float(predictor.threshold_calibrated),
+        **{name: float(row[name]) for name in ("logit", "probability", "probability_calibrated", "threshold", "threshold_calibrated")},
         "seen": bool(predictor.seen.pixels(patch[None])[0]),
         "evidence": np.round(evidence.astype(float), 4).tolist(),
         "evidence_limit": plots_app.limit(evidence),
@@ -98,8 +96,10 @@ def shown(bundle: dict[str, Any], details: dict[str, Any], language: str, *, fou
 def _verdict(bundle: dict[str, Any], details: dict[str, Any], language: str) -> str:
     value, threshold = details["probability_calibrated"], details["threshold_calibrated"]
     side = "positive" if details["predicted_label"] else "negative"
-    p, t = probability(value, language), probability(threshold, language)
-    meaning = [text("above" if details["predicted_label"] else "under", language, t=t), *_chosen(bundle, language)]
+    p, t = probability(value, language, beside=threshold), threshold_said(threshold, language)
+    # how the model's own threshold was chosen says nothing of another one that somebody has put in force
+    chosen = _chosen(bundle, language) if details.get("threshold") == bundle.get("threshold") else []
+    meaning = [text("above" if details["predicted_label"] else "under", language, t=t), *chosen]
     notes = [*([text("seen", language)] if details["seen"] else []), *details["notes"]]
     return f"""<div class="head"><span class="class {side}">{details["label"]}</span>
 <span>{text("probability_of", language)} <span class="number">{app_page.escape(p)}</span></span></div>

@@ -44,9 +44,13 @@ def size(region: Region) -> int:
     return region.tiles.patches.nbytes + region.tiles.picture.nbytes + region.maps.nbytes
 
 
-def facts(region: Region, threshold: float, language: str) -> dict[str, Any]:
-    """What the API says of a region at a threshold: ``problem, doubts, notes, size, patches, background, above, share, threshold``."""
-    above = int((region.table["probability_calibrated"] >= threshold).sum())
+def facts(region: Region, language: str) -> dict[str, Any]:
+    """What the API says of a region at the threshold in force.
+
+    Returns:
+        ``problem, doubts, notes, size, patches, background, above, share``, ``threshold`` (on ``probability``) and
+        ``threshold_calibrated``.
+    """
     doubt = region.tiles.doubt
     return {
         "problem": "",
@@ -55,19 +59,19 @@ def facts(region: Region, threshold: float, language: str) -> dict[str, Any]:
         "size": list(region.tiles.size),
         "patches": len(region.table),
         "background": region.tiles.background,
-        "above": above,
-        "share": region.share(threshold),
-        "threshold_calibrated": threshold,
+        "above": region.above,
+        "share": region.share,
+        **region.thresholds,
     }
 
 
-def table(region: Region, threshold: float) -> dict[str, list]:
-    """The region's table at a threshold as columns, ready for ``pandas.DataFrame``."""
-    return {name: column.tolist() for name, column in region.labelled(threshold).items()}
+def table(region: Region) -> dict[str, list]:
+    """The region's table at the threshold in force as columns, ready for ``pandas.DataFrame``."""
+    return {name: column.tolist() for name, column in region.table.items()}
 
 
 def place(predictor: Predictor, region: Region | None, x: float, y: float, language: str) -> dict[str, Any]:
-    """The patch at a place, in the region's pixels, with what the network said of it: no new pass."""
+    """The patch at a place, in the region's pixels, judged by the threshold in force, with what the network said: no new pass."""
     row = None if region is None else region.at(x, y)
     if row is None:
         return {"problem": text("no_region" if region is None else "no_tissue_here", language), "doubts": [], "notes": []}
@@ -84,16 +88,17 @@ def place_shown(bundle: dict[str, Any], details: dict[str, Any], language: str) 
     return title + app_patch.shown(bundle, details, language)
 
 
-def shown(region: Region, threshold: float, language: str) -> str:
+def shown(predictor: Predictor, region: Region, language: str) -> str:
     """The map over the region's picture, with its sliders and downloads; the page's script draws it from the numbers."""
-    said = facts(region, threshold, language)
+    said = facts(region, language)
     notes = [text("skipped", language, count=number(region.tiles.background, language)), *said["notes"]]
     strange = int((~region.table["in_scope"]).sum())
     if strange:
         notes.append(text("strange", language, count=number(strange, language)))
     picture = app_page.data_url(region.tiles.picture, kind="JPEG")
     label, hint, image = text("map_label", language), text("map_hint", language), text("region_image", language)
-    value = min(max(round(threshold, 2), 0.01), 0.99)
+    # where the slider stands; what is in force until it moves is the threshold itself, which the script takes from the numbers
+    value = min(max(round(said["threshold_calibrated"], 2), 0.01), 0.99)
     buttons = "".join(
         f'<button type="button" class="{kind}">{text(key, language)}</button>'
         for kind, key in (("png", "download_map"), ("csv", "download_table"))
@@ -101,7 +106,7 @@ def shown(region: Region, threshold: float, language: str) -> str:
     shape = f"{region.tiles.size[0] / region.tiles.size[1]:.4f}"
     slider = f'<input type="range" min="0.01" max="0.99" step="0.01" value="{value}">'
     return f"""{app_page.doubt(said["doubts"], language)}
-<figure class="over map answer" {app_page.fresh()} data-map="{app_page.attribute(_data(region, language))}">
+<figure class="over map answer" {app_page.fresh()} data-map="{app_page.attribute(_data(predictor, region, language))}">
 <p class="share" aria-live="polite"></p>
 <label class="threshold"><span>{text("threshold_slider", language)}</span>{slider}<output></output></label>
 {app_page.opacity(language)}
@@ -118,16 +123,18 @@ def _scale(language: str) -> str:
 <div class="ends"><span>0<br>{CLASSES[0]}</span><span>{middle}</span><span>1<br>{CLASSES[1]}</span></div></div>"""
 
 
-def _data(region: Region, language: str) -> dict[str, Any]:
-    """The numbers that the page's script draws from."""
+def _data(predictor: Predictor, region: Region, language: str) -> dict[str, Any]:
+    """The numbers that the page's script draws from, unrounded: what it counts is what the API counts."""
     (width, height), found = region.tiles.size, region.table
     keys = {"share": "share", "place": "place", "glass": "is_glass", "probability": "is_probability"}
     columns, rows = -(-width // PATCH), -(-height // PATCH)
     shape = {"width": width, "height": height, "columns": columns, "rows": rows, "patch": PATCH}
     named = {"x": found["x"] // PATCH, "y": found["y"] // PATCH, "tissue": found["tissue"].round(3), "in_scope": found["in_scope"]}
-    named |= {"p": found["probability_calibrated"].round(4), "raw": found["probability"].round(4)}
+    named |= {"p": found["probability_calibrated"], "raw": found["probability"]}
+    # each place of the slider on the raw probability's scale, for the table that the page saves
+    named["steps"] = [region.raw(predictor, step / 100) for step in range(100)]
     words = {name: text(key, language, **_BRACES) for name, key in keys.items()}
-    return {**shape, **{name: np.asarray(column).tolist() for name, column in named.items()}, "words": words}
+    return {**shape, **region.thresholds, **{name: np.asarray(column).tolist() for name, column in named.items()}, "words": words}
 
 
 #: Values that the page's script fills in.

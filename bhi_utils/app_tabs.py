@@ -88,7 +88,7 @@ def region_tab(endpoints: Endpoints, language: gr.Textbox, i18n: gr.I18n) -> gr.
                 yield app_page.progress(step, total, spoken), None, "", gr.update(visible=True)
             else:
                 endpoints.kept.put(window, step, app_region.size(step))
-                yield app_region.shown(step, predictor.threshold_calibrated, spoken), None, "", gr.update(visible=False)
+                yield app_region.shown(predictor, step, spoken), None, "", gr.update(visible=False)
 
     def given(file: dict | None, spoken: str, request: gr.Request) -> Iterator[tuple]:
         yield app_page.progress(0, 0, spoken), gr.skip(), "", gr.update(visible=True)
@@ -100,7 +100,10 @@ def region_tab(endpoints: Endpoints, language: gr.Textbox, i18n: gr.I18n) -> gr.
         yield from mapped(app_region.synthetic(), spoken, request.session_hash)
 
     def looked(spoken: str, event: gr.EventData, request: gr.Request) -> str:
-        details = endpoints.place(request, float(event.x), float(event.y), spoken)
+        region = endpoints.kept.get(request.session_hash)
+        if region is not None:  # the page's slider has told nobody yet where it stands
+            region = region.at_threshold(predictor, float(event.threshold))
+        details = app_region.place(predictor, region, float(event.x), float(event.y), spoken)
         return app_region.place_shown(predictor.bundle, details, spoken)
 
     with gr.Row(equal_height=True):

@@ -164,6 +164,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "no_tissue_here": ("There is only background at this place.", "En este lugar solo hay fondo."),
     "not_probability": ("A threshold is a probability between 0 and 1.", "Un umbral es una probabilidad entre 0 y 1."),
+    "not_place": ("A place is x and y, two numbers of pixels.", "Un lugar es x e y, dos números de píxeles."),
+    # a program's request
+    "not_fitting": (
+        "These inputs do not fit /{name}: it takes {inputs}, in this order, and a file as it was uploaded (handle_file of gradio_client).",
+        "Estos datos no son los de /{name}: toma {inputs}, en este orden, y cada archivo tal como se subió (handle_file de gradio_client).",
+    ),
     # many files
     "empty_files": (
         "Give patches or a zip: the table of answers appears here, and no picture is shown.",
@@ -192,6 +198,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     # a case
     "empty_case": ("Choose a case: its slide is put together here.", "Elija un caso: aquí se recompone su preparación."),
     "no_case": ("There is no case {case} here.", "No hay ningún caso {case} aquí."),
+    "not_case": ("A case is a whole number: /cases lists them.", "Un caso es un número entero: /cases los enumera."),
     "source": ("Data: {source}, {cases} cases.", "Datos: {source}, {cases} casos."),
     "synthetic": ("Synthetic: drawn, not tissue.", "Sintético: dibujado, no es tejido."),
     "in_training": (
@@ -293,9 +300,26 @@ def percent(share: float, language: str, *, digits: int = 0) -> str:
     return number(100 * share, language, digits=digits) + " %"
 
 
-def probability(value: float, language: str) -> str:
-    """A probability with two decimals, never rounded to 0 or 1."""
-    said = "< 0.01" if value < 0.005 else "> 0.99" if value > 0.995 else f"{value:.2f}"
+def probability(value: float, language: str, *, beside: float | None = None) -> str:
+    """A probability with two decimals, never rounded to 0 or 1; with more where two would put it on the wrong side of ``beside``.
+
+    Nearer than 0.0001 to that, the threshold that is shown, no digits may be enough.
+    """
+
+    def misleads(said: str) -> bool:
+        return beside is not None and (float(said) >= round(beside, 4)) != (value >= beside)
+
+    if misleads(f"{value:.2f}"):
+        said = next((one for one in (f"{value:.{digits}f}" for digits in range(3, 7)) if not misleads(one)), f"{value:.6f}")
+    else:
+        said = "< 0.01" if value < 0.005 else "> 0.99" if value > 0.995 else f"{value:.2f}"
+    return said.replace(".", ",") if language == "es" else said
+
+
+def threshold_said(value: float, language: str) -> str:
+    """A threshold with two to four decimals, as many as it has."""
+    said = f"{value:.4f}"
+    said = said[:-2] if said.endswith("00") else said.removesuffix("0")
     return said.replace(".", ",") if language == "es" else said
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from bhi_utils import measures, packing, sources
 from bhi_utils.decode import PATCH
-from bhi_utils.paths import WRITERS, InputError, Run, exists, project_root, shown, write_atomic, write_json
+from bhi_utils.paths import WRITERS, InputError, Run, exists, project_root, read_csv, shown, write_atomic, write_json
 
 __all__ = [
     "PATCH",
@@ -146,7 +146,7 @@ def open_pack(folder: Path) -> Pack:
         info = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
         patches = np.load(folder / "patches.npy", mmap_mode="r", allow_pickle=False)
         manifest = packing.load_manifest(folder)
-        rejected = pd.read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
+        rejected = read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
         whole = patches.shape == (info["patches"], PATCH, PATCH, 3) and patches.dtype == np.uint8
         whole = whole and len(manifest) == info["patches"] and set(_FACTS) <= set(info)
         whole = whole and info["format"] == sources.FORMAT

@@ -60,6 +60,14 @@ class Calibration:
         """The threshold on calibrated probabilities that decides like ``threshold`` on raw ones."""
         return float(self.apply(logit(threshold)))
 
+    def back(self, threshold: float) -> float:
+        """The threshold on raw probabilities that decides like ``threshold`` on calibrated ones: `move` taken back, but for rounding."""
+        value = logit(threshold)
+        if not self.knots:
+            return float(expit((value - self.intercept) / self.slope))
+        x, y = np.array(self.knots).T
+        return float(expit(np.interp(value, y, x) + min(value - y[0], 0) + max(value - y[-1], 0)))
+
     def to_json(self) -> dict[str, Any]:
         """What a bundle keeps."""
         plain = {"method": self.method, "slope": self.slope, "intercept": self.intercept}

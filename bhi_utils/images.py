@@ -4,13 +4,15 @@ Used by ``quality`` for single patches and by ``regions`` for whole regions. A f
 decompression bomb is never unpacked. Nothing here raises on bad input.
 """
 
+import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from bhi_utils.words import Sentence, say
 
@@ -21,6 +23,12 @@ MOST_SIDE = 10_000
 # Pillow warns from its own limit on, 89 million, and fails from twice as many: both belong to what is refused here
 Image.MAX_IMAGE_PIXELS = MOST_SIDE**2
 _BAND = 512
+#: Beginnings of files that are opened here: one that has it and is not opened is damaged.
+_OPENED = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
+#: Beginnings of files of other kinds: where in the file, what stands there, and what people call it.
+_OTHERS = ((4, b"jP  ", "JPEG 2000"), (0, b"\xff\x4f\xff\x51", "JPEG 2000"), (4, b"ftyp", "HEIC, AVIF or video"), (128, b"DICM", "DICOM"))
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_JPEG_2000, _FLOAT = (33003, 33005, 34712), 3
 
 
 @dataclass(frozen=True)
@@ -50,37 +58,82 @@ def read(file: Path | BinaryIO, refuse: Callable[[int, int], Sentence | None], *
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
-            return decode(image, refuse)
-    except (UnidentifiedImageError, FileNotFoundError):
-        return Pixels(None, say("not_an_image"))
+            return decode(image, refuse, _paged(image))
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        return Pixels(None, say("unreadable"))
+    except (UnidentifiedImageError, SyntaxError, KeyError):  # what Pillow says of a TIFF's page that it cannot read
+        return Pixels(None, _unknown(file))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Pixels(None, say(bomb))
     except Exception:  # Pillow's readers raise whatever the damaged byte leads to
         return Pixels(None, say("damaged"))
 
 
-def decode(image: Image.Image, refuse: Callable[[int, int], Sentence | None]) -> Pixels:
-    """`read` for an image that is open, its pixels decoded or not."""
+def _unknown(file: Path | BinaryIO) -> Sentence:
+    """Why Pillow does not know a file, and the way out, from the file's beginning."""
+    with nullcontext(file) if hasattr(file, "read") else open(file, "rb") as stream:
+        stream.seek(0)
+        head = stream.read(132)
+        if not head:
+            return say("empty_file")
+        if head[:4] in _TIFF:
+            return _unknown_tiff(stream, head)
+        if head[:2] == b"PK":
+            return say("zip" if zipfile.is_zipfile(stream) else "damaged_zip")
+    if head.startswith(_OPENED):
+        return say("damaged")
+    kind = next((kind for at, mark, kind in _OTHERS if head[at:].startswith(mark)), None)
+    return say("other_format", kind=kind) if kind else say("not_an_image")
+
+
+def _unknown_tiff(stream: BinaryIO, head: bytes) -> Sentence:
+    try:
+        page = TiffImagePlugin.ImageFileDirectory_v2(head[:16] if head[2:4].strip(b"\0") == b"+" else head[:8])
+        stream.seek(page.next)
+        page.load(stream)
+        compression, bits = page.get(TiffImagePlugin.COMPRESSION, 1), page[TiffImagePlugin.BITSPERSAMPLE]
+    except Exception:  # as in `read`
+        return say("damaged")
+    if compression in _JPEG_2000:
+        return say("tiff_jpeg2000")
+    if _FLOAT in page.get(TiffImagePlugin.SAMPLEFORMAT, ()):
+        return say("tiff_float")
+    return say("tiff_other", compression=compression, bits=max(bits))
+
+
+def _paged(image: Image.Image) -> tuple[Sentence, ...]:
+    """Turn to the largest page of a TIFF, which may begin with a thumbnail, and to the first image of an animation; say so."""
+    frames, largest = getattr(image, "n_frames", 1), 0
+    if frames == 1:
+        return ()
+    if image.format == "TIFF":
+        sizes = []
+        for page in range(frames):
+            image.seek(page)
+            sizes.append(image.width * image.height)
+        largest = sizes.index(max(sizes))
+    image.seek(largest)
+    return (say("frames_largest", frames=frames, number=largest + 1) if largest else say("frames", frames=frames),)
+
+
+def decode(image: Image.Image, refuse: Callable[[int, int], Sentence | None], notes: tuple[Sentence, ...] = ()) -> Pixels:
+    """`read` for an image that is open, its pixels decoded or not; ``notes`` are handed on."""
     size = image.size
     # the camera's rotation can only swap the sides, so a wrong size is refused before anything is decoded
     if problem := refuse(*size):
         return Pixels(None, problem, size=size)
     try:
-        image, notes = _upright(image)
+        image, turned = _upright(image)
         if image.mode in ("I", "F"):
             return Pixels(None, say("bits"), size=image.size)
         array, more = _rgb(image)
     except Exception:  # as in `read`
         return Pixels(None, say("damaged"), size=size)
-    return Pixels(array, notes=(*notes, *more), size=image.size)
+    return Pixels(array, notes=(*notes, *turned, *more), size=image.size)
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, list[Sentence]]:
     notes = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        image.seek(0)
-        notes.append(say("frames", frames=frames))
     if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
         image = ImageOps.exif_transpose(image)
         notes.append(say("turned"))

@@ -39,17 +39,20 @@ def write(predictor: Predictor, file: Path, out: Path, *, threshold: float | Non
     tiles = pixels.problem if pixels.array is None else regions.cut(pixels.array, pixels.notes)
     if isinstance(tiles, str):
         raise InputError(f"{shown(file)}: {tiles}")
-    found, chosen = [], predictor.threshold_calibrated if threshold is None else threshold
+    found = []
     with tqdm(total=len(tiles.patches), desc="Mapping", unit="patch", file=sys.stderr, disable=not progress) as bar:
         for step in regions.answers(predictor, tiles.patches):
             found.append(step)
             bar.update(len(step[0]))
     region = regions.region(tiles, found)
-    said = f"{region.share(chosen):.1%} of {len(region.table):,} patches of tissue are at or above {chosen:.3f}"
+    if threshold is not None:
+        region = region.at_threshold(predictor, threshold)
+    chosen = region.thresholds["threshold_calibrated"]
+    said = f"{region.share:.1%} of {len(region.table):,} patches of tissue are at or above {chosen:.3f}"
     figure = plots_regions.probability_map(tiles.picture, tiles.size, region.table, threshold=chosen, title=said)
     with write_atomic(out / "map.png") as temporary:
         figure.savefig(temporary, dpi=200)
-    write_csv(out / "map.csv", region.labelled(chosen).round({"tissue": 3}))
+    write_csv(out / "map.csv", region.table.round({"tissue": 3}))
     lines = [*([f"Doubtful: {tiles.doubt}"] if tiles.doubt else []), f"{said}; {tiles.background:,} of background were skipped."]
     strange = int((~region.table["in_scope"]).sum())
     if strange and not tiles.doubt:

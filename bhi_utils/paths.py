@@ -7,9 +7,10 @@ import gzip
 import io
 import json
 import os
+import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,9 +145,35 @@ def write_json(path: Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+#: Beginnings of texts that a spreadsheet would run as a formula, and of those that `csv_text` has made harmless.
+_FORMULA, _HARMLESS = re.compile("'*[=+@\t\r\n-]"), re.compile("'+[=+@\t\r\n-]")
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """``frame`` without its index as CSV. A text that a spreadsheet would run, one that begins with = + - @, a tab or a line's end, gets
+    an apostrophe in front, which `read_csv` takes away again.
+    """
+    return _changed(frame, _FORMULA, lambda text: f"'{text}").to_csv(index=False, lineterminator="\n")
+
+
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """What `write_csv` has written, by ``pandas.read_csv`` with ``options``."""
+    return _changed(pd.read_csv(path, **options), _HARMLESS, lambda text: text[1:])
+
+
+def _changed(frame: pd.DataFrame, begins: re.Pattern, change: Callable[[str], str]) -> pd.DataFrame:
+    """``frame`` with those of its texts changed that begin so; columns without any are left as they are."""
+    for name, column in frame.select_dtypes(exclude=["number", "bool"]).items():
+        found = [isinstance(one, str) and begins.match(one) is not None for one in column]
+        if any(found):
+            said = [change(one) if hit else one for one, hit in zip(column, found, strict=True)]
+            frame = frame.assign(**{name: pd.Series(said, frame.index, column.dtype)})
+    return frame
+
+
 def write_csv(path: Path, frame: pd.DataFrame) -> Path:
-    """Write ``frame`` without its index; a ``.gz`` name is compressed with a fixed time stamp, so equal data gives equal bytes."""
-    text = frame.to_csv(index=False, lineterminator="\n")
+    """Write `csv_text` of ``frame``; a ``.gz`` name is compressed with a fixed time stamp, so equal data gives equal bytes."""
+    text = csv_text(frame)
     if Path(path).suffix != ".gz":
         return write_text(path, text)
     buffer = io.BytesIO()
@@ -227,4 +254,4 @@ class Run:
 
     def read_csv(self, name: str) -> pd.DataFrame:
         """Read an artefact that is a table; a missing one is an InputError, see ``require``."""
-        return pd.read_csv(self.require(name))
+        return read_csv(self.require(name))

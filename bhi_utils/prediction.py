@@ -1,7 +1,8 @@
 """Answers for many files at once: images, folders of them and zips go in, a table comes out. Used by ``bhi predict``.
 
-Every image is checked by ``quality``, as in the interface: what cannot be a patch is listed with its reason and the rest is answered. Names
-within a zip are never used as paths, and only a few batches of patches are in memory at a time.
+Every file is checked by ``quality``, as in the interface: what cannot be a patch is listed with its reason and the rest is answered. Only
+what systems hide among files, names that begin with a dot and folders ``__MACOSX``, is passed over. Names within a zip are never used as
+paths, and only a few batches of patches are in memory at a time.
 """
 
 import io
@@ -16,17 +17,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bhi_utils import quality
+from bhi_utils import images, quality
 from bhi_utils.paths import InputError, exists, shown, write_csv
 from bhi_utils.plots import CLASSES
 from bhi_utils.predictor import Predictor
 from bhi_utils.sources import brief, plain
 from bhi_utils.words import say
 
-#: What counts as an image within a folder or zip; a file that is named itself is tried whatever its name says.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 #: The class stands twice: as the number 0 or 1, and as the word that people read.
-COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "label", "threshold")
+COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "label", "threshold", "threshold_calibrated")
 #: A member of a zip that is longer than this (bytes), unpacked, is no patch.
 LONGEST = 64 << 20
 _BATCH = 256
@@ -55,10 +54,12 @@ def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool
     Raises:
         InputError: one of ``given`` is not there or cannot be read, or no image is among them that can be used.
     """
-    found = [place for one in given for place in places(Path(one))]
+    inside = {Path(one): list(places(Path(one))) for one in given}
+    found = [place for one in inside.values() for place in one]
     if not found:
-        raise InputError(f"There is no image in {_names(given)}: pass images, folders or zips with {', '.join(SUFFIXES)}.")
-    answers, rejected, notes, waiting, seen_before = [], [], Counter(), [], 0
+        raise InputError(f"There is no image in {_names(given)}: pass images, folders or zips ({', '.join(images.FORMATS)}).")
+    rejected = [(plain(one.as_posix()), say("nothing_inside")) for one, held in inside.items() if not held]
+    answers, notes, waiting, seen_before = [], Counter(), [], 0
     bar = tqdm(checked(found), total=len(found), desc="Predicting", unit="file", file=sys.stderr, disable=not progress)
     for name, seen in bar:
         if seen.patch is None:
@@ -99,7 +100,7 @@ def answered(predictor: Predictor, names: Sequence[str], patches: Sequence[np.nd
 
 
 def places(given: Path) -> Iterator[tuple[Path, str | None]]:
-    """The images in ``given``: a file's path and None, or a zip's path and the member's name; folders in the order of their names.
+    """The files in ``given``: a file's path and None, or a zip's path and the member's name; folders in the order of their names.
 
     Raises:
         InputError: it is not there, or cannot be read.
@@ -110,13 +111,13 @@ def places(given: Path) -> Iterator[tuple[Path, str | None]]:
         if given.is_dir():
             for path in sorted(given.rglob("*")):
                 hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(given).parts)
-                if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+                if not hidden and path.is_file():
                     yield path, None
         elif zipfile.is_zipfile(given):
             with zipfile.ZipFile(given) as archive:
                 for name in archive.namelist():
                     hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part not in (".", ".."))
-                    if name.lower().endswith(SUFFIXES) and not hidden:
+                    if not hidden and not name.endswith("/"):
                         yield given, name
         else:
             yield given, None

@@ -107,14 +107,20 @@ class Predictor:
             patches: uint8 or float array (n, 50, 50, 3) in 0–255.
 
         Returns:
-            Columns ``logit``, ``probability`` (its sigmoid), ``probability_calibrated``, ``predicted_label`` (1: IDC+) and
-            ``threshold`` (on ``probability``), one row a patch.
+            Columns ``logit``, ``probability`` (its sigmoid), ``probability_calibrated``, ``predicted_label`` (1: IDC+), ``threshold`` (on
+            ``probability``) and ``threshold_calibrated`` (on ``probability_calibrated``), one row a patch. Either threshold gives the
+            label: where rounding, or a level piece of the calibration, would bring a calibrated probability to the wrong side, it stays
+            one step of floating point short.
         """
         return self.predict_with_evidence(patches)[0]
 
     def evidence(self, patches: np.ndarray) -> np.ndarray:
         """Where the answer comes from: float32 array (n, h, w) in logit units, whose mean over (h, w) is the patch's logit."""
         return self.predict_with_evidence(patches)[1]
+
+    def raw(self, threshold: float) -> float:
+        """The threshold on ``probability`` that belongs to ``threshold`` on ``probability_calibrated``."""
+        return self.threshold if threshold == self.threshold_calibrated else self.calibration.back(threshold)
 
     def predict_with_evidence(self, patches: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
         """``predict`` and ``evidence`` from one forward pass."""
@@ -130,13 +136,16 @@ class Predictor:
             maps.append(features @ self._kernel[:, 0] + self._bias[0])
         logit = np.concatenate(logits).astype(np.float64)
         probability = expit(logit)
+        positive, at = probability >= self.threshold, self.threshold_calibrated
+        calibrated = self.calibration.apply(logit)
         frame = pd.DataFrame(
             {
                 "logit": logit,
                 "probability": probability,
-                "probability_calibrated": self.calibration.apply(logit),
-                "predicted_label": (probability >= self.threshold).astype(int),
+                "probability_calibrated": np.where(positive, np.maximum(calibrated, at), np.minimum(calibrated, np.nextafter(at, 0))),
+                "predicted_label": positive.astype(int),
                 "threshold": self.threshold,
+                "threshold_calibrated": at,
             }
         )
         return frame, np.concatenate(maps).astype(np.float32)

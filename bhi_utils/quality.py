@@ -77,4 +77,6 @@ def _wrong_size(width: int, height: int) -> Sentence | None:
         return say("too_large", what=f"{width}×{height}")
     if min(width, height) < SMALLEST:
         return say("too_small", width=width, height=height)
-    return say("no_patch", width=width, height=height) if max(width, height) > PATCH else None
+    if max(width, height) <= PATCH:
+        return None
+    return say("no_patch_but_region" if min(width, height) >= PATCH else "no_patch", width=width, height=height)

@@ -5,7 +5,7 @@ costs nothing. Evidence maps come from the same pass.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,8 +26,10 @@ STEP = 2 * BATCH
 PICTURE = 1600
 #: From this share of doubtful tissue on, the region as a whole is doubted.
 MOSTLY = 0.5
+_ANSWER = ("probability", "probability_calibrated", "predicted_label", "label")
+_THRESHOLDS = ("threshold", "threshold_calibrated")
 #: Columns of a region's table; ``x, y`` is a patch's upper left corner in the region's pixels, ``tissue`` the share that is not glass.
-COLUMNS = ("x", "y", "tissue", "probability", "probability_calibrated", "predicted_label", "label", "in_scope")
+COLUMNS = ("x", "y", "tissue", *_ANSWER, "in_scope", *_THRESHOLDS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +57,11 @@ class Tiles:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A region answered for.
+    """A region answered for, at the threshold in force.
 
     Attributes:
         tiles: what it was cut into.
-        table: `COLUMNS`, one row a patch with tissue.
+        table: `COLUMNS`, one row a patch with tissue; classes and thresholds are those in force.
         maps: float array (n, h, w), the evidence map of each patch.
     """
 
@@ -67,14 +69,33 @@ class Region:
     table: pd.DataFrame
     maps: np.ndarray
 
-    def share(self, threshold: float) -> float:
-        """Share of the tissue's patches at or above ``threshold``, a calibrated probability."""
-        return float((self.table["probability_calibrated"] >= threshold).mean())
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The threshold in force: ``threshold`` on the raw probability, ``threshold_calibrated`` on the calibrated one."""
+        return {name: float(self.table[name].iloc[0]) for name in _THRESHOLDS}
 
-    def labelled(self, threshold: float) -> pd.DataFrame:
-        """The table with the classes that another ``threshold``, a calibrated probability, gives."""
-        predicted = (self.table["probability_calibrated"] >= threshold).astype(int)
-        return self.table.assign(predicted_label=predicted, label=[CLASSES[label] for label in predicted])
+    @property
+    def above(self) -> int:
+        """How many patches of tissue reach the threshold in force."""
+        return int(self.table["predicted_label"].sum())
+
+    @property
+    def share(self) -> float:
+        """Share of the tissue's patches that reach the threshold in force."""
+        return self.above / len(self.table)
+
+    def at_threshold(self, predictor: Predictor, threshold: float) -> "Region":
+        """The region with another ``threshold``, a calibrated probability, in force. The network does not run."""
+        above = (self.table["probability_calibrated"] >= threshold).to_numpy()
+        moved = {"threshold": self.raw(predictor, threshold), "threshold_calibrated": threshold}
+        return replace(self, table=self.table.assign(predicted_label=above.astype(int), label=np.take(CLASSES, above.astype(int)), **moved))
+
+    def raw(self, predictor: Predictor, threshold: float) -> float:
+        """The threshold on the raw probability that gives this region's patches the classes of a calibrated ``threshold``."""
+        raw, above = self.table["probability"].to_numpy(), (self.table["probability_calibrated"] >= threshold).to_numpy()
+        # a calibration taken back is rounded: no patch may change its side by that
+        lowest, highest = np.max(raw[~above], initial=-1.0), np.min(raw[above], initial=2.0)
+        return float(min(max(predictor.raw(threshold), np.nextafter(lowest, 2)), highest))
 
     def at(self, x: float, y: float) -> int | None:
         """The row of the patch at a place, in the region's pixels; None where there is no tissue."""
@@ -121,13 +142,15 @@ def cut(pixels: np.ndarray, notes: tuple[Sentence, ...] = ()) -> Tiles | Sentenc
     if not patches:
         return say("no_tissue")
     table = pd.DataFrame(rows, columns=["x", "y", "tissue"])
-    stack = np.stack(patches)
+    stack, picture = np.stack(patches), _shrunk(pixels)
     strange = scope.doubted(stack)
     table["in_scope"] = ~strange["any"]
-    return Tiles((width, height), _shrunk(pixels), stack, table, all_of_them - len(rows), _doubt(strange), notes)
+    return Tiles((width, height), picture, stack, table, all_of_them - len(rows), _doubt(strange, picture), notes)
 
 
-def _doubt(strange: dict[str, np.ndarray]) -> Sentence | None:
+def _doubt(strange: dict[str, np.ndarray], picture: np.ndarray) -> Sentence | None:
+    if scope.eyepiece(picture):
+        return say("eyepiece")
     share = float(strange["any"].mean())
     if share < MOSTLY:
         return None

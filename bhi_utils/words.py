@@ -9,6 +9,10 @@ from typing import Any
 LANGUAGES = ("en", "es")
 
 _SIZES = "{width}×{height}"
+_PNG = "export it as an 8-bit RGB PNG"
+_COMO_PNG = "expórtela como PNG RGB de 8 bits"
+_REGION = "an image of up to 10,000×10,000 pixels goes whole to the tab Region, or to `bhi map`"
+_COMO_REGION = "una imagen de hasta 10 000×10 000 píxeles va entera a la pestaña Región, o a `bhi map`"
 _ARCHIVE = "archive's scale, about 4 µm a pixel"
 _ARCHIVO = "escala del archivo, unos 4 µm por píxel"
 
@@ -18,20 +22,46 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "This file is not an image that can be read: send a PNG, JPEG, TIFF, BMP, GIF or WEBP file.",
         "Este fichero no es una imagen que se pueda leer: envíe un fichero PNG, JPEG, TIFF, BMP, GIF o WEBP.",
     ),
+    "other_format": (
+        f"This is a {{kind}} file, which is not read here: {_PNG}.",
+        f"Esta imagen es {{kind}}, un formato que aquí no se lee: {_COMO_PNG}.",
+    ),
+    "tiff_float": (
+        f"This TIFF holds floating-point numbers in several channels, whose range is unknown: {_PNG}.",
+        f"Esta imagen TIFF guarda números de coma flotante en varios canales, cuyo intervalo se desconoce: {_COMO_PNG}.",
+    ),
+    "tiff_jpeg2000": (
+        f"This TIFF is compressed as JPEG 2000, which is not read here: {_PNG}, or save the TIFF without compression.",
+        f"Esta imagen TIFF está comprimida como JPEG 2000, que aquí no se lee: {_COMO_PNG}, o guárdela como TIFF sin compresión.",
+    ),
+    "tiff_other": (
+        f"This kind of TIFF (compression {{compression}}, {{bits}} bits a channel) is not read here: {_PNG}.",
+        f"Este tipo de TIFF (compresión {{compression}}, {{bits}} bits por canal) aquí no se lee: {_COMO_PNG}.",
+    ),
+    "zip": (
+        "This is a zip and not an image: send it by itself in the tab Files, or pass it to `bhi predict`; both answer for its patches.",
+        "Esto es un zip y no una imagen: envíelo solo en la pestaña Ficheros, o páselo a `bhi predict`, que responde a sus parches.",
+    ),
+    "damaged_zip": (
+        "This zip is damaged or cut short: make it anew, or send its files one by one.",
+        "Este zip está dañado o incompleto: hágalo de nuevo, o envíe sus archivos uno por uno.",
+    ),
+    "nothing_inside": ("There is no file in this that is not hidden.", "Aquí no hay ningún archivo que no esté oculto."),
     "damaged": (
         "This image is damaged or cut short and cannot be decoded: send the file again, or export it anew as PNG.",
         "Esta imagen está dañada o incompleta y no se puede descodificar: envíe el fichero otra vez o expórtelo de nuevo como PNG.",
     ),
     "too_large": (
-        f"This image is too large to open here ({{what}} pixels): crop a patch of 50×50 pixels at the {_ARCHIVE}, and send that.",
+        f"This image is too large to open here ({{what}} pixels): crop a patch of 50×50 pixels at the {_ARCHIVE}, and send that; "
+        f"{_REGION}.",
         f"Esta imagen es demasiado grande para abrirla aquí ({{what}} píxeles): recorte un parche de 50×50 píxeles a la {_ARCHIVO}, y "
-        "envíelo.",
+        f"envíelo; {_COMO_REGION}.",
     ),
     "far_too_large": (
         f"This image is too large to open here (far more pixels than a patch): crop a patch of 50×50 pixels at the {_ARCHIVE}, and send "
-        "that.",
+        f"that; {_REGION}.",
         f"Esta imagen es demasiado grande para abrirla aquí (muchos más píxeles que un parche): recorte un parche de 50×50 píxeles a la "
-        f"{_ARCHIVO}, y envíelo.",
+        f"{_ARCHIVO}, y envíelo; {_COMO_REGION}.",
     ),
     "too_small": (
         f"This image is {_SIZES} pixels, too small to tell anything: send a patch of 50×50 pixels, with no side under 10.",
@@ -42,6 +72,12 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "that; nothing is resized.",
         f"Esta imagen tiene {_SIZES} píxeles, pero el modelo lee un parche de 50×50 píxeles a la {_ARCHIVO}: recorte una parte de 50×50 "
         "y envíela; nada se cambia de tamaño.",
+    ),
+    "no_patch_but_region": (
+        f"This image is {_SIZES} pixels, but the model reads one patch of 50×50 pixels at the {_ARCHIVE}: crop a 50×50 part and send that "
+        f"(nothing is resized); {_REGION}.",
+        f"Esta imagen tiene {_SIZES} píxeles, pero el modelo lee un parche de 50×50 píxeles a la {_ARCHIVO}: recorte una parte de 50×50 y "
+        f"envíela (nada se cambia de tamaño); {_COMO_REGION}.",
     ),
     "bits": (
         "This image stores 32 bits a channel, whose range is unknown: export it as an 8-bit RGB PNG.",
@@ -76,6 +112,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "The file holds {frames} images; only the first is used.",
         "El fichero contiene {frames} imágenes; solo se usa la primera.",
     ),
+    "frames_largest": (
+        "The file holds {frames} images; only the largest, number {number}, is used.",
+        "El archivo contiene {frames} imágenes; solo se usa la mayor, la número {number}.",
+    ),
     "turned": (
         "The image is turned upright as its EXIF data asks.",
         "La imagen se gira como piden sus datos EXIF.",
@@ -103,6 +143,16 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "photograph, ink or another stain.",
         "Sus colores no son los de la hematoxilina y la eosina, que dejan el verde como canal más oscuro casi en todas partes: puede ser "
         "una fotografía, tinta u otra tinción.",
+    ),
+    "swapped": (
+        "Its red and blue look swapped, as when a program writes BGR for RGB: haematoxylin and eosin leave more red than blue. Swap them "
+        "and send it again.",
+        "Su rojo y su azul parecen intercambiados, como cuando un programa escribe BGR en vez de RGB: la hematoxilina y la eosina dejan "
+        "más rojo que azul. Intercámbielos y envíela otra vez.",
+    ),
+    "eyepiece": (
+        "It is a round bright field on black, as through an eyepiece: crop a rectangle from inside the field, and send that.",
+        "Es un campo redondo y claro sobre negro, como a través de un ocular: recorte un rectángulo del interior del campo y envíelo.",
     ),
     "plain": (
         "It is nearly one single colour, without any structure of tissue.",

@@ -21,11 +21,11 @@
 
   // ---- the map of a region: one colour a patch, drawn anew whenever the threshold moves
   const WEAKEST = 0.12, STRONGEST = 0.72, BLUE = [0, 114, 178], ORANGE = [213, 94, 0];
-  const two = (p) => p.toLocaleString(language, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  const short = (p) => p.toLocaleString(language, { minimumFractionDigits: 2, maximumFractionDigits: 4 });
   const scaled = (p, t) => (p < t ? (p - t) / Math.max(t, 1e-6) : (p - t) / Math.max(1 - t, 1e-6));
 
   const draw = (map) => {
-    const { data, canvas, slider } = map, t = Number(slider.value);
+    const { data, canvas, slider, t } = map;
     const image = new ImageData(data.columns, data.rows);
     let above = 0;
     data.p.forEach((p, i) => {
@@ -36,9 +36,9 @@
     canvas.getContext("2d").putImageData(image, 0, 0);
     const share = (above / data.p.length).toLocaleString(language, { style: "percent", maximumFractionDigits: 1, minimumFractionDigits: 1 });
     map.share.textContent = data.words.share.replace("{share}", share).replace("{above}", above.toLocaleString(language))
-      .replace("{all}", data.p.length.toLocaleString(language)).replace("{threshold}", two(t));
-    slider.setAttribute("aria-valuetext", two(t));
-    map.number.textContent = two(t);
+      .replace("{all}", data.p.length.toLocaleString(language)).replace("{threshold}", short(t));
+    slider.setAttribute("aria-valuetext", short(t));
+    map.number.textContent = short(t);
   };
 
   const move = (map, x, y) => {
@@ -49,18 +49,19 @@
     Object.assign(cursor.style, { display: "block", left: `${map.x * width}%`, top: `${map.y * height}%`, width: `${width}%`, height: `${height}%` });
     const i = data.index.get(map.y * data.columns + map.x);
     map.said.textContent = data.words.place.replace("{x}", map.x + 1).replace("{y}", map.y + 1) + " " +
-      (i === undefined ? data.words.glass : data.words.probability.replace("{p}", two(data.p[i])));
+      (i === undefined ? data.words.glass : data.words.probability.replace("{p}", short(data.p[i])));
   };
 
   const choose = (map) => map.root.dispatchEvent(new CustomEvent("place", {
-    bubbles: true, detail: { x: map.x * map.data.patch, y: map.y * map.data.patch },
+    bubbles: true, detail: { x: map.x * map.data.patch, y: map.y * map.data.patch, threshold: map.t },
   }));
 
-  const table = ({ data, slider }) => {
-    const t = Number(slider.value);
+  const table = ({ data, t }) => {
+    const raw = t === data.threshold_calibrated ? data.threshold : data.steps[Math.round(100 * t)];
     const rows = data.p.map((p, i) => [data.x[i] * data.patch, data.y[i] * data.patch, data.tissue[i], data.raw[i], p,
-      Number(p >= t), p >= t ? "IDC+" : "IDC−", data.in_scope[i], t]);
-    const names = ["x", "y", "tissue", "probability", "probability_calibrated", "predicted_label", "label", "in_scope", "threshold"];
+      Number(p >= t), p >= t ? "IDC+" : "IDC−", data.in_scope[i], raw, t]);
+    const names = ["x", "y", "tissue", "probability", "probability_calibrated", "predicted_label", "label", "in_scope", "threshold",
+      "threshold_calibrated"];
     return [names, ...rows].map((row) => row.join(",")).join("\n") + "\n";
   };
 
@@ -90,6 +91,8 @@
     const known = started.get(find("canvas"));
     const map = { root, data: JSON.parse(root.dataset.map), canvas: find("canvas"), image: find("img"), slider: find(".threshold input"),
       number: find(".threshold output"), share: find(".share"), cursor: find(".cursor"), said: find(".said"), x: 0, y: 0 };
+    // in force is the model's exact threshold, which the slider's steps may miss, until somebody moves it
+    map.t = map.data.threshold_calibrated;
     root.removeAttribute("data-map");
     Object.assign(map.cursor.style, { display: "none" });
     map.said.textContent = "";
@@ -100,7 +103,10 @@
     draw(map);
     if (known) return Object.assign(known, map);
     started.set(map.canvas, map);
-    map.slider.addEventListener("input", () => draw(map));
+    map.slider.addEventListener("input", () => {
+      map.t = Number(map.slider.value);
+      draw(map);
+    });
     const stack = find(".stack");
     stack.addEventListener("click", (event) => {
       const box = stack.getBoundingClientRect();

@@ -21,7 +21,7 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from bhi_utils import app_patch, archive, phantom, plots_app, regions, seen
+from bhi_utils import app_files, app_patch, archive, phantom, plots_app, regions, seen
 from bhi_utils.app_cases import Cases
 
 ENDPOINTS = ["/predict", "/views", "/region", "/threshold", "/place", "/files", "/cases", "/case", "/card"]
@@ -82,9 +82,18 @@ def test_a_region_is_mapped_once_and_its_threshold_and_places_go_on_from_there(u
     assert found["share"] == pytest.approx(expected["predicted_label"].mean()) and found["background"] == tiles.background
     assert client.predict(0.0, api_name="/threshold")["share"] == 1
     assert "between 0 and 1" in client.predict(7, api_name="/threshold")["problem"]
-    place = client.predict(float(table["x"][5]) + 20, float(table["y"][5]) + 20, api_name="/place")
+    here = float(table["x"][5]) + 20, float(table["y"][5]) + 20
+    for threshold, label in ((0.0, "IDC+"), (1.0, "IDC−"), (float(predictor.threshold_calibrated), table["label"][5])):
+        moved = client.predict(threshold, api_name="/threshold")
+        place = client.predict(*here, api_name="/place")
+        assert place["label"] == label == moved["table"]["label"][5], "one threshold is in force"
+        assert place["threshold_calibrated"] == moved["threshold_calibrated"] == threshold and place["threshold"] == moved["threshold"]
+    assert place["threshold"] == pytest.approx(predictor.threshold) and moved["above"] == expected["predicted_label"].sum()
     assert place["probability_calibrated"] == pytest.approx(expected["probability_calibrated"][5], abs=1e-5)
     np.testing.assert_array_equal(decoded(place["pictures"]["patch"]), plots_app.enlarged(tiles.patches[5], side=app_patch.SIDE))
+    for wrong in ("0.5", None, [0.5], {"value": 0.5}, True, 10**400):
+        assert "between 0 and 1" in client.predict(wrong, api_name="/threshold")["problem"]
+        assert "two numbers" in client.predict(10, wrong, api_name="/place")["problem"]
     other = Client(url, verbose=False, analytics_enabled=False)
     assert "no map" in other.predict(10, 10, api_name="/place")["problem"], "another window's region"
 
@@ -95,14 +104,24 @@ def test_many_files_and_a_zip_give_one_table_and_names_never_become_paths(client
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
         archive.writestr("../../outside.png", png.getvalue())
         archive.writestr("report.png", b"%PDF-1.7")
+        archive.writestr("notes.txt", b"of the person who sent it")
+        archive.writestr("inner.zip", b"PK\x05\x06" + bytes(18))
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "some.zip").read_bytes()[:60])
+    with zipfile.ZipFile(tmp_path / "bare.zip", "w") as archive:
+        archive.writestr("folder/", b"")
     Image.fromarray(patches[0]).save(tmp_path / "one.png")
-    found = client.predict([handle_file(str(tmp_path / name)) for name in ("one.png", "some.zip")], api_name="/files")
+    names = ("one.png", "some.zip", "cut.zip", "bare.zip")
+    found = client.predict([handle_file(str(tmp_path / name)) for name in names], api_name="/files")
     answers = pd.DataFrame(found["answers"])
     assert answers["file"].tolist() == ["one.png", "some.zip/../../outside.png"]
     expected = predictor.predict(np.stack(patches[:2]))["probability_calibrated"]
     np.testing.assert_allclose(answers["probability_calibrated"], expected, atol=1e-5)
-    assert {"file", "probability", "label", "threshold"} <= set(answers.columns)
-    assert found["rejected"]["file"] == ["some.zip/report.png"] and "not an image" in found["rejected"]["reason"][0]
+    for scale in ("", "_calibrated"):
+        assert ((answers[f"probability{scale}"] >= answers[f"threshold{scale}"]) == (answers["predicted_label"] == 1)).all()
+    reasons = dict(zip(found["rejected"]["file"], found["rejected"]["reason"], strict=True))
+    expected = {"some.zip/report.png": "not an image", "some.zip/notes.txt": "not an image", "some.zip/inner.zip": "is a zip"}
+    expected |= {"cut.zip": "zip is damaged", "bare.zip": "no file"}
+    assert reasons.keys() == expected.keys() and all(words in reasons[name] for name, words in expected.items())
     assert not list(served[1].parent.rglob("outside.png"))
 
 
@@ -112,6 +131,20 @@ def test_more_than_a_thousand_files_are_refused_with_a_sentence(client, tmp_path
             archive.writestr(f"{number}.png", b"")
     found = client.predict([handle_file(str(tmp_path / "many.zip"))], api_name="/files", language="es")
     assert found["problem"].startswith("Son 1\u202f001 ficheros")
+
+
+def test_one_file_in_place_of_a_list_is_answered_and_a_list_of_one_in_place_of_a_file(client, patch_file):
+    one = handle_file(str(patch_file))
+    assert client.predict(one, api_name="/files")["count"] == 1
+    assert client.predict([one], api_name="/predict")["problem"] == ""
+
+
+def test_a_patch_that_was_seen_in_training_is_remarked_among_many_files(predictor, patches, tmp_path, monkeypatch):
+    for number in (0, 1):
+        Image.fromarray(patches[number]).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(predictor, "seen", seen.Seen(digests=seen.digests(patches[1][None])))
+    *_, found = app_files.answered(predictor, [tmp_path / "0.png", tmp_path / "1.png"], "es")
+    assert ["Visto en el entrenamiento" in remark for remark in found["answers"]["remark"]] == [False, True]
 
 
 def test_a_case_has_truth_beside_probability(client):
@@ -187,8 +220,8 @@ REFUSED = {
     "1×1": "1×1",
     "30,000×30,000": "muchos más píxeles",
     "a bomb": "demasiado grande",
-    "an empty file": "no es una imagen",
-    "a zip with ..": "no es una imagen",
+    "an empty file": "vacío",
+    "a zip with ..": "zip está dañado",
 }
 READ = {"CMYK": "CMYK", "16-bit": "16 bits", "grey": "gris", "alpha": "", "animated": "2 imágenes", "EXIF-rotated": "EXIF"}
 
@@ -231,6 +264,60 @@ def raw(url: str, name: str, *data) -> str:
         event = json.load(answer)["event_id"]
     with urllib.request.urlopen(f"{url}gradio_api/call{name}/{event}", timeout=60) as answer:
         return answer.read().decode()
+
+
+WRONG = (
+    "words",
+    "",
+    7,
+    -1.5,
+    True,
+    None,
+    [],
+    [[]],
+    [1, None],
+    ["words"],
+    {},
+    {"path": 7},
+    {"path": None},
+    {"meta": {"_type": "gradio.FileData"}},
+)
+WRONG += ({"path": "../../etc/hosts", "meta": {"_type": "gradio.FileData"}}, {"path": "\0"}, 10**400, [{"path": "/etc/hosts"}])
+
+
+def said_by(url: str, way: str, name: str, data: list) -> list[str]:
+    """The sentences of a problem or an error, or what is wrong with the answer."""
+    if way == "/call":
+        event, line = raw(url, name, *data).strip().split("\n")[-2:]
+        found = json.loads(line.removeprefix("data: "))
+        found = found[0] if "complete" in event else found
+    else:
+        body = json.dumps({"data": data, "session_hash": "wrong"}).encode()
+        sent = urllib.request.Request(f"{url}gradio_api/run{name}", body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(sent, timeout=60) as answer:
+                found = json.load(answer)["data"][0]
+        except urllib.error.HTTPError as error:
+            found = json.load(error)
+    return found.get("error") or found.get("problem")
+
+
+@pytest.mark.parametrize("way", ["/run", "/call"])
+@pytest.mark.parametrize(
+    ("name", "good"),
+    {"/predict": 0, "/views": 0, "/region": 0, "/files": 0, "/threshold": 0, "/place": 2, "/case": 0, "/card": None}.items(),
+)
+def test_wrong_types_and_missing_fields_are_refused_in_a_sentence_on_every_way_in(url, way, name, good):
+    if name == "/card":  # which takes a language only, and any word for one is English
+        assert "Research use only" in raw(url, "/card", ["no", "language"])
+        return
+    for value in WRONG:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+        for data in ([value, *[1] * max(good - 1, 0), "es"], *([[1, value, "en"]] if good else [])):
+            sentence = said_by(url, way, name, data)
+            assert (number and name == "/place") or (isinstance(sentence, str) and sentence.endswith(".")), (value, sentence)
+    for data in ([], ["es"] if name != "/case" else []):
+        assert f"no son los de {name}" in (sentence := said_by(url, way, name, data)) or f"do not fit {name}" in sentence
 
 
 def test_an_address_in_place_of_a_file_is_not_fetched(url):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
@@ -15,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from sklearn.datasets import load_sample_image
 
 from bhi_utils import app_page
-from bhi_utils.app_words import probability, text
+from bhi_utils.app_words import probability, text, threshold_said
 
 pytestmark = pytest.mark.browser
 
@@ -71,7 +72,8 @@ def test_every_way_of_use(chromium, url, predictor, patches, patch_file, region_
         expect(page.locator("h1")).to_have_text(text("title", language))
         give(page, "patch", patch_file)
         expect(page.locator("#answer .class")).to_have_text(("IDC−", "IDC+")[int(row["predicted_label"])])
-        expect(page.locator("#answer .number")).to_have_text(probability(row["probability_calibrated"], language))
+        said = probability(row["probability_calibrated"], language, beside=row["threshold_calibrated"])
+        expect(page.locator("#answer .number")).to_have_text(said)
         expect(page.locator("#answer .views b")).to_have_count(8)
         slider = page.locator("#answer .opacity input")
         slider.fill("0")
@@ -144,6 +146,32 @@ def test_the_threshold_redraws_the_map_without_asking_the_server(chromium, url, 
         page.locator("#map .csv").click()
         page.wait_for_timeout(1000)
         assert len(downloads) == 1
+
+
+def test_one_threshold_is_in_force_and_is_the_one_that_is_shown_counted_saved_and_used_for_a_place(chromium, url, predictor, tmp_path):
+    region = noise(tmp_path / "region.png", 600)
+    client = Client(url, verbose=False, analytics_enabled=False)
+    found = client.predict(handle_file(str(region)), api_name="/region")
+
+    def saved(page: Page) -> pd.DataFrame:
+        with page.expect_download() as download:
+            page.locator("#map .csv").click()
+        return pd.read_csv(download.value.path(), encoding="utf-8-sig")
+
+    with opened(chromium, url) as page:
+        tab(page, "region")
+        give(page, "region", region)
+        expect(page.locator("#map .share")).to_contain_text(f"({found['above']} of {found['patches']} patches)")
+        expect(page.locator("#map .threshold output")).to_have_text(threshold_said(predictor.threshold_calibrated, "en"))
+        table = saved(page)
+        pd.testing.assert_frame_equal(table, pd.DataFrame(found["table"]).round({"tissue": 3})[list(table.columns)], check_dtype=False)
+        page.locator("#map .threshold input").fill("0.8")
+        page.locator("#map .stack").click()
+        expect(page.locator("#place .bar em")).to_have_text("threshold 0.80")
+        expect(page.locator("#place .answer")).not_to_contain_text("How it was chosen")
+        moved, table = client.predict(0.8, api_name="/threshold"), saved(page)
+        expect(page.locator("#map .share")).to_contain_text(f"({moved['above']} of ")
+        pd.testing.assert_frame_equal(table, pd.DataFrame(moved["table"]).round({"tissue": 3})[list(table.columns)], check_dtype=False)
 
 
 def test_the_keyboard_is_enough(chromium, url, predictor, patches):

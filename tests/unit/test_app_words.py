@@ -1,5 +1,6 @@
 """How the interface words its answers, in both languages, and what it keeps of a window."""
 
+import html
 import json
 import os
 import string
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhi_utils import app_card, app_page, app_patch, app_store, app_words, bundles, calibration, thresholds
+from bhi_utils import app_card, app_files, app_page, app_patch, app_store, app_words, bundles, calibration, thresholds
 
 DETAILS = {
     "problem": "",
@@ -40,6 +41,23 @@ def test_numbers_follow_the_language_and_carry_a_true_minus():
     assert app_words.number(13244.5, "en", digits=1) == "13,244.5" and app_words.number(13244.5, "es", digits=1) == "13\u202f244,5"
     assert app_words.probability(0.614, "es") == "0,61" and app_words.probability(0.9999, "en") == "> 0.99"
     assert app_words.probability(0.0001, "es") == "< 0,01"
+
+
+def test_a_probability_never_reads_as_if_it_lay_on_the_other_side_of_the_threshold():
+    assert app_words.threshold_said(0.16934, "es") == "0,1693" and app_words.threshold_said(0.8, "en") == "0.80"
+    assert app_words.probability(0.16931, "en", beside=0.16934) == "0.169" and app_words.probability(0.1694, "en", beside=0.16934) == "0.17"
+    assert app_words.probability(0.16999, "es", beside=0.17) == "0,16999"
+    drawn = np.random.default_rng(0).random((500, 2))
+    for value, threshold in np.concatenate([drawn, drawn[:, :1] + [[0, 2e-4]], drawn[:, :1] - [[0, 2e-4]]]).clip(0, 1):
+        said = app_words.probability(value, "en", beside=threshold)
+        if said[0] not in "<>":
+            assert (float(said) >= float(app_words.threshold_said(threshold, "en"))) == (value >= threshold)
+
+
+def test_of_a_threshold_that_somebody_has_set_the_models_rule_is_not_said():
+    bundle = {"threshold_rule": RULE, "threshold": 0.3}
+    assert "recall" not in (said := app_patch.shown(bundle, {**DETAILS, "threshold": 0.5, "threshold_calibrated": 0.6}, "en"))
+    assert "threshold 0.60" in said and "93 %" in app_patch.shown(bundle, {**DETAILS, "threshold": 0.3}, "en")
 
 
 def test_the_answer_says_class_probability_threshold_and_rule_and_escapes_what_it_is_given():
@@ -152,6 +170,13 @@ def test_a_calibration_is_described_alike_wherever_it_is_shown(language):
     model.bundle = Packaged.bundle | {"calibration": fit.to_json()}
     shown = app_card.shown(model, language)
     assert said in shown and "Platt" not in shown and "1.00" not in said
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_harmless_in_the_tables_that_the_page_saves():
+    answers = {"file": ["=cmd.png"], "predicted_label": [1], "probability": [-0.5]}
+    details = {"problem": "", "answers": answers, "rejected": {"file": ["@x.png"], "reason": ["-"]}, "threshold_calibrated": 0.4}
+    said = html.unescape(app_files.shown(details, "en"))
+    assert "\n'=cmd.png,1,-0.5\n" in said and "\n'@x.png,'-\n" in said
 
 
 def test_a_window_keeps_its_own_region_and_the_oldest_goes_first():

@@ -16,12 +16,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bhi_utils import archive
+from bhi_utils import archive, paths
 from bhi_utils.__main__ import main
 from bhi_utils.paths import InputError
 
@@ -74,6 +75,18 @@ def reasons(pack: archive.Pack) -> dict[str, str]:
     for path in set(GOOD) - set(pack.rejected["path"]):
         assert np.array_equal(kept[path], np.asarray(Image.open(io.BytesIO(GOOD[path]))))
     return dict(pack.rejected.itertuples(index=False))
+
+
+def test_a_path_that_a_spreadsheet_would_run_is_harmless_in_the_lists_and_comes_back_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
+    source = as_zip(tmp_path / "s.zip", {f"=1+1/{member}": data for member, data in GOOD.items()}, (("=2+2/no.png", b""),))
+    assert main(["index", str(source), "--out", str(tmp_path / "lists")]) == 0
+    pack = packed(source, tmp_path)
+    assert pack.manifest["path"].str.startswith("=1+1/").all() and pack.rejected["path"].tolist() == ["=2+2/no.png"]
+    for name, frame in (("manifest.csv.gz", pack.manifest), ("rejected.csv", pack.rejected)):
+        written = tmp_path / "lists" / name
+        assert pd.read_csv(written)["path"].str.startswith("'=").all()
+        pd.testing.assert_frame_equal(paths.read_csv(written), frame.reset_index(drop=True), check_dtype=False)
 
 
 # ---- zips of every make

@@ -52,6 +52,10 @@ def test_order_and_decisions_stay_and_the_bundle_gives_the_same_map_back(method)
     grid = np.linspace(-30, 30, 4001)
     assert (np.diff(fit.logits(grid)) > 0).all() and (0 < fit.apply(grid[::400])).all()
     np.testing.assert_array_equal(fit.apply(distorted) >= fit.move(0.7), expit(distorted) >= 0.7)
+    for threshold in (0.01, 0.3, 0.7, 0.99):
+        assert fit.back(fit.move(threshold)) == pytest.approx(threshold, abs=1e-9)
+        np.testing.assert_array_equal(fit.apply(distorted) >= threshold, expit(distorted) >= fit.back(threshold))
+    assert fit.back(0.0) == 0 and fit.back(1.0) == 1
     again = Calibration.from_json(json.loads(json.dumps(fit.to_json())))
     assert again == fit
     words = {"temperature": "temperature scaling: ", "platt": "Platt: ", "isotonic": "isotonic regression: "}

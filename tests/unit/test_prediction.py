@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.special import expit
 
-from bhi_utils import models, prediction
+from bhi_utils import models, paths, prediction
 from bhi_utils.__main__ import main
 from bhi_utils.metrics import Calibration
 from bhi_utils.paths import InputError
@@ -49,6 +49,7 @@ def mixed(tmp_path):
     (folder / "deeper" / "b.tif").write_bytes(encoded(patch(1), "TIFF"))
     (folder / "deeper" / "photo.jpg").write_bytes(encoded(np.zeros((300, 400, 3), np.uint8), "JPEG"))
     (folder / "notes.txt").write_text("no image", encoding="utf-8")
+    (folder / "inner.zip").write_bytes(b"PK\x05\x06" + bytes(18))
     (folder / ".hidden.png").write_bytes(encoded(patch(7)))
     with zipfile.ZipFile(tmp_path / "more.zip", "w", zipfile.ZIP_DEFLATED) as target:
         target.writestr("c.png", encoded(patch(2)))
@@ -83,6 +84,8 @@ def test_what_is_no_patch_is_listed_with_its_reason_and_nothing_is_unpacked(mixe
         "photo.jpg": "This image is 400×300 pixels",
         "bomb.png": "This file is longer than 64 MB",
         "report.png": "This file is not an image that can be read",
+        "notes.txt": "This file is not an image that can be read",
+        "inner.zip": "This is a zip and not an image",
     }
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -94,22 +97,49 @@ def test_the_command_writes_the_table_and_the_list_of_the_rejected(mixed, bundle
     table, rejected = pd.read_csv(out), pd.read_csv(tmp_path / "new" / "answers.rejected.csv")
     positive = int(table["predicted_label"].sum())
     assert f"Patches: 5, IDC+ {positive} and IDC− {5 - positive} at the threshold" in said and "Research use only" in said
-    assert len(table) == 5 and len(rejected) == 3 and said.count("  rejected: ") == 3
-    np.testing.assert_array_equal(table["predicted_label"], table["probability"] >= table["threshold"])
+    assert len(table) == 5 and len(rejected) == 5 and said.count("  rejected: ") == 5
+    contract = ["file", "probability", "probability_calibrated", "predicted_label", "threshold", "threshold_calibrated"]
+    assert list(table.columns.drop("label")) == contract
+    for scale in ("", "_calibrated"):
+        np.testing.assert_array_equal(table["predicted_label"], table[f"probability{scale}"] >= table[f"threshold{scale}"])
     assert main(["predict", str(mixed[2]), "--csv", str(out), "--model", str(bundle)]) == 0
     assert sorted(path.name for path in out.parent.iterdir()) == ["answers.csv"], "a list of an earlier call would mislead"
+
+
+def test_of_a_folder_or_zip_without_a_file_that_is_said_and_the_others_are_answered(mixed, predictor, tmp_path):
+    (tmp_path / "bare").mkdir()
+    with zipfile.ZipFile(tmp_path / "bare.zip", "w") as target:
+        target.writestr("folder/", b"")
+    outcome = prediction.predict(predictor, [tmp_path / "bare", tmp_path / "bare.zip", mixed[2]], progress=False)
+    assert len(outcome.answers) == 1 and outcome.rejected["file"].str.contains("/bare").all()
+    assert len(outcome.rejected) == 2 and outcome.rejected["reason"].str.contains("no file").all()
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_made_harmless_in_every_table(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(('=cmd|" "!A0.png', "+1.png", "-1.png", "@x.png", "'=y.png")):
+        (tmp_path / name).write_bytes(encoded(patch(number)))
+    (tmp_path / "=report.png").write_bytes(b"%PDF-1.7")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["predict", "--csv", "out/a.csv", "--model", str(bundle), "--", *names]) == 0
+    for table, count in (("a.csv", 5), ("a.rejected.csv", 1)):
+        files = pd.read_csv(tmp_path / "out" / table)["file"]
+        assert len(files) == count and files.str.startswith("'").all()
+        assert set(paths.read_csv(tmp_path / "out" / table)["file"]) <= set(names)
 
 
 def test_wrong_input_is_one_sentence_and_leaves_no_table(mixed, bundle, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "report.png").write_bytes(b"%PDF-1.7")
+    (tmp_path / "empty.png").touch()
     (tmp_path / "cut.zip").write_bytes(mixed[1].read_bytes()[:-30])
     out = tmp_path / "out.csv"
     for given, words in {
         "nowhere.png": "does not exist",
         "empty": "There is no image in",
         "report.png": "None of the 1 files can be used",
-        "cut.zip": "None of the 1 files can be used",
+        "cut.zip": "This zip is damaged or cut short",
+        "empty.png": "This file is empty",
     }.items():
         assert main(["predict", str(tmp_path / given), "--csv", str(out), "--model", str(bundle)]) == 2
         said = capsys.readouterr().err.splitlines()

@@ -37,6 +37,29 @@ def test_a_loaded_bundle_answers_as_the_model_did(saved, patches):
     assert loaded.bundle["initialisation"] == "scratch"
 
 
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Calibration(0.4, 0.0, "temperature"),
+        Calibration(0.8, -0.5),
+        Calibration(1e-9, 1.0),
+        Calibration(1.0, 0.0, "isotonic", ((-1.0, -2.0), (0.1, -1.9), (0.2, 1.0))),
+        Calibration(1.0, 0.0, "isotonic", ((-9.0, 0.5), (9.0, 0.5))),
+    ],
+    ids=["temperature", "platt", "all but level", "isotonic", "level"],
+)
+def test_the_calibrated_threshold_gives_the_same_labels_as_the_raw_one(saved, patches, calibration, monkeypatch):
+    loaded = predictor.Predictor.load(saved[1])
+    for threshold in np.sort(loaded.predict(patches)["probability"])[[0, 20, 35, -1]]:  # each the probability of a patch itself
+        monkeypatch.setattr(loaded, "calibration", calibration)
+        monkeypatch.setattr(loaded, "threshold", float(threshold))
+        monkeypatch.setattr(loaded, "threshold_calibrated", calibration.move(threshold))
+        table = loaded.predict(patches)
+        for scale in ("", "_calibrated"):
+            np.testing.assert_array_equal(table[f"probability{scale}"] >= table[f"threshold{scale}"], table["predicted_label"] == 1)
+        np.testing.assert_allclose(table["probability_calibrated"], calibration.apply(table["logit"]), atol=1e-12)
+
+
 def test_the_evidence_map_averages_exactly_to_the_logit(saved, patches):
     answers, maps = predictor.Predictor.load(saved[1]).predict_with_evidence(patches)
     assert maps.shape[0] == len(patches) and maps.shape[1] > 1 and maps.dtype == np.float32

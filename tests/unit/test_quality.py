@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bhi_utils import quality
+from bhi_utils import quality, regions
+from bhi_utils.words import translated
 
 
 @pytest.fixture
@@ -81,7 +82,6 @@ def test_a_huge_image_is_refused_from_its_header_alone(tmp_path):
     ("name", "content"),
     [
         ("report.png", b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog >>\nendobj\n%%EOF\n"),
-        ("empty.png", b""),
         ("text.jpg", b"not an image"),
         ("drawing.png", b"<svg xmlns='http://www.w3.org/2000/svg' width='50' height='50'/>"),
         ("drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\nshowpage\n"),
@@ -90,6 +90,63 @@ def test_a_huge_image_is_refused_from_its_header_alone(tmp_path):
 def test_a_file_that_is_no_image_is_refused_whatever_its_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert_refused(quality.check_file(tmp_path / name), "not an image", "PNG")
+
+
+def tiff(pixels: np.ndarray, *, compression: int = 1, kind: int = 1) -> bytes:
+    """An uncompressed TIFF as Pillow does not write it: of any type of number, and claiming any compression."""
+    height, width, channels = pixels.shape
+    tags = {
+        256: width,
+        257: height,
+        258: None,
+        259: compression,
+        262: 2,
+        273: None,
+        277: channels,
+        278: height,
+        279: pixels.nbytes,
+        339: None,
+    }
+    after = 8 + 2 + 12 * len(tags) + 4
+    tags |= {258: after, 339: after + 2 * channels, 273: after + 4 * channels}
+    content = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    for tag, value in tags.items():
+        content += struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, channels if tag in (258, 339) else 1, value)
+    bits = [8 * pixels.dtype.itemsize] * channels
+    return content + struct.pack(f"<I{2 * channels}H", 0, *bits, *[kind] * channels) + pixels.tobytes()
+
+
+REASONS = {
+    "an empty file": (lambda pixels: b"", "is empty"),
+    "a TIFF of float32": (lambda pixels: tiff(pixels.astype(np.float32) / 255, kind=3), "floating-point numbers"),
+    "a TIFF of JPEG 2000": (lambda pixels: tiff(pixels, compression=33005), "compressed as JPEG 2000"),
+    "a TIFF of 32 bits": (lambda pixels: tiff(pixels.astype(np.uint32)), "compression 1, 32 bits a channel"),
+    "a JPEG 2000": (lambda pixels: b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000 file"),
+    "a DICOM": (lambda pixels: bytes(128) + b"DICM" + bytes(40), "DICOM file"),
+    "a zip cut short": (lambda pixels: b"PK\x03\x04" + bytes(40), "zip is damaged"),
+    "a whole zip": (lambda pixels: b"PK\x05\x06" + bytes(18), "send it by itself in the tab Files"),
+    "a PNG cut short": (lambda pixels: b"\x89PNG\r\n\x1a\n\0\0", "damaged or cut short"),
+    "a larger image": (lambda pixels: tiff(np.tile(pixels, (3, 2, 1))), "tab Region"),
+}
+
+
+@pytest.mark.parametrize(("made", "words"), REASONS.values(), ids=REASONS)
+def test_the_reason_is_the_true_one_and_names_the_way_out_in_both_languages(pixels, made, words):
+    assert quality.check_file(io.BytesIO(tiff(pixels))).problem == "", "what the others are made like is read"
+    found = quality.check_file(io.BytesIO(made(pixels)))
+    assert_refused(found, words)
+    assert "not an image that" not in found.problem and words not in translated(found.problem, "es")
+
+
+def test_of_a_tiff_that_begins_with_a_thumbnail_the_largest_page_is_used_and_that_is_said(tmp_path, pixels):
+    path = saved(tmp_path, Image.fromarray(pixels[:20, :20]), "pages.tif", save_all=True, append_images=[Image.fromarray(pixels)])
+    found = quality.check_file(path)
+    np.testing.assert_array_equal(found.patch, pixels)
+    assert "2 images" in (said := " ".join(found.notes)) and "number 2" in said
+    found = regions.read(
+        saved(tmp_path, Image.fromarray(pixels), "map.tif", save_all=True, append_images=[Image.fromarray(np.tile(pixels, (4, 3, 1)))])
+    )
+    assert found.array.shape == (200, 150, 3)
 
 
 def test_a_missing_file_is_refused(tmp_path):

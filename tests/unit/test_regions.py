@@ -64,11 +64,25 @@ def test_each_patch_has_the_answer_and_the_evidence_that_it_gets_alone(region, p
 
 def test_the_share_follows_the_threshold_and_the_network_is_not_asked(region, predictor, monkeypatch):
     monkeypatch.setattr(Predictor, "predict_with_evidence", lambda *_: pytest.fail("the network ran again"))
-    usual = region.share(predictor.threshold_calibrated)
-    assert usual == pytest.approx((region.table["predicted_label"] == 1).mean()) and 0.3 < usual < 0.7
-    assert region.share(0.0) == 1 and region.share(1.0) == 0
-    none = region.labelled(1.0)
+    assert region.share == pytest.approx((region.table["predicted_label"] == 1).mean()) and 0.3 < region.share < 0.7
+    assert region.at_threshold(predictor, 0.0).share == 1 and region.at_threshold(predictor, 1.0).share == 0
+    none = region.at_threshold(predictor, 1.0).table
     assert (none["label"] == "IDC−").all() and (none["predicted_label"] == 0).all()
+    assert region.at_threshold(predictor, predictor.threshold_calibrated).table.equals(region.table)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.2, 0.31, 0.5, 0.8, 1.0])
+def test_either_threshold_of_a_table_gives_its_classes_and_each_is_on_its_own_probabilitys_scale(region, predictor, threshold):
+    values = sorted(region.table["probability_calibrated"])
+    # also one that is a patch's own probability
+    for one in (threshold, values[len(values) // 3]):
+        table = (region if one is None else region.at_threshold(predictor, one)).table
+        for scale in ("", "_calibrated"):
+            np.testing.assert_array_equal(table[f"probability{scale}"] >= table[f"threshold{scale}"], table["predicted_label"] == 1)
+        calibrated = table["threshold_calibrated"].iloc[0]
+        assert calibrated == (predictor.threshold_calibrated if one is None else one)
+        if 0 < calibrated < 1:
+            assert predictor.calibration.move(table["threshold"].iloc[0]) == pytest.approx(calibrated, abs=1e-9)
 
 
 def test_a_place_leads_to_its_patch(region):
@@ -139,6 +153,8 @@ def test_the_command_writes_map_and_table(pixels, bundle, region, tmp_path, caps
     said, table = capsys.readouterr().out, pd.read_csv(tmp_path / "map" / "map.csv")
     assert f"of {len(region.table)} patches of tissue" in said and "Research use only" in said
     np.testing.assert_allclose(table["probability"], region.table["probability"], atol=1e-5)
+    np.testing.assert_array_equal(table["predicted_label"], table["probability"] >= table["threshold"])
+    np.testing.assert_array_equal(table["predicted_label"], table["probability_calibrated"] >= table["threshold_calibrated"])
     with Image.open(tmp_path / "map" / "map.png") as drawn:
         assert drawn.size[0] > 1000
 

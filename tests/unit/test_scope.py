@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_image
 
-from bhi_utils import archive, phantom, quality, scope, words
+from bhi_utils import archive, phantom, quality, regions, scope, words
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,27 @@ def test_blurred_plain_and_grey_patches_are_doubted_for_that_reason(tissue):
     assert scope.doubted(blurred)["blurred"].mean() > 0.8
     assert scope.doubted(np.full((1, 50, 50, 3), (190, 110, 170), np.uint8))["plain"].all()
     assert scope.doubted(np.repeat(tissue[:3, ..., :1], 3, axis=-1))["grey"].all()
+
+
+def test_red_and_blue_swapped_are_told_of_a_patch_and_surely_of_many_together(tissue):
+    pink = np.full((50, 50, 3), (240, 170, 205), np.uint8)
+    pink[::3, ::2] = (110, 60, 140)
+    assert "swapped" not in {one.key for one in scope.doubts(pink)} and [one.key for one in scope.doubts(pink[..., ::-1])] == ["swapped"]
+    assert scope.doubted(tissue)["swapped"].mean() < 0.03
+    reddish = np.clip(tissue.astype(int) + (12, 0, 0), 0, 255).astype(np.uint8)  # the phantom's stain is bluer than the archive's
+    assert scope.doubted(reddish[..., ::-1])["swapped"].mean() > 0.95
+    assert scope.doubted(reddish[:5, ..., ::-1])["swapped"].mean() < 0.95, "few patches are judged one by one"
+
+
+def test_a_field_seen_through_an_eyepiece_is_told_and_a_black_frame_is_not(tissue):
+    wall = np.concatenate([np.concatenate(list(tissue[row : row + 8]), axis=1) for row in range(0, 48, 8)])
+    down, across = np.indices(wall.shape[:2])
+    for side, height in ((150, 300), (190, 300)):  # whole, and cut at the upper and lower edge
+        round_field = np.where(((down - 150) ** 2 + (across - 200) ** 2 < side**2)[..., None], wall, 5)[:height].astype(np.uint8)
+        round_field[3, 3] = 255  # a hot pixel
+        assert scope.eyepiece(round_field) and regions.cut(round_field).doubt.key == "eyepiece"
+    framed = np.pad(wall, ((60, 60), (60, 60), (0, 0)))
+    assert not scope.eyepiece(wall) and not scope.eyepiece(framed) and not scope.eyepiece(np.zeros((200, 200, 3), np.uint8))
 
 
 def test_one_patch_is_judged_as_among_many(tissue):
@@ -75,3 +96,4 @@ def test_few_real_patches_are_doubted(tmp_path):
     patches = patches[(patches.min(axis=-1) >= scope.GLASS_LEVEL).mean(axis=(1, 2)) < scope.GLASS_SHARE]
     found = scope.doubted(patches)
     assert 0.005 < found["any"].mean() < 0.03 and all(wrong.mean() < 0.015 for wrong in found.values() if wrong is not found["any"])
+    assert not any(scope.eyepiece(patch) for patch in patches)
