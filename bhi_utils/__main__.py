@@ -105,9 +105,15 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "app", _app, "classify patches in the browser")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=_MODEL)
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    command.add_argument("--port", type=int, default=7860, help="port to listen on (%(default)s)")
+    command.add_argument("--port", type=int, default=7860, help="port to listen on, 0 for any free one (%(default)s)")
     command.add_argument("--data", metavar="SOURCE", help="the archive whose cases can be looked at (some synthetic ones)")
     command.add_argument("--share", action="store_true", help="make it public through Gradio's servers")
+    text = "a name, perhaps with a port, under which a proxy shows the app, or whose pages show it; may be given again"
+    command.add_argument("--allowed-host", dest="allowed_hosts", action="append", default=[], metavar="NAME", help=text)
+    command.add_argument("--certfile", type=Path, metavar="PEM", help="serve over https with this certificate chain")
+    command.add_argument("--keyfile", type=Path, metavar="PEM", help="its private key, unless the certificate's file holds it")
+    text = "let anybody in: without BHI_USER and BHI_PASSWORD, --share and other hosts than this machine ask for it"
+    command.add_argument("--no-password", action="store_true", help=text)
     return parser
 
 
@@ -329,15 +335,25 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _app(options: argparse.Namespace) -> None:
-    predictor, given = _predictor(options.model), {}
+    from bhi_utils import app_start
+
+    names = ("host", "port", "share", "certfile", "keyfile", "allowed_hosts", "no_password")
+    start = {name: getattr(options, name) for name in names}
+    app_start.check(**start)
+    app_start.stop_by_signal()
+    given = {}
     if options.data:
         from bhi_utils import archive
 
-        pack = archive.pack(archive.find_source(options.data, cache=cache_dir()), cache_dir())
+        source = archive.find_source(options.data, cache=cache_dir())
+    bundle = _bundle(options.model)
+    if options.data:
+        pack = archive.pack(source, cache_dir())
         given["cases"] = lambda: pack
     from bhi_utils import app
+    from bhi_utils.predictor import Predictor
 
-    app.launch(predictor, host=options.host, port=options.port, share=options.share, block=True, **given)
+    app.launch(Predictor.load(bundle), block=True, **start, **given)
 
 
 def _card(options: argparse.Namespace) -> None:

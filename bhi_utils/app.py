@@ -4,38 +4,34 @@ Used by ``bhi app`` and notebook 07. It listens on this machine only unless told
 other host for anything. ``app_tabs`` holds the page and ``app_api`` the named endpoints, which say the same.
 """
 
+import asyncio
 import atexit
 import itertools
-import os
-import signal
-import socket
-import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 import numpy as np
 from starlette.middleware import Middleware
 
-from bhi_utils import app_api, app_card, app_guard, app_page, app_store, app_tabs, app_words, archive, phantom, quality
+from bhi_utils import app_api, app_card, app_door, app_guard, app_page, app_start, app_store, app_tabs, app_words, archive, phantom, quality
 from bhi_utils.app_cases import Cases
+from bhi_utils.app_start import Start
+from bhi_utils.app_store import Kept, Uploads
 from bhi_utils.archive import Pack
 from bhi_utils.paths import InputError, cache_dir
 from bhi_utils.predictor import Predictor
 
-PORT = 7860
-#: Whatever an answer has not deleted itself, such as an upload that nobody asked about: how often it is looked for, and the age at which it
-#: goes, in seconds; all goes when the interface is closed.
-DELETE_CACHE = (60, 300)
+#: Seconds between two looks for uploads and regions that nobody needs any more.
+SWEEP = 10
 #: A region of 10,000×10,000 pixels is 300 MB without compression.
 MAX_UPLOAD = "400mb"
 #: Requests that may wait, and windows whose state Gradio remembers: each takes some hundred kilobytes.
 WAITING, WINDOWS = 256, 128
-USER, PASSWORD = "BHI_USER", "BHI_PASSWORD"
 
 
 def synthetic_examples(pairs: int = 3, *, seed: int = 7) -> list[tuple[str, np.ndarray]]:
@@ -60,29 +56,31 @@ def synthetic_cases() -> Pack:
     return archive.pack(source, cache_dir(), progress=False)
 
 
-def build(predictor: Predictor, folder: Path, *, cases: Callable[[], Pack] = synthetic_cases) -> gr.Blocks:
+def build(predictor: Predictor, uploads: Uploads, kept: Kept, *, cases: Callable[[], Pack], auth: bool = False) -> gr.Blocks:
     """The page, not yet served.
 
     Args:
         predictor: the model.
-        folder: where Gradio puts uploads.
+        uploads: where Gradio puts them.
+        kept: the regions of open windows.
         cases: opens the archive whose cases can be looked at.
+        auth: whether people log in, and want a way out.
     """
-    kept, examples = app_store.Kept(), [patch for _, patch in synthetic_examples()]
-    endpoints = app_api.Endpoints(predictor, Cases(cases), kept, partial(app_store.taken, folder=folder))
+    examples = [patch for _, patch in synthetic_examples()]
+    endpoints = app_api.Endpoints(predictor, Cases(cases), kept, uploads.taken)
     i18n = gr.I18n(**app_words.labels())
 
     def opened(language: str) -> tuple[str, ...]:
         spoken = language if language in app_words.LANGUAGES else "en"
         hints = [app_page.hint(key, spoken) for key in ("empty_patch", "empty_region", "empty_files", "empty_case")]
-        above = (spoken, app_page.warning(spoken), app_page.heading(predictor.bundle, spoken))
+        above = (spoken, app_page.warning(spoken), app_page.heading(predictor.bundle, spoken, logout=auth))
         return (*above, app_tabs.examples_shown(examples, spoken), *hints, app_card.shown(predictor, spoken))
 
     def closed(request: gr.Request) -> None:
         kept.drop(request.session_hash)
-        demo.app.state_holder.session_data.pop(request.session_hash, None)
+        app_guard.forget(demo, request.session_hash)
 
-    with gr.Blocks(title=app_words.text("title", "en"), analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
+    with gr.Blocks(title=app_words.text("title", "en"), analytics_enabled=False) as demo:
         language = gr.Textbox("en", visible="hidden", elem_id="language")
         warning = app_tabs.piece(app_page.warning("en"), elem_id="warning")
         heading = app_tabs.piece(app_page.heading(predictor.bundle, "en"), elem_id="heading")
@@ -113,13 +111,7 @@ def warm(predictor: Predictor) -> None:
 
 
 def launch(
-    predictor: Predictor,
-    *,
-    host: str = "127.0.0.1",
-    port: int | None = PORT,
-    share: bool = False,
-    block: bool = False,
-    cases: Callable[[], Pack] = synthetic_cases,
+    predictor: Predictor, *, block: bool = False, cases: Callable[[], Pack] = synthetic_cases, **start: Any
 ) -> tuple[str, gr.Blocks]:
     """Serve the interface; one that an earlier call in this process left is closed first, so that its port is free.
 
@@ -127,46 +119,72 @@ def launch(
 
     Args:
         predictor: the model.
-        host: address to listen on; the default is reached from this machine only.
-        port: its port; 0 or None takes a free one.
-        share: whether Gradio's servers make it public, for which it asks another host.
         block: print the address and wait until interrupted, as a command does.
         cases: opens the archive whose cases can be looked at; drawn ones by default.
+        start: where and for whom, as ``app_start.check`` takes it: ``host``, ``port``, ``share``, ``allowed_hosts``, ….
 
     Returns:
         the address to open, and the page (its ``close()`` ends it and frees the port).
 
     Raises:
-        InputError: the port is taken, the host is no address of this machine, or only one of user and password is set.
+        InputError: see ``app_start.check``; or the app cannot be started, and why.
     """
     gr.close_all(verbose=False)
-    auth, chosen = _auth(), _find_port(host, port or 0)
-    opened = ExitStack()
-    folder = opened.enter_context(app_store.own_folder())
-    try:
-        demo = build(predictor, folder, cases=cases)
-        warm(predictor)
-        _serve(demo, host, chosen, share=share, auth=auth)
-    except OSError as error:  # somebody took the port in between
-        opened.close()
-        raise InputError(_taken(host, chosen)) from error
-    _close_with(demo, opened)
+    checked = app_start.check(**start)
+    with ExitStack() as opened:
+        try:
+            uploads, kept = Uploads(opened.enter_context(app_store.own_folder())), Kept()
+            opened.callback(uploads.clear)
+            demo = build(predictor, uploads, kept, cases=cases, auth=checked.auth is not None)
+            warm(predictor)
+            opened.callback(demo.close, verbose=False)
+            _serve(demo, checked, uploads, kept)
+        except OSError as error:
+            raise app_start.why(error, checked) from error
+        _close_with(demo, opened.pop_all())
+    url = demo.share_url or demo.local_url
+    if checked.everywhere and not demo.share_url:
+        url = f"{urlsplit(url).scheme}://{checked.address()}:{demo.server_port}/"
     if block:
-        open_to_all = "" if auth or host in ("127.0.0.1", "localhost", "::1") else f" Anybody can use it: set {USER} and {PASSWORD}."
-        print(f"The interface is at {demo.share_url or demo.local_url} (Ctrl+C ends it).{open_to_all}", flush=True)
+        here = f", on this machine at {demo.local_url}" if checked.everywhere or demo.share_url else ""
+        print(f"The interface is at {url}{here} (Ctrl+C ends it).", flush=True)
         _wait(demo)
-    return demo.local_url, demo
+    return url, demo
 
 
-def _serve(demo: gr.Blocks, host: str, port: int, **options: Any) -> None:
-    app_guard.install()
+def _serve(demo: gr.Blocks, start: Start, uploads: Uploads, kept: Kept) -> None:
+    @asynccontextmanager
+    async def swept(_: Any) -> AsyncIterator[None]:
+        async def sweep() -> None:
+            while True:
+                await asyncio.sleep(SWEEP)
+                await asyncio.to_thread(uploads.sweep, app_guard.waiting(demo))
+                kept.sweep()
+                app_guard.forget(demo)
+
+        task = asyncio.create_task(sweep())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    app_guard.install(demo)
     fonts = {"font": app_page.FONTS, "font_mono": app_page.FONTS_MONO}
+    hosts, trusted = start.names(), start.trusted()
+    door = Middleware(app_door.Door, hosts=hosts, trusted=trusted, frames=start.frame_ancestors(), uploads=uploads)
     demo.launch(
-        server_name=host,
-        server_port=port,
+        server_name=f"[{start.host}]" if ":" in start.host else start.host,
+        server_port=start.port,
+        share=start.share,
+        auth=start.auth,
+        auth_message=app_page.login(),
+        ssl_certfile=start.certfile and str(start.certfile),
+        ssl_keyfile=start.keyfile and str(start.keyfile),
+        # this process asks itself whether it runs; the certificate is made out to another name
+        ssl_verify=False,
         theme=gr.themes.Default(primary_hue="blue", **fonts),
         css=app_page.style(),
-        app_kwargs={"middleware": [Middleware(app_guard.Early, script=app_page.head())]},
+        app_kwargs={"middleware": [door, Middleware(app_guard.Early, script=app_page.head())], "lifespan": swept},
         i18n=demo.bhi_i18n,
         footer_links=[],
         max_file_size=MAX_UPLOAD,
@@ -174,68 +192,26 @@ def _serve(demo: gr.Blocks, host: str, port: int, **options: Any) -> None:
         prevent_thread_lock=True,
         **dict.fromkeys(("inline", "inbrowser", "ssr_mode", "mcp_server", "run_history", "enable_monitoring"), False),
         quiet=True,
-        **options,
     )
-
-
-def _auth() -> tuple[str, str] | None:
-    user, password = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
-    if bool(user) != bool(password):
-        raise InputError(f"{USER} and {PASSWORD} belong together: set both, or neither.")
-    return (user, password) if user else None
+    if start.share:
+        if not demo.share_url:
+            raise InputError("--share needs Gradio's server, which gave no public address: leave it out, or try again later.")
+        hosts.add(urlsplit(demo.share_url).hostname)
 
 
 def _close_with(demo: gr.Blocks, opened: ExitStack) -> None:
     """Have the folder of uploads go with the page, however that ends."""
-    atexit.register(opened.close)
-    close = demo.close
 
-    def both(verbose: bool = True) -> None:
-        close(verbose=verbose)
+    def close(verbose: bool = False) -> None:
         opened.close()
         atexit.unregister(opened.close)
 
-    demo.close = both
+    atexit.register(opened.close)
+    demo.close = close
 
 
 def _wait(demo: gr.Blocks) -> None:
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     if threading.current_thread() is threading.main_thread():
-        # ended by this signal, Python would leave the folder of uploads behind
-        signal.signal(signal.SIGTERM, stop)
+        app_start.stop_by_signal()
     demo.block_thread()
     demo.close(verbose=False)
-
-
-def _bind(host: str, port: int) -> int:
-    """Listen for a moment; the port's number. OSError when it is taken."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        if sys.platform != "win32":  # there it would let two programs share the port
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        probe.listen(1)
-        return probe.getsockname()[1]
-
-
-def _find_port(host: str, port: int) -> int:
-    """``port`` itself when nobody listens there, or any free one for 0."""
-    if not 0 <= port <= 65535:
-        raise InputError(f"{port} is no port: give a number from 1024 to 65535, or 0 for any free one.")
-    try:
-        free = _bind(host, 0)
-    except OSError as error:
-        raise InputError(f"{host} is no address of this machine: give 127.0.0.1, or 0.0.0.0 for every network.") from error
-    if port == 0:
-        return free
-    try:
-        return _bind(host, port)
-    except PermissionError as error:
-        raise InputError(f"Port {port} needs an administrator: give one from 1024 up, such as {PORT}.") from error
-    except OSError as error:
-        raise InputError(_taken(host, port)) from error
-
-
-def _taken(host: str, port: int) -> str:
-    return f"Port {port} is taken by another program: try {_bind(host, 0)}, or 0 for any free one."

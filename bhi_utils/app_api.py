@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
-from bhi_utils import app_card, app_cases, app_files, app_patch, app_region
+from bhi_utils import app_card, app_cases, app_door, app_files, app_patch, app_region
 from bhi_utils.app_cases import Cases
 from bhi_utils.app_store import Kept
 from bhi_utils.app_words import text
@@ -48,30 +48,33 @@ class Endpoints:
 
     def region(self, request: gr.Request, file: dict | None, language: str = "en") -> dict[str, Any]:
         """Probability of every patch with tissue of a region; /threshold and /place go on from there."""
+        session = window(request)
         with self.take([file] if file else []) as paths:
-            tiles = app_region.read(paths[0]) if paths else text("gone", language)
+            tiles = text("no_session", language) if not session else app_region.read(paths[0]) if paths else text("gone", language)
         if isinstance(tiles, str):
             return _problem(translated(tiles, language))
         *_, region = app_region.answered(self.predictor, tiles)
-        self.kept.put(request.session_hash, region, app_region.size(region))
+        self.kept.put(session, region, app_region.size(region))
         return _mapped(region, language)
 
     def threshold(self, request: gr.Request, threshold: float, language: str = "en") -> dict[str, Any]:
         """Puts another threshold on the calibrated probability in force for this session's region, /place included."""
-        region = self.kept.get(request.session_hash)
+        region = self.kept.get(session) if (session := window(request)) else None
         threshold = _finite(threshold)
         if region is None or threshold is None or not 0 <= threshold <= 1:
-            return _problem(text("no_region" if region is None else "not_probability", language))
+            return _problem(text("no_session" if not session else "no_region" if region is None else "not_probability", language))
         region = region.at_threshold(self.predictor, threshold)
-        self.kept.put(request.session_hash, region, app_region.size(region))
+        self.kept.put(session, region, app_region.size(region))
         return _mapped(region, language)
 
     def place(self, request: gr.Request, x: float, y: float, language: str = "en") -> dict[str, Any]:
         """The patch at a place of this session's region, in pixels, with its answer and evidence; the network does not run."""
+        if not (session := window(request)):
+            return _problem(text("no_session", language))
         x, y = _finite(x), _finite(y)
         if x is None or y is None:
             return _problem(text("not_place", language))
-        return app_region.place(self.predictor, self.kept.get(request.session_hash), x, y, language)
+        return app_region.place(self.predictor, self.kept.get(session), x, y, language)
 
     def files(self, files: Sequence[dict] | None, language: str = "en") -> dict[str, Any]:
         """Answers for up to 1,000 patches, as images or zips, and the rejected ones with their reasons."""
@@ -108,6 +111,11 @@ def _finite(value: Any) -> float | None:
 
 def _mapped(region: Region, language: str) -> dict[str, Any]:
     return {**app_region.facts(region, language), "table": app_region.table(region)}
+
+
+def window(request: gr.Request) -> str:
+    """The session that a request has named itself; empty without one, where Gradio gives all programs the same or one of its own."""
+    return request.request.scope.get(app_door.SESSION, "")
 
 
 def _problem(sentence: str) -> dict[str, Any]:

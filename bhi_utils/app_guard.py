@@ -1,16 +1,28 @@
-"""Two of Gradio's habits that the interface does without: fetching addresses, and naming uploads after their content. Used by ``app`` only.
+"""Everything of Gradio's inside that the interface leans on or exchanges, with a check that it is there. Used by the interface only.
 
-Gradio has no setting for either, so its own functions are exchanged; a test of each fails if a later version stops calling them.
+Gradio has no setting for these: fetching addresses, naming uploads after their content, answering other origins, and telling which
+requests still wait. A test of each fails if a later version stops using the names; a version without them is refused at the start.
 """
 
 import secrets
+from collections.abc import Iterator
+from contextvars import ContextVar
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio import processing_utils, route_utils
+from gradio import processing_utils, queueing, route_utils, routes
+
+from bhi_utils.paths import InputError
+
+#: The versions with which this was tested, as pip writes them.
+TESTED = ">=6.31,<6.32"
+#: The files of the upload that is being read; its list is set by ``app_door``.
+ARRIVING: ContextVar[list["Unguessable"]] = ContextVar("arriving")
 
 
-class Unguessable(route_utils.GradioUploadFile):
+class Unguessable(getattr(route_utils, "GradioUploadFile", object)):
     """An uploaded file whose digest, and with it the name of its folder, depends on chance as well as on its content.
 
     By content alone, two windows that send the same patch would share one file, and whoever has a picture could ask whether it was sent.
@@ -19,6 +31,16 @@ class Unguessable(route_utils.GradioUploadFile):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.sha.update(secrets.token_bytes(32))
+        ARRIVING.get([]).append(self)
+
+    def folder(self, root: Path) -> Path:
+        """Where it lies when it is complete."""
+        return root / self.sha.hexdigest()
+
+    def discard(self) -> None:
+        """Delete it, unless it has been moved to its folder already."""
+        self.file.close()
+        Path(self.file.name).unlink(missing_ok=True)
 
 
 async def refuse(*_: Any, **__: Any) -> str:
@@ -26,10 +48,79 @@ async def refuse(*_: Any, **__: Any) -> str:
     raise gr.Error("Send the file itself: nothing is fetched from another host.", print_exception=False)
 
 
-def install() -> None:
-    """Exchange both, for all pages of this process."""
+class NoOrigins:
+    """What takes the place of Gradio's CORS headers, which it gives to every origin; ``app_door`` refuses all but the app's own."""
+
+    def __init__(self, app: Any, **_: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
+        await self._app(scope, receive, send)
+
+
+def install(demo: gr.Blocks) -> None:
+    """Exchange them, for all pages of this process.
+
+    Raises:
+        InputError: this version of Gradio lacks a name that is leaned on.
+    """
+    app = routes.App()
+    wanted = [(route_utils, "GradioUploadFile"), (processing_utils, "async_ssrf_protected_download"), (routes, "CustomCORSMiddleware")]
+    wanted += [(app, "tokens"), (app, "cookie_id"), (app, "state_holder.session_data")]
+    wanted += [(demo, "upload_file_set"), (demo, "_queue.event_ids_to_events")]
+    lacking = [name for holder, name in wanted if not _has(holder, name)]
+    if "data" not in queueing.Event.__init__.__code__.co_names:
+        lacking.append("Event.data")
+    if lacking:
+        raise InputError(
+            f"Gradio {gr.__version__} lacks {', '.join(lacking)}, on which the app leans: install one that was tested, "
+            f"with pip install 'gradio{TESTED}'."
+        )
     route_utils.GradioUploadFile = Unguessable
     processing_utils.async_ssrf_protected_download = refuse
+    routes.CustomCORSMiddleware = NoOrigins
+
+
+def _has(holder: Any, name: str) -> bool:
+    try:
+        attrgetter(name)(holder)
+    except AttributeError:
+        return False
+    return True
+
+
+def waiting(demo: gr.Blocks) -> list[str]:
+    """Paths of the uploads in requests that wait for their turn or are being answered."""
+    return [path for event in list(demo._queue.event_ids_to_events.values()) if event.data for path in paths_in(event.data.data)]
+
+
+def paths_in(value: Any) -> Iterator[str]:
+    """Every ``path`` in what a request sends, however deep."""
+    left = [value]
+    while left:
+        found = left.pop()
+        if isinstance(found, dict):
+            if isinstance(found.get("path"), str):
+                yield found["path"]
+            left.extend(found.values())
+        elif isinstance(found, list):
+            left.extend(found)
+
+
+def forget(demo: gr.Blocks, window: str | None = None) -> None:
+    """Forget what Gradio remembers of a window, or of all uploads: it would keep their names for as long as the app runs."""
+    if window is None:
+        demo.upload_file_set.clear()
+    else:
+        demo.app.state_holder.session_data.pop(window, None)
+
+
+def log_out(app: Any, cookies: dict[str, str]) -> list[str]:
+    """End the login that these cookies hold; their names."""
+    names = [f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}"]
+    for name in names:
+        app.tokens.pop(cookies.get(name), None)
+    return names
 
 
 class Early:

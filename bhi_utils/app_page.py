@@ -52,8 +52,14 @@ def warning(language: str) -> str:
     return f'<p role="note"><strong>{text("warning", language)}</strong></p>'
 
 
-def heading(bundle: dict[str, Any], language: str) -> str:
-    """The title, the switch between languages, and which model answers."""
+def login() -> str:
+    """What the login page says, before anybody's language is known."""
+    said = (f'<div lang="{one}"><h1>{text("title", one)}</h1><p>{text("login", one)}</p></div>' for one in LANGUAGES)
+    return "".join(said)
+
+
+def heading(bundle: dict[str, Any], language: str, *, logout: bool = False) -> str:
+    """The title, the switch between languages, perhaps a way out, and which model answers."""
     data = bundle.get("data", {})
     parts = [text("model", language, name=escape(str(bundle.get("name", "?"))))]
     synthetic, cases = data.get("synthetic"), bundles.served(bundle)
@@ -66,6 +72,8 @@ def heading(bundle: dict[str, Any], language: str) -> str:
         f'<a href="?lang={one}" lang="{one}" hreflang="{one}"{" aria-current=true" if one == language else ""}>{_OWN_NAMES[one]}</a>'
         for one in LANGUAGES
     )
+    if logout:
+        links += f'<a href="logout?lang={language}" class="logout">{text("logout", language)}</a>'
     switch = f'<nav aria-label="{text("language", language)}">{links}</nav>'
     return f'<div class="top"><h1>{text("title", language)}</h1>{switch}</div><p>{", ".join(parts)}.</p>'
 

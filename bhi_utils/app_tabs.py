@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 
 from bhi_utils import app_cases, app_files, app_page, app_patch, app_region
-from bhi_utils.app_api import LONG, Endpoints
+from bhi_utils.app_api import LONG, Endpoints, window
 from bhi_utils.app_words import text
 from bhi_utils.words import translated
 
@@ -77,7 +77,9 @@ def region_tab(endpoints: Endpoints, language: gr.Textbox, i18n: gr.I18n) -> gr.
     """A region with its map; the place that is looked at stands below."""
     predictor = endpoints.predictor
 
-    def mapped(tiles: Any, spoken: str, window: str) -> Iterator[tuple]:
+    def mapped(tiles: Any, spoken: str, session: str) -> Iterator[tuple]:
+        if not session:
+            tiles = text("no_session", spoken)
         if isinstance(tiles, str):
             yield app_page.problem(translated(tiles, spoken), spoken), None, "", gr.update(visible=False)
             return
@@ -87,20 +89,20 @@ def region_tab(endpoints: Endpoints, language: gr.Textbox, i18n: gr.I18n) -> gr.
             if isinstance(step, int):
                 yield app_page.progress(step, total, spoken), None, "", gr.update(visible=True)
             else:
-                endpoints.kept.put(window, step, app_region.size(step))
+                endpoints.kept.put(session, step, app_region.size(step))
                 yield app_region.shown(predictor, step, spoken), None, "", gr.update(visible=False)
 
     def given(file: dict | None, spoken: str, request: gr.Request) -> Iterator[tuple]:
         yield app_page.progress(0, 0, spoken), gr.skip(), "", gr.update(visible=True)
         with endpoints.take([file] if file else []) as paths:
             tiles = app_region.read(paths[0]) if paths else text("gone", spoken)
-        yield from mapped(tiles, spoken, request.session_hash)
+        yield from mapped(tiles, spoken, window(request))
 
     def drawn(spoken: str, request: gr.Request) -> Iterator[tuple]:
-        yield from mapped(app_region.synthetic(), spoken, request.session_hash)
+        yield from mapped(app_region.synthetic(), spoken, window(request))
 
     def looked(spoken: str, event: gr.EventData, request: gr.Request) -> str:
-        region = endpoints.kept.get(request.session_hash)
+        region = endpoints.kept.get(window(request))
         if region is not None:  # the page's slider has told nobody yet where it stands
             region = region.at_threshold(predictor, float(event.threshold))
         details = app_region.place(predictor, region, float(event.x), float(event.y), spoken)

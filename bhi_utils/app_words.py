@@ -12,6 +12,31 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title": ("Is there invasive ductal carcinoma in this tissue?", "¿Hay carcinoma ductal invasivo en este tejido?"),
     "warning": ("Research use only, not a medical device.", "Solo para investigación; no es un producto sanitario."),
     "language": ("Language", "Idioma"),
+    "logout": ("Log out", "Cerrar sesión"),
+    "login": (
+        "This is a research tool that classifies patches of breast tissue, and no medical device. Ask whoever runs it for its name and "
+        "password.",
+        "Es una herramienta de investigación que clasifica parches de tejido mamario, y no es un producto sanitario. Pida el nombre y la "
+        "contraseña a quien la administra.",
+    ),
+    # what a request is refused with
+    "no_entry": (
+        "The app does not answer under this name, or to pages of this origin. Whoever starts it can add a name with --allowed-host.",
+        "La aplicación no responde con este nombre, ni a páginas de este origen. Quien la inicia puede añadir otro con --allowed-host.",
+    ),
+    "no_room": (
+        "There is no room for this upload now: send less, or try again when others have finished.",
+        "Ahora no hay sitio para este envío: envíe menos, o inténtelo de nuevo cuando otros hayan terminado.",
+    ),
+    "too_long": ("The request is too long, or broke off.", "La petición es demasiado larga, o se interrumpió."),
+    "too_many_tries": (
+        "There were too many wrong passwords: try again in {seconds} s.",
+        "Hubo demasiadas contraseñas equivocadas: inténtelo de nuevo en {seconds} s.",
+    ),
+    "no_session": (
+        "A region is remembered for one session only: send the same session_hash, which nobody can guess, with every request.",
+        "Una región se recuerda solo para una sesión: envíe con cada petición el mismo session_hash, que nadie pueda adivinar.",
+    ),
     "model": ("Model {name}", "Modelo {name}"),
     "trained_archive": ("fitted on {cases} cases of the archive", "ajustado con {cases} casos del archivo"),
     "trained_phantom": (

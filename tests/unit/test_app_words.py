@@ -206,7 +206,7 @@ def test_uploads_are_gone_when_the_block_ends_and_other_files_are_never_touched(
         path.touch()
     with (
         pytest.raises(ValueError, match="stop"),
-        app_store.taken([{"path": str(inside)}, {"path": str(outside)}, {"path": ""}], root) as paths,
+        app_store.Uploads(root).taken([{"path": str(inside)}, {"path": str(outside)}, {"path": ""}]) as paths,
     ):
         assert paths == [inside.resolve()]
         raise ValueError("stop")
@@ -224,12 +224,13 @@ def test_what_a_killed_app_left_is_swept_and_what_a_running_one_has_is_not(tmp_p
         killed.kill()
         killed.wait()
         stranger = tmp_path / "bhi-app-notes-of-mine"
-        reused = tmp_path / f"bhi-app-{os.getpid()}-1-x"
-        for folder in (stranger, reused):
+        reused = tmp_path / f"bhi-app-{os.getpid()}-1-{theirs.name.split('-')[4]}-x"
+        elsewhere = tmp_path / "bhi-app-999999999-1-12345-x"  # the process of a container that shares the folder
+        for folder in (stranger, reused, elsewhere):
             folder.mkdir()
         assert theirs.is_dir() and orphan.is_dir()
         with app_store.own_folder() as ours:
-            assert theirs.is_dir() and ours.is_dir() and stranger.is_dir()
+            assert theirs.is_dir() and ours.is_dir() and stranger.is_dir() and elsewhere.is_dir()
             assert not orphan.exists() and not reused.exists()
         assert not ours.exists()
     finally:
