@@ -40,7 +40,7 @@ def bundle(tmp_path_factory, patches) -> Path:
     card = {
         "initialisation": "scratch",
         "threshold_rule": {"rule": "recall", "value": 0.93, "where": "validation"},
-        "train_cases": [90001],
+        "train_cases": [90001, 99901, 99902],
         "data": {"kind": "phantom", "synthetic": True, "cases": 48, "patches": 2880},
         "metrics": {"test": {"auc": interval, "recall": interval, "precision": {"value": 0.5, "low": 0.4, "high": 0.6}}},
     }
