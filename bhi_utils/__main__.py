@@ -401,6 +401,7 @@ def _bundle(model: Path | None) -> Path:
         bundle, why = _better(model) if model.is_dir() else model, ""
     if not bundle.is_file():
         raise InputError(f"{shown(bundle)} does not exist: pass the .bundle.json of a run, or run `make run` first.")
+    bundles.read(bundle)  # whatever is wrong with it is told before data is packed or another process is started
     print(f"Model: {shown(bundle)}{why}", flush=True)
     return bundle
 

@@ -78,10 +78,6 @@ def fetch(folder: Path) -> Path:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"Cannot download to {shown(part)}: {reason}; free some disk space or pass another --out.") from error
-    except InputError:
-        raise
-    except ValueError as error:  # kagglehub's word for a kaggle.json that is none
-        raise InputError(f"Kaggle's credentials cannot be used ({error}): correct or delete them. {_MANUAL}") from error
     if not zipfile.is_zipfile(part):
         part.unlink()
         raise InputError(f"What Kaggle sent is no zip, and has been deleted: try again. {_MANUAL}")
@@ -140,7 +136,11 @@ def _download(part: Path) -> None:
     handle = parse_dataset_handle(KAGGLE_HANDLE)
     request = ApiDownloadDatasetRequest()
     request.owner_slug, request.dataset_slug = handle.owner, handle.dataset
-    with build_kaggle_client() as client:
+    try:
+        opened = build_kaggle_client()
+    except ValueError as error:  # kagglehub's word for a kaggle.json that is none
+        raise InputError(f"Kaggle's credentials cannot be used ({error}): correct or delete them. {_MANUAL}") from error
+    with opened as client:
         session = client.http_client()._session
         for scheme in ("https://", "http://"):
             session.mount(scheme, Patient())

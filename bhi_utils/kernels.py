@@ -3,8 +3,10 @@
 Used by ``pipeline``. The kernel's stderr (progress bars of packing and training) is passed on as it comes, less TensorFlow's start-up log.
 """
 
+import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -103,20 +105,24 @@ class _ThisPythonSpecs(KernelSpecManager):
 
 
 class ThisPythonKernel(AsyncKernelManager):
-    """Starts ``sys.executable -m ipykernel_launcher`` and keeps the process's own stderr apart.
+    """Starts ``sys.executable -m ipykernel_launcher`` with a folder of its own for temporary files, and keeps its own stderr apart.
 
-    A class attribute of a subclass holds the file, because nbclient makes the instance.
+    Class attributes of a subclass hold file, folder and, once it has started, the process, because nbclient makes the instance.
     """
 
     process_stderr: Any = None
+    scratch: str = ""
+    process: Any = None
 
     @default("kernel_spec_manager")
     def _this_python(self) -> KernelSpecManager:
         return _ThisPythonSpecs(parent=self)
 
     async def start_kernel(self, **options: Any) -> None:
-        """Start it with its stderr going to the file."""
-        await super().start_kernel(stderr=self.process_stderr, **options)
+        """Start it, its stderr going to the file."""
+        environment = {**(options.pop("env", None) or os.environ), **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.scratch)}
+        await super().start_kernel(stderr=self.process_stderr, env=environment, **options)
+        type(self).process = getattr(self.provisioner, "process", None)
 
 
 def execute(source: Path, target: Path, parameters: dict[str, Any], *, label: str, stderr: LiveStderr) -> float:
@@ -134,11 +140,12 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], *, label: st
 
     Raises:
         InputError: a cell raised InputError.
-        NotebookFailed: a cell raised anything else, or the kernel died.
+        NotebookFailed: a cell raised anything else, or the kernel died or did not start. What it left in its temporary folder is gone.
     """
     started = time.perf_counter()
     bar = {"desc": label, "file": stderr, "leave": False, "bar_format": "{desc} |{bar:20}| cell {n_fmt}/{total_fmt}"}
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="bhi-kernel-", ignore_cleanup_errors=True) as scratch:
+        kernel = type("LoggedKernel", (ThisPythonKernel,), {"process_stderr": log, "scratch": scratch})
         try:
             papermill.execute_notebook(
                 _literal(source),
@@ -150,14 +157,16 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], *, label: st
                 stderr_file=stderr,
                 cwd=str(source.parent),
                 start_timeout=180,
-                kernel_manager_class=type("LoggedKernel", (ThisPythonKernel,), {"process_stderr": log}),
+                kernel_manager_class=kernel,
             )
         except PapermillExecutionError as error:
             if error.ename == "InputError":
                 raise InputError(f"{source.stem}: {error.evalue}") from None
             raise NotebookFailed(_explain(source, error)) from error
-        except (DeadKernelError, RuntimeError) as error:  # nbclient's RuntimeError: it died before it answered
-            raise NotebookFailed(_explain_death(source, error, log)) from error
+        except RuntimeError as error:  # DeadKernelError is one, too
+            died = isinstance(error, DeadKernelError) or str(error).startswith("Kernel died")  # before it answered
+            code = kernel.process.poll() if died and kernel.process else None
+            raise NotebookFailed(_explain_death(source, error, died, code, log)) from error
         finally:
             stderr.clear()
     return time.perf_counter() - started
@@ -175,12 +184,17 @@ def _explain(source: Path, error: PapermillExecutionError) -> str:
     return f"{source.stem} stopped at In [{error.exec_count}] with {error.ename}: {error.evalue}\n{tail}"
 
 
-def _explain_death(source: Path, error: Exception, log: IO[bytes]) -> str:
-    """What may have killed the kernel, and its last words."""
+def _explain_death(source: Path, error: Exception, died: bool, code: int | None, log: IO[bytes]) -> str:
+    """What ended the kernel, and its last words. Only a kill from outside, which is what a system short of memory does, is told as that."""
     log.seek(0)
     said = [line for line in log.read().decode(errors="replace").splitlines() if line.strip() and not _NOISE.match(line)]
     tail = "".join(f"\n    {line}" for line in said[-8:])
-    return (
-        f"The kernel of {source.stem} died ({error}), most likely for want of memory: lower IMAGE_SIZE or BATCH_SIZE, "
-        f"or close other programs.{tail}"
-    )
+    if not died:
+        return f"The kernel of {source.stem} could not run the notebook: {error}{tail}"
+    if code == -getattr(signal, "SIGKILL", 9):
+        return (
+            f"The kernel of {source.stem} was killed, most likely for want of memory: lower IMAGE_SIZE or BATCH_SIZE, "
+            f"or close other programs.{tail}"
+        )
+    how = "died" if code is None else f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+    return f"The kernel of {source.stem} {how} in the middle of a cell.{tail}"

@@ -19,6 +19,7 @@ from bhi_utils import (
     checkpoint,
     cleaning,
     download,
+    packing,
     parameters,
     preflight,
     published,
@@ -256,5 +257,9 @@ def _execute(opened: Run, record: records.Record, steps: Sequence[Step], done: s
         if not sys.stderr.isatty():
             print(label, flush=True)
         with record.step(step.path, step.given) as note:
-            note.seconds = execute(step.path, opened.notebooks / step.path.name, step.given, label=label, stderr=stderr)
+            try:
+                note.seconds = execute(step.path, opened.notebooks / step.path.name, step.given, label=label, stderr=stderr)
+            finally:
+                for name in ("packs", "phantom"):  # a killed kernel leaves what it was building
+                    packing.sweep(cache_dir() / name)
         print(f"{label}  {note.seconds:.0f} s", flush=True)

@@ -104,6 +104,8 @@ def test_wrong_input_exits_with_2_and_one_sentence(tmp_path, capsys):
     wrong(capsys, "index", tmp_path / "empty")
     wrong(capsys, "phantom", tmp_path / "p.zip", "--cases", "0")
     assert "make run" in wrong(capsys, "app", "--model", tmp_path / "no.bundle.json")
+    for command in (["evaluate", "nowhere", "--out", tmp_path / "out"], ["bench", "--of", "app", "--out", tmp_path / "out"]):
+        assert "is not a readable bundle" in wrong(capsys, *command, "--model", tmp_path / "text.zip")
     assert "no notebook 12" in wrong(capsys, "run", "--only", "12", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

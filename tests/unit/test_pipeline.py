@@ -193,11 +193,50 @@ class TestRun:
         with pytest.raises(pipeline.NotebookFailed, match=r"02_second stopped at In \[3\] with ZeroDivisionError(.|\n)*1 / 0"):
             two({"FAIL": "bug"}, only=["02"])
 
-    def test_a_dead_kernel_is_a_failure_with_advice(self, write_notebook, tmp_path):
-        path = write_notebook("01_dies", OUT, "import os\nos._exit(9)")
-        with pytest.raises(pipeline.NotebookFailed, match="kernel of 01_dies died.*memory"):
+    @pytest.mark.parametrize(
+        ("last", "said"),
+        [
+            pytest.param(
+                "os.kill(os.getpid(), signal.SIGKILL)",
+                "was killed, most likely for want of memory",
+                marks=pytest.mark.skipif(sys.platform == "win32", reason="no signals"),
+            ),
+            ("os._exit(9)", "ended with exit code 9 in the middle of a cell"),
+        ],
+    )
+    def test_a_dead_kernel_is_a_failure_that_names_its_cause_and_leaves_nothing(self, write_notebook, tmp_path, monkeypatch, last, said):
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+        monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
+        building = "from bhi_utils import packing\nfrom bhi_utils.paths import cache_dir\npacks = cache_dir() / 'packs'"
+        building += "\npacks.mkdir(parents=True)\nopened = packing.building(packs / 'key')\nassert opened.__enter__().is_dir()"
+        dying = f"import os, signal, tempfile\nassert os.path.isdir(tempfile.mkdtemp())\n{building}\n{last}"
+        path = write_notebook("01_dies", OUT, dying)
+        with pytest.raises(pipeline.NotebookFailed, match=f"kernel of 01_dies {said}") as caught:
             pipeline.run({}, out=str(tmp_path / "out"), folder=path.parent)
+        assert ("memory" in str(caught.value)) == ("SIGKILL" in last)
         assert statuses(tmp_path) == {"01_dies": "failed"}
+        assert not list((tmp_path / "temporary").iterdir()) and not list((tmp_path / "cache" / "packs").iterdir())
+
+    def test_a_kernel_that_does_not_start_is_told_in_its_own_words(self, write_notebook, tmp_path, monkeypatch):
+        def broken(*_, **__):
+            return {"argv": [sys.executable, "-c", "raise SystemExit('no module named kernel')"], "display_name": "x", "language": "python"}
+
+        monkeypatch.setattr(kernels, "get_kernel_dict", broken)
+        path = write_notebook("01_first", FIRST)
+        with pytest.raises(pipeline.NotebookFailed, match="ended with exit code 1(.|\n)*no module named kernel") as caught:
+            pipeline.run({}, out=str(tmp_path / "out"), folder=path.parent)
+        assert "memory" not in str(caught.value)
+
+    def test_another_error_of_the_runner_is_told_in_its_own_words(self, write_notebook, tmp_path, monkeypatch):
+        def refusing(*_, **__):
+            raise RuntimeError("Can only launch a kernel on a local interface.")
+
+        monkeypatch.setattr(kernels.ThisPythonKernel, "start_kernel", refusing)
+        path = write_notebook("01_first", FIRST)
+        with pytest.raises(pipeline.NotebookFailed, match="could not run the notebook: Can only launch") as caught:
+            pipeline.run({}, out=str(tmp_path / "out"), folder=path.parent)
+        assert "memory" not in str(caught.value)
 
     def test_the_kernel_is_this_interpreter(self, write_notebook, tmp_path):
         path = write_notebook("01_who", OUT, f"import sys\nassert sys.executable == {sys.executable!r}, sys.executable")
