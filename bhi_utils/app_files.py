@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils import app_page, prediction
+from bhi_utils import app_page, prediction, zips
 from bhi_utils.app_words import number, text, threshold_said
 from bhi_utils.paths import InputError, csv_text
 from bhi_utils.predictor import Predictor
@@ -18,6 +18,8 @@ from bhi_utils.words import say, translated
 
 #: Most images that are answered at once, rejected lines that the page shows, and patches between two looks at the progress.
 MOST, LINES, STEP = 1000, 20, 64
+#: Most members of a zip, folders and other files included: its directory, which is read at once, stays below 4 MB.
+MEMBERS = 10 * MOST
 COLUMNS = (*prediction.COLUMNS, "in_scope", "remark")
 
 
@@ -32,15 +34,18 @@ def answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iter
     found, rejected = [], []
     for path in paths:
         try:
-            held = list(prediction.places(path))
+            held = list(prediction.places(path, most=MEMBERS))
             found += held
             if not held:
                 rejected.append((plain(path.name), translated(say("nothing_inside"), language)))
+        except zips.TooMany as error:
+            yield _nothing(text("too_many", language, count=number(error.total, language)))
+            return
         except InputError:
             rejected.append((plain(path.name), translated(say("damaged_zip"), language)))
-    if len(found) > MOST:
-        yield _nothing(text("too_many", language, count=number(len(found), language)))
-        return
+        if len(found) > MOST:
+            yield _nothing(text("too_many", language, count=number(len(found), language)))
+            return
     rows, waiting, asked = [], [], deque()
     # the next files are read while the network answers for those before them
     with ThreadPoolExecutor(1) as network:

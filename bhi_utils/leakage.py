@@ -166,7 +166,7 @@ def predict(material: Material, arm: str, name: str, *, seed: int) -> pd.DataFra
     """
     frames = []
     labels = material.manifest["label"].to_numpy()
-    for train, test, plan_labels in _folds(material, arm):
+    for train, test, plan_labels in _folds(material, arm, seed=seed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the epochs are fixed on purpose
             model = head(name, seed).fit(train[0], train[1])
@@ -178,7 +178,9 @@ def predict(material: Material, arm: str, name: str, *, seed: int) -> pd.DataFra
     return pd.concat(frames, ignore_index=True)
 
 
-def _folds(material: Material, arm: str) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray], int]]:
+def _folds(
+    material: Material, arm: str, *, seed: int
+) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray], int]]:
     """For each fold: training features and labels; test features, rows and which are synthetic; the synthetic label."""
     labels, case = material.manifest["label"].to_numpy(), material.manifest["case"].to_numpy()
     scheme = next(name for name in ("runs", "image", "case") if name in arm)
@@ -186,7 +188,8 @@ def _folds(material: Material, arm: str) -> Iterator[tuple[tuple[np.ndarray, np.
     before, plan = "before" in arm, material.plan
     if before and scheme == "image":  # the mixture is shuffled as if every patch were real
         count = len(labels) + len(plan)
-        mixed = splits.image_folds(count, seed=len(plan), folds=int(fold.max()) + 1)
+        # another draw than that of the real patches alone; with seed 0 the one of the recorded result
+        mixed = splits.image_folds(count, seed=len(plan) + seed, folds=int(fold.max()) + 1)
         fold, synthetic_fold = mixed[: len(labels)], mixed[len(labels) :]
     else:
         synthetic_fold = fold[plan.base]

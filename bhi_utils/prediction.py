@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bhi_utils import images, quality
+from bhi_utils import images, quality, zips
 from bhi_utils.paths import InputError, exists, shown, write_csv
 from bhi_utils.plots import CLASSES
 from bhi_utils.predictor import Predictor
@@ -26,8 +26,8 @@ from bhi_utils.words import say
 
 #: The class stands twice: as the number 0 or 1, and as the word that people read.
 COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "label", "threshold", "threshold_calibrated")
-#: A member of a zip that is longer than this (bytes), unpacked, is no patch.
-LONGEST = 64 << 20
+#: A member of a zip that is longer than this (bytes), unpacked, is no image that could be told more of than that it is no patch.
+LONGEST = 16 << 20
 _BATCH = 256
 
 
@@ -99,11 +99,11 @@ def answered(predictor: Predictor, names: Sequence[str], patches: Sequence[np.nd
     return table.assign(file=list(names), label=[CLASSES[label] for label in table["predicted_label"]])[list(COLUMNS)]
 
 
-def places(given: Path) -> Iterator[tuple[Path, str | None]]:
+def places(given: Path, *, most: int = zips.MOST) -> Iterator[tuple[Path, str | None]]:
     """The files in ``given``: a file's path and None, or a zip's path and the member's name; folders in the order of their names.
 
     Raises:
-        InputError: it is not there, or cannot be read.
+        InputError: it is not there, or cannot be read; or it is a zip of more than ``most`` members, see `zips.opened`.
     """
     if not exists(given):
         raise InputError(f"{shown(given)} does not exist: pass images, folders or zips.")
@@ -114,7 +114,7 @@ def places(given: Path) -> Iterator[tuple[Path, str | None]]:
                 if not hidden and path.is_file():
                     yield path, None
         elif zipfile.is_zipfile(given):
-            with zipfile.ZipFile(given) as archive:
+            with zips.opened(given, most=most) as archive:
                 for name in archive.namelist():
                     hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part not in (".", ".."))
                     if not hidden and not name.endswith("/"):
@@ -144,7 +144,7 @@ def checked(
             if path != opened:
                 if archive is not None:
                     archive.close()
-                opened, archive = path, zipfile.ZipFile(path)
+                opened, archive = path, zips.opened(path)
             yield plain(name(path, member)), _member(archive, member)
     finally:
         if archive is not None:
@@ -152,8 +152,10 @@ def checked(
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> quality.Quality:
-    """A zip's member as a patch; never more than `LONGEST` bytes of it are unpacked, whatever its header claims."""
+    """A zip's member as a patch; one that claims more than `LONGEST` bytes is not unpacked, and of none more are, whatever it claims."""
     try:
+        if archive.getinfo(name).file_size > LONGEST:
+            return quality.Quality(None, say("too_long"))
         with archive.open(name) as stream:
             data = stream.read(LONGEST + 1)
     except Exception:  # a damaged or encrypted member raises whatever its bytes lead to

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bhi_utils import zips
 from bhi_utils.decode import CONFLICT, Member, file_stamp
 from bhi_utils.paths import InputError, shown
 
@@ -182,9 +183,11 @@ def _marked(folder: Path) -> bool:
 def _directory(path: Path) -> tuple[list[zipfile.ZipInfo], bool]:
     """A zip's directory, and whether it says that it is a synthetic cohort."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zips.opened(path) as archive:
             infos = archive.infolist()
             synthetic = archive.comment.startswith(PHANTOM_FORMAT.encode()) or PHANTOM_MARKER in archive.NameToInfo
+    except zips.TooMany:
+        raise
     except OSError as error:
         why = error.strerror or error
         raise InputError(f"Cannot read {shown(path)}: {why}; check the file and its permissions.") from error
