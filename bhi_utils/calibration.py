@@ -17,6 +17,7 @@ from sklearn.model_selection import GroupKFold
 
 from bhi_utils.paths import InputError
 from bhi_utils.weighted import check
+from bhi_utils.words import counted
 
 #: The methods, from stiff to flexible; among equals, `choose` takes the first.
 METHODS = ("temperature", "platt", "isotonic")
@@ -72,7 +73,7 @@ class Calibration:
         if self.method == "temperature":
             return f"temperature scaling: temperature {1 / self.slope:.4f}"
         if self.method == "isotonic":
-            return f"isotonic regression: {len(self.knots)} knots"
+            return f"isotonic regression: {counted(len(self.knots), 'knot')}"
         return f"Platt: slope {self.slope:.4f}, intercept {self.intercept:.4f}"
 
     def to_json(self) -> dict[str, Any]:

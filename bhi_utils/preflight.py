@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bhi_utils.paths import InputError, cache_dir, shown
+from bhi_utils.words import counted
 
 #: Patches a second on two cores, measured; those of a network at the size named, from where they fall with the area.
 RATES = {"pack": 2500.0, "phantom": 400.0}
@@ -44,7 +45,7 @@ class Estimate:
         """The estimate as a person reads it."""
         total = sum(self.seconds.values())
         return [
-            f"Preflight: {self.patches:,} patches; about {_duration(total)} on {_cores()} cores without a GPU, "
+            f"Preflight: {counted(self.patches, 'patch')}; about {_duration(total)} on {counted(_cores(), 'core')} without a GPU, "
             f"{self.memory / 1e9:.1f} GB of memory, {max(0.1, self.disk / 1e9):.1f} GB of disk.",
         ]
 

@@ -14,6 +14,7 @@ import numpy as np
 from bhi_utils import bundles, paths, predictor, seen
 from bhi_utils.archive import Pack
 from bhi_utils.metrics import TITLES, Calibration, cell
+from bhi_utils.words import counted
 
 #: The model file may have so many bytes.
 LARGEST = 18_000_000
@@ -100,7 +101,7 @@ probability that it shows invasive ductal carcinoma (IDC+).
 
 ## What it was trained on
 
-{data["patches"]:,} {kind} patches of {data["cases"]:,} cases, {data["positive"]:,} of them IDC+ (data fingerprint
+{counted(data["patches"], f"{kind} patch")} of {counted(data["cases"], "case")}, {data["positive"]:,} of them IDC+ (data fingerprint
 `{data["fingerprint"][:12]}`). Training began from {bundle["initialisation"]} weights.
 
 {chr(10).join(facts)}
