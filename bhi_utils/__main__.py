@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bhi_utils import __version__, backends
 from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown, writable
+from bhi_utils.words import counted
 
 if TYPE_CHECKING:
     from bhi_utils.predictor import Predictor
@@ -311,7 +312,10 @@ def _predict(options: argparse.Namespace) -> None:
         print(f"  {count:,} × {note}")
     for name, reason in outcome.rejected.head(10).itertuples(index=False):
         print(f"  rejected: {name}: {reason}")
-    print(f"Wrote {shown(options.csv)}" + (f", and {len(outcome.rejected):,} rejected files to {shown(rejected)}." if rejected else "."))
+    print(
+        f"Wrote {shown(options.csv)}"
+        + (f", and {counted(len(outcome.rejected), 'rejected file')} to {shown(rejected)}." if rejected else ".")
+    )
     print("Research use only: not a medical device.")
 
 

@@ -133,7 +133,7 @@ def _data(predictor: Predictor, region: Region, language: str) -> dict[str, Any]
     named |= {"p": found["probability_calibrated"], "raw": found["probability"]}
     # each place of the slider on the raw probability's scale, for the table that the page saves
     named["steps"] = [region.raw(predictor, step / 100) for step in range(100)]
-    words = {name: text(key, language, **_BRACES) for name, key in keys.items()}
+    words = {name: text(key, language, **_BRACES | {"all": number(len(found), language)}) for name, key in keys.items()}
     return {**shape, **region.thresholds, **{name: np.asarray(column).tolist() for name, column in named.items()}, "words": words}
 
 

@@ -5,7 +5,7 @@ Used by the interface only. Fixed labels are translated by the browser, see `lab
 
 from typing import Any
 
-from bhi_utils.words import LANGUAGES
+from bhi_utils.words import LANGUAGES, filled
 
 #: Key to the text in the order of `LANGUAGES`.
 TEXTS: dict[str, tuple[str, str]] = {
@@ -38,10 +38,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Una región se recuerda solo para una sesión: envíe con cada petición el mismo session_hash, que nadie pueda adivinar.",
     ),
     "model": ("Model {name}", "Modelo {name}"),
-    "trained_archive": ("fitted on {cases} cases of the archive", "ajustado con {cases} casos del archivo"),
+    "trained_archive": ("fitted on {cases} [case|cases:cases] of the archive", "ajustado con {cases} [caso|casos:cases] del archivo"),
     "trained_phantom": (
-        "fitted on {cases} cases of synthetic patches, so its answers mean nothing for tissue",
-        "ajustado con {cases} casos de parches sintéticos, así que sus respuestas no valen para tejido",
+        "fitted on {cases} [case|cases:cases] of synthetic patches, so its answers mean nothing for tissue",
+        "ajustado con {cases} [caso|casos:cases] de parches sintéticos, así que sus respuestas no valen para tejido",
     ),
     "archive": ("the archive", "el archivo"),
     "phantom": (
@@ -156,16 +156,19 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Entregue una región: aquí se dibuja el mapa de su tejido; el fondo se omite.",
     ),
     "reading": ("Reading the image …", "Leyendo la imagen …"),
-    "progress": ("{done} of {all} patches", "{done} de {all} parches"),
+    "progress": ("{done} of {all} [patch|patches:all]", "{done} de {all} [parche|parches:all]"),
     "cancelled": ("Cancelled; nothing was kept.", "Cancelado; no se guardó nada."),
     "share": (
-        "{share} of the tissue ({above} of {all} patches) is at or above {threshold}",
-        "{share} del tejido ({above} de {all} parches) alcanza {threshold}",
+        "{share} of the tissue ({above} of {all} [patch|patches:all]) is at or above {threshold}",
+        "{share} del tejido ({above} de {all} [parche|parches:all]) alcanza {threshold}",
     ),
-    "skipped": ("{count} patches of background were skipped.", "Se omitieron {count} parches de fondo."),
+    "skipped": (
+        "{count} [patch|patches:count] of background [was|were:count] skipped.",
+        "Se [omitió|omitieron:count] {count} [parche|parches:count] de fondo.",
+    ),
     "strange": (
-        "{count} patches do not look like stained tissue at this scale: see the column in_scope of the table.",
-        "{count} parches no parecen tejido teñido a esta escala: vea la columna in_scope de la tabla.",
+        "{count} [patch does|patches do:count] not look like stained tissue at this scale: see the column in_scope of the table.",
+        "{count} [parche no parece|parches no parecen:count] tejido teñido a esta escala: vea la columna in_scope de la tabla.",
     ),
     "map_label": (
         "Map of probabilities. Arrow keys move over the patches, Enter shows one.",
@@ -208,8 +211,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "rejected_more": ("and {count} more, see the list", "y {count} más, vea la lista"),
     "download_rejected": ("Rejected files (CSV)", "Ficheros rechazados (CSV)"),
     "too_many": (
-        "These are {count} files, and at most 1,000 are answered at once.",
-        "Son {count} ficheros, y se responde como máximo a 1000.",
+        "[This is|These are:count] {count} [file|files:count], and at most 1,000 are answered at once.",
+        "[Es|Son:count] {count} [fichero|ficheros:count], y se responde como máximo a 1000.",
     ),
     "no_images": (
         "There is no image in this: send patches, or a zip of them.",
@@ -224,15 +227,17 @@ TEXTS: dict[str, tuple[str, str]] = {
     "empty_case": ("Choose a case: its slide is put together here.", "Elija un caso: aquí se recompone su preparación."),
     "no_case": ("There is no case {case} here.", "No hay ningún caso {case} aquí."),
     "not_case": ("A case is a whole number: /cases lists them.", "Un caso es un número entero: /cases los enumera."),
-    "source": ("Data: {source}, {cases} cases.", "Datos: {source}, {cases} casos."),
+    "source": ("Data: {source}, {cases} [case|cases:cases].", "Datos: {source}, {cases} [caso|casos:cases]."),
     "synthetic": ("Synthetic: drawn, not tissue.", "Sintético: dibujado, no es tejido."),
     "in_training": (
         "The model learned from this case, or was tuned on it, so its answers here look better than they are.",
         "El modelo aprendió de este caso, o se ajustó con él, así que sus respuestas parecen aquí mejores de lo que son.",
     ),
     "case_facts": (
-        "Case {case}: {patches} patches, {positive} labelled IDC+. The model finds {found} of these and calls {false} others IDC+.",
-        "Caso {case}: {patches} parches, {positive} marcados IDC+. El modelo encuentra {found} de ellos y llama IDC+ a otros {false}.",
+        "Case {case}: {patches} [patch|patches:patches], {positive} labelled IDC+. The model finds {found} of these and calls {false} "
+        "[other|others:false] IDC+.",
+        "Caso {case}: {patches} [parche|parches:patches], {positive} [marcado|marcados:positive] IDC+. El modelo encuentra {found} de "
+        "ellos y llama IDC+ a [otro|otros:false] {false}.",
     ),
     "panel_slide": ("Tissue, put together from its patches", "Tejido, recompuesto de sus parches"),
     "panel_truth": ("Truth: orange IDC+, blue IDC−", "Verdad: naranja IDC+, azul IDC−"),
@@ -252,11 +257,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     "card_name": ("name", "nombre"),
     "card_start": ("weights began as", "pesos iniciales"),
     "card_data": ("data", "datos"),
-    "card_data_value": ("{kind}, {cases} cases, {patches} patches", "{kind}, {cases} casos, {patches} parches"),
+    "card_data_value": (
+        "{kind}, {cases} [case|cases:cases], {patches} [patch|patches:patches]",
+        "{kind}, {cases} [caso|casos:cases], {patches} [parche|parches:patches]",
+    ),
     "fitted_on": ("fitted on", "ajustado con"),
     "early_stopping_on": ("early stopping on", "parada temprana con"),
     "known_to_the_start": ("seen before by those weights", "vistos antes por esos pesos"),
-    "card_cases": ("{count} cases", "{count} casos"),
+    "card_cases": ("{count} [case|cases:count]", "{count} [caso|casos:count]"),
     "card_threshold": ("threshold", "umbral"),
     "card_threshold_value": (
         "{raw} on the probability, {calibrated} on the calibrated one",
@@ -312,7 +320,7 @@ TEXTS: dict[str, tuple[str, str]] = {
 
 def text(key: str, language: str, **values: Any) -> str:
     """The text called ``key`` in ``language``, English for an unknown one, with its ``values`` filled in."""
-    return TEXTS[key][LANGUAGES.index(language) if language in LANGUAGES else 0].format(**values)
+    return filled(TEXTS[key][LANGUAGES.index(language) if language in LANGUAGES else 0], **values)
 
 
 def labels() -> dict[str, dict[str, str]]:

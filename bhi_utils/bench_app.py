@@ -31,6 +31,7 @@ from bhi_utils.bench import machine, pace, spread
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor
 from bhi_utils.records import git_commit
+from bhi_utils.words import counted
 
 RESULTS = "app.json"
 #: What is wanted: milliseconds that 95 of 100 patches need through the API; seconds until the page is ready; share of the bare network's
@@ -221,8 +222,8 @@ def table(result: dict[str, Any]) -> pd.DataFrame:
     rows = {
         "one patch after another, through the API": 1000 / result["patch_ms"]["median"],
         f"{result['load']['clients']} clients at once": result["load"]["requests_per_second"],
-        f"a region of {result['region']['patches']:,} patches": result["region"]["patches_per_second"],
-        f"{result['files']['patches']:,} files in a zip": result["files"]["patches_per_second"],
+        f"a region of {counted(result['region']['patches'], 'patch')}": result["region"]["patches_per_second"],
+        f"{counted(result['files']['patches'], 'file')} in a zip": result["files"]["patches_per_second"],
         f"the bare network, batches of {bare['best_batch']}": bare["best"],
         "model.predict, patch by patch": bare["by_one"],
     }
@@ -255,7 +256,7 @@ def sentence(result: dict[str, Any]) -> str:
     patch, load, best = result["patch_ms"], result["load"], result["bare"]["best"]
     pace = {name: result[name]["patches_per_second"] for name in ("region", "files")}
     wrong, cores = load["lost"] + load["mixed"], result["machine"]["cores"]
-    asked = f"{load['requests']:,} requests by {load['clients']} clients at once"
+    asked = f"{counted(load['requests'], 'request')} by {counted(load['clients'], 'client')} at once"
     return (
         f"On {cores} cores the app is ready in {result['ready_seconds']:.0f} s and answers a patch with its evidence "
         f"map in {patch['median']:.0f} ms, 95 of 100 within {patch['p95']:.0f} ms. A region takes {pace['region']:.0f} patches a second "

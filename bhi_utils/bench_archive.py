@@ -23,6 +23,7 @@ from bhi_utils.bench import machine, measured, on_cores, spread
 from bhi_utils.packing import PATCH_BYTES, check_space
 from bhi_utils.paths import InputError, Run, cache_dir, shown
 from bhi_utils.records import git_commit
+from bhi_utils.words import counted
 
 RESULTS = "benchmarks.json"
 #: Numbers of patches at which growth is looked at; the archive's own comes last.
@@ -254,7 +255,7 @@ def sentence(result: dict[str, Any]) -> str:
     cost, gain = result["ingest"][-1], epochs_table(result).iloc[-1]
     names = [name for name in gain.index if "÷" in name]
     return (
-        f"{cost['patches']:,} patches on {result['machine']['cores']} cores: indexed and packed in "
+        f"{counted(cost['patches'], 'patch')} on {counted(result['machine']['cores'], 'core')}: indexed and packed in "
         f"{cost['index_and_pack_seconds']['median']:.0f} s with {cost['peak_uss_mb']['median']:.0f} MB of memory, opened again in "
         f"{cost['open_again_ms']['median']:.0f} ms, and read {min(gain[name] for name in names):.0f} times faster than PNG files."
     )

@@ -18,6 +18,7 @@ from bhi_utils.bench import machine, pace, spread
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor
 from bhi_utils.records import git_commit
+from bhi_utils.words import counted
 
 RESULTS = "export.json"
 #: Patches of one call; patches that a side is given at least each time.
@@ -100,8 +101,8 @@ def sentence(result: dict[str, Any]) -> str:
     batches = result["batches"]
     onnx, keras = (_listed([f"{found[side]['median']:.0f}" for found in batches.values()]) for side in ("onnx", "keras"))
     return (
-        f"On {result['machine']['cores']} cores ONNX Runtime answers {onnx} patches a second at {_listed(list(batches))} a call, the same "
-        f"network in Keras {keras}; probabilities differ by {result['difference']:.0e} at most."
+        f"On {counted(result['machine']['cores'], 'core')} ONNX Runtime answers {onnx} patches a second at {_listed(list(batches))} a "
+        f"call, the same network in Keras {keras}; probabilities differ by {result['difference']:.0e} at most."
     )
 
 

@@ -23,6 +23,7 @@ from bhi_utils.archive import Pack
 from bhi_utils.bench import spread
 from bhi_utils.paths import InputError
 from bhi_utils.recipes import PROFILES
+from bhi_utils.words import counted
 
 #: Views that recipe fast caches.
 VIEWS = 4
@@ -43,7 +44,9 @@ def fixed_patches(pack: Pack, train: int, valid: int, *, seed: int) -> tuple[Pac
     for part, count in (("train", train), ("val", valid), ("test", 1)):
         rows = splits.indices(pack.manifest, table, part)
         if len(rows) < count:
-            raise InputError(f"The recipes need {count:,} patches of {part} cases and --data has {len(rows):,}: pass a larger source.")
+            raise InputError(
+                f"The recipes need {counted(count, 'patch')} of {part} cases and --data has {len(rows):,}: pass a larger source."
+            )
         chosen.append(random.choice(rows, count, replace=False))
     labels = pack.manifest["label"].to_numpy()
     if min(np.bincount(labels[chosen[0]], minlength=2)) < 6 or len(set(labels[chosen[1]])) < 2:
@@ -127,7 +130,10 @@ def recipes(pack: Pack, table: pd.DataFrame, folder: Path, epochs: int, repeats:
                 spent, drawn = _train(pack, table, Path(own), values, **options)
             seconds[name].append(spent)
             values["samples"] = drawn
-            print(f"{number + 1} of {repeats}, recipe {name}: {spent:,.1f} s for {epochs} epochs of {drawn:,} samples", flush=True)
+            print(
+                f"{number + 1} of {repeats}, recipe {name}: {spent:,.1f} s for {counted(epochs, 'epoch')} of {counted(drawn, 'sample')}",
+                flush=True,
+            )
     ratios = [fast / paper for fast, paper in zip(seconds["fast"], seconds["paper"], strict=True)]
     measured = {name: {"settings": values, "seconds": spread(seconds[name])} for name, values in sides.items()}
     return {"patches": counts, "epochs": epochs, **measured, "ratio": spread(ratios)}

@@ -25,6 +25,7 @@ from bhi_utils import archive, balance, neighbours, published, records
 from bhi_utils.bench import machine, on_cores, spread
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.records import git_commit
+from bhi_utils.words import counted
 
 RESULTS = "smote.json"
 #: The sides, in the order in which they take turns.
@@ -256,5 +257,5 @@ def sentence(result: dict[str, Any]) -> str:
         f"SMOTE on {result['data']['patches']:,} patches gives {same} pixels as imbalanced-learn with 1/{less['memory']:.1f} of its peak "
         f"memory ({plan['peak_extra_bytes']['median'] / 1e6:.0f} MB), and draws all {result['synthetic']:,} synthetic patches in "
         f"{plan['drawing_seconds']['median']:.2f} s, 1/{less['drawing']:.0f} of imbalanced-learn's time without the neighbour search; the "
-        f"search takes {plan['search_seconds']['median']:.0f} s on {result['machine']['cores']} cores and is kept on disk."
+        f"search takes {plan['search_seconds']['median']:.0f} s on {counted(result['machine']['cores'], 'core')} and is kept on disk."
     )

@@ -21,6 +21,7 @@ from bhi_utils.bench_sides import STEPS
 from bhi_utils.paths import InputError, Run, cache_dir
 from bhi_utils.recipes import PROFILES
 from bhi_utils.records import git_commit
+from bhi_utils.words import counted
 
 RESULTS = "training_speed.json"
 #: Side in pixels that the paper resizes patches to.
@@ -163,7 +164,7 @@ def goals(result: dict[str, Any]) -> pd.DataFrame:
 def sentence(result: dict[str, Any]) -> str:
     """What was measured, in the words of the README."""
     learning, answering = best(result)
-    place = "the GPU" if result["machine"]["gpu"] else f"{result['machine']['cores']} cores"
+    place = "the GPU" if result["machine"]["gpu"] else counted(result["machine"]["cores"], "core")
     spent = minutes(result)
     said = f"On {place} at {result['image_size']} px: {learning:,.0f} patches a second in training, {answering:,.0f} in inference; "
     said += f"{LONG_EPOCHS} epochs over {LONG_PATCHES:,} patches take {f'{spent:.0f} min' if spent < 120 else f'{spent / 60:.0f} h'}."

@@ -15,6 +15,7 @@ from bhi_utils.plots import PART_NAMES
 from bhi_utils.plots_metrics import MODEL_NAMES
 from bhi_utils.published import ARCHIVE_URL
 from bhi_utils.report import LIMITS, Facts
+from bhi_utils.words import counted
 
 MODEL, DATA = "MODEL_CARD.md", "DATA_CARD.md"
 _CITE = (
@@ -89,7 +90,7 @@ bhi app --model {bundle["name"]}.bundle.json
 
 ## Training details
 
-{counts["train"]["patches"]:,} patches of {counts["train"]["cases"]:,} cases, {counts["train"]["positive"]:,} of them IDC+
+{counted(counts["train"]["patches"], "patch")} of {counted(counts["train"]["cases"], "case")}, {counts["train"]["positive"]:,} of them IDC+
 ({facts.origin} in all; fingerprint `{facts.data["fingerprint"]}`).
 
 {chr(10).join(parameters)}
@@ -98,8 +99,8 @@ bhi app --model {bundle["name"]}.bundle.json
 
 ### Testing data
 
-{counts["test"]["patches"]:,} patches of {counts["test"]["cases"]:,} cases, {counts["test"]["positive"]:,} of them IDC+. No case is
-in two parts. Threshold and calibration were chosen on {counts["val"]["cases"]:,} validation cases: the
+{counted(counts["test"]["patches"], "patch")} of {counted(counts["test"]["cases"], "case")}, {counts["test"]["positive"]:,} of them IDC+.
+No case is in two parts. Threshold and calibration were chosen on {counted(counts["val"]["cases"], "validation case")}: the
 {thresholds.sentence(bundle["threshold_rule"])}, which is {bundle["threshold"]:.4f} on probabilities that are not calibrated;
 {describe(bundle["calibration"])}.
 

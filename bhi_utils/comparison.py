@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from bhi_utils import published
+from bhi_utils.words import counted
 
 #: What a case can be beside the published table.
 STATES = ("as published", "fewer", "more", "missing", "not published")
@@ -62,7 +63,7 @@ def verdict(facts: dict[str, Any]) -> str:
         return "The cohort is synthetic and its case ids are its own, so its counts are not compared with the archive's."
     if states["as published"] == len(facts["cases"]):
         patches, cases = totals["patches"]["found"], totals["cases"]["found"]
-        return f"All {patches:,} patches of {cases:,} cases are there, each case with its published counts."
+        return f"All {counted(patches, 'patch')} of {counted(cases, 'case')} are there, each case with its published counts."
     wrong = []
     for state, text in (("more", "more patches than were published"), ("not published", "an id that is not the archive's")):
         ids = [str(case["case"]) for case in facts["cases"] if case["state"] == state]

@@ -20,6 +20,7 @@ from bhi_utils.archive import Pack
 from bhi_utils.metrics import RESAMPLES, TITLES
 from bhi_utils.predictor import Predictor
 from bhi_utils.report import CSS
+from bhi_utils.words import counted
 
 #: The part that the evaluated cases are, in the forms that know parts.
 PART = "test"
@@ -63,7 +64,7 @@ class Evaluation:
         """Where the patches came from, as figures and texts say it."""
         facts, kept = self.result["data"], self.result["evaluated"]
         kind = f"SYNTHETIC {facts['kind']}" if facts["synthetic"] else facts["kind"]
-        return f"{kind}, {kept['cases']:,} cases, {kept['patches']:,} patches"
+        return f"{kind}, {counted(kept['cases'], 'case')}, {counted(kept['patches'], 'patch')}"
 
 
 def evaluate(bundle: Path, pack: Pack, *, resamples: int = RESAMPLES, seed: int = 0, progress: bool = True) -> Evaluation:

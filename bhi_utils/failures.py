@@ -13,6 +13,7 @@ import pandas as pd
 from bhi_utils import metrics, splits
 from bhi_utils.archive import Pack, per_case, rows_of
 from bhi_utils.paths import InputError, Run
+from bhi_utils.words import filled
 
 #: What `groups` tells apart, and how figures call it.
 KINDS = {"share": "IDC share of the case", "stain": "stain of the case", "place": "place in the labelled region", "list": "published lists"}
@@ -172,8 +173,9 @@ def write(run: Run, grouped: pd.DataFrame, *, threshold: float, resamples: int, 
 def sentence(result: Mapping[str, Any]) -> str:
     """How many labels deserve another look, and by what rule."""
     found = result["suspects"]
+    listed = filled("{patches:,} of {of:,} test [patch|patches:of] [is|are:patches] listed", **found)
     return (
-        f"{found['patches']:,} of {found['of']:,} test patches are listed in suspects.csv for a second look at their label: the calibrated "
+        f"{listed} in suspects.csv for a second look at their label: the calibrated "
         f"probability of the other class is at least {found['sure']}, and so is the label of at least {found['neighbours']:.0%} of the "
         "patches around. A list to review, not to delete."
     )

@@ -30,6 +30,7 @@ from bhi_utils.augment import dihedral
 from bhi_utils.devices import answers
 from bhi_utils.folding import fold
 from bhi_utils.paths import InputError, shown, write_json
+from bhi_utils.words import counted
 
 #: Part of every key: raise it when the files change their form, so that older ones are left alone.
 FORMAT = "bhi-features 2"
@@ -88,7 +89,10 @@ class Features:
         total = sum(len(part) for _, part in todo)
         size = 2 * views * len(rows) * int(np.prod(self.shape[1:]))
         known = "all" if not total else "none" if total == views * len(rows) else f"{views * len(rows) - total:,} of them"
-        print(f"{title}: {views} view(s) of {len(rows):,} patches, cut at {self._front.name}, {size / 1e6:,.0f} MB on disk, {known} known")
+        print(
+            f"{title}: {counted(views, 'view')} of {counted(len(rows), 'patch')}, cut at {self._front.name}, {size / 1e6:,.0f} MB on disk, "
+            f"{known} known"
+        )
         if total:
             self._check_space(2 * total * int(np.prod(self.shape[1:])))
             with tqdm(total=total, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:

@@ -21,6 +21,7 @@ from bhi_utils import checkpoint, metrics, splits
 from bhi_utils.archive import Pack
 from bhi_utils.calibration import Calibration, NoSkill
 from bhi_utils.paths import InputError, write_atomic
+from bhi_utils.words import counted
 
 #: Metrics that depend on the order of the answers or on their value, and those that depend on a threshold.
 SCORES = ("auc", "auprc", "loss", "brier", "ece", "calibration_slope", "calibration_intercept")
@@ -98,7 +99,9 @@ def thinned(fold: Fold, *, seed: int, patches: float = 1.0, cases: float = 1.0, 
     place, size = frame.groupby("case").cumcount(), frame.groupby("case")["row"].transform("size")
     frame = frame[place < np.maximum(1, np.round(patches * size))]
     if count is not None and count > len(frame):
-        raise InputError(f"{count:,} training patches are wanted and fold {fold.number} has {len(frame):,}: give a larger source.")
+        raise InputError(
+            f"{counted(count, 'training patch')} must be there and fold {fold.number} has {len(frame):,}: give a larger source."
+        )
     return replace(fold, learned=np.sort(frame["row"].to_numpy()[:count]))
 
 

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from bhi_utils import plots_regions, regions
 from bhi_utils.paths import InputError, shown, write_atomic, write_csv
 from bhi_utils.predictor import Predictor
+from bhi_utils.words import counted, filled
 
 
 def check(region: Path, threshold: float | None) -> None:
@@ -48,13 +49,14 @@ def write(predictor: Predictor, file: Path, out: Path, *, threshold: float | Non
     if threshold is not None:
         region = region.at_threshold(predictor, threshold)
     chosen = region.thresholds["threshold_calibrated"]
-    said = f"{region.share:.1%} of {len(region.table):,} patches of tissue are at or above {chosen:.3f}"
+    said = f"{region.share:.1%} of {counted(len(region.table), 'patch')} of tissue at or above {chosen:.4f}"
     figure = plots_regions.probability_map(tiles.picture, tiles.size, region.table, threshold=chosen, title=said)
     with write_atomic(out / "map.png") as temporary:
         figure.savefig(temporary, dpi=200)
     write_csv(out / "map.csv", region.table.round({"tissue": 3}))
-    lines = [*([f"Doubtful: {tiles.doubt}"] if tiles.doubt else []), f"{said}; {tiles.background:,} of background were skipped."]
+    lines = [*([f"Doubtful: {tiles.doubt}"] if tiles.doubt else []), f"{said}; skipped as background: {tiles.background:,}."]
     strange = int((~region.table["in_scope"]).sum())
     if strange and not tiles.doubt:
-        lines.append(f"  {strange:,} of them do not look like stained tissue at this scale: see in_scope in the table.")
+        said = "  {count:,} of them [does|do:count] not look like stained tissue at this scale: see in_scope in the table."
+        lines.append(filled(said, count=strange))
     return "\n".join([*lines, *(f"  {note}" for note in tiles.notes), f"Wrote map.png and map.csv to {shown(out)}."])

@@ -22,6 +22,7 @@ from PIL import Image
 
 from bhi_utils import __version__, backends, cleaning, ranges
 from bhi_utils.paths import InputError, Run, write_atomic
+from bhi_utils.words import counted
 
 #: Resolution of the saved file and of the copy inside the notebook, in dots an inch.
 FILE_DPI, SHOWN_DPI = 150, 84
@@ -76,14 +77,14 @@ def source_note(run: Run, *, long: bool = False) -> str:
     data = run.read_json("dataset.json")
     # a synthetic cohort handed over as a zip or folder is still synthetic
     kind = f"SYNTHETIC {data['kind']}" if data["synthetic"] else data["kind"]
-    note = f"{kind}, {data['cases']:,} cases, {data['patches']:,} patches"
+    note = f"{kind}, {counted(data['cases'], 'case')}, {counted(data['patches'], 'patch')}"
     return f"{note}, fingerprint {data['fingerprint'][:12]}" if long else note
 
 
 def study_note(facts: Mapping[str, Any]) -> str:
     """A study's data in the form of `source_note`, from its recorded result's ``data``."""
     kind = "SYNTHETIC phantom" if facts["synthetic"] else facts["kind"]
-    return f"{kind}, {facts['cases']:,} cases, {facts['patches']:,} patches"
+    return f"{kind}, {counted(facts['cases'], 'case')}, {counted(facts['patches'], 'patch')}"
 
 
 def save_figure(run: Run, figure: Figure, name: str, *, data: str = "", shown: bool = True) -> None:
@@ -124,7 +125,7 @@ def device_line() -> str:
     names = _gpu_names()
     if backends.gpus():
         return f"GPU, {names[0] if names else 'model unknown'} ({on})"
-    cpu = f"CPU, {os.cpu_count()} cores ({on})"
+    cpu = f"CPU, {counted(os.cpu_count() or 1, 'core')} ({on})"
     return f"{cpu}; {_why_unused(backend, names)}" if names else f"{cpu}; no GPU found"
 
 

@@ -30,6 +30,7 @@ from bhi_utils import (
 from bhi_utils.kernels import LiveStderr, NotebookFailed, execute
 from bhi_utils.paths import WRITERS, InputError, Run, cache_dir, project_root, shown, writable, write_atomic, write_text
 from bhi_utils.summary import summary
+from bhi_utils.words import counted
 
 __all__ = ["NotebookFailed", "Step", "find_notebooks", "plan", "publish", "run", "select"]
 
@@ -182,7 +183,7 @@ def publish(*, folder: Path | None = None) -> None:
     for path in sorted(path for run, _ in opened for path in run.figures.glob("*.png")):
         with write_atomic(kept / path.name) as temporary:
             cleaning.write_palette(Image.open(path), temporary)
-    print(f"Wrote {len(texts)} clean notebooks to {shown(notebooks[0].parent)}, their figures to {shown(kept)}.")
+    print(f"Wrote {counted(len(texts), 'clean notebook')} to {shown(notebooks[0].parent)}, their figures to {shown(kept)}.")
 
 
 def _with_defaults(notebooks: Sequence[Path]) -> tuple[Run, Sequence[Path]]:

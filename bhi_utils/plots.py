@@ -20,6 +20,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from bhi_utils.archive import PATCH, per_case
 from bhi_utils.splits import PARTS, STRIDE
+from bhi_utils.words import counted
 
 NEGATIVE, POSITIVE = "#0072B2", "#D55E00"
 CLASSES, COLOURS = ("IDC−", "IDC+"), (NEGATIVE, POSITIVE)
@@ -70,7 +71,7 @@ def classes_and_cases(manifest: pd.DataFrame) -> Figure:
     dots.scatter(table["patches"], 100 * table["share"], s=26, color=INK, alpha=0.6, linewidths=0)
     dots.axhline(100 * counts[1] / sum(counts), color=POSITIVE, linewidth=1.2, linestyle="--", label="IDC share of all patches")
     dots.legend(loc="upper right")
-    dots.set(title=f"The {len(table):,} cases", xlabel="patches of the case", ylabel="IDC+ patches of the case (%)", ylim=(0, 100))
+    dots.set(title=counted(len(table), "case"), xlabel="patches of the case", ylabel="IDC+ patches of the case (%)", ylim=(0, 100))
     dots.set_xlim(left=0)
     dots.grid(True)
     shares.hist(100 * table["share"], bins=np.arange(0, 101, 10), orientation="horizontal", color=POSITIVE, edgecolor="white")
@@ -123,7 +124,7 @@ def slide(patches: np.ndarray, rows: pd.DataFrame) -> Figure:
         labelled.add_patch(Rectangle(*box, fill=False, edgecolor=POSITIVE, linewidth=0.8))
     positive = int(rows["label"].sum())
     tissue.set(title=f"Case {rows['case'].iloc[0]}, put together", ylabel="y on the slide (px)")
-    labelled.set_title(f"IDC+ in orange: {positive:,} of {len(rows):,} patches")
+    labelled.set_title(f"IDC+ in orange: {positive:,} of {counted(len(rows), 'patch')}")
     blank = Patch(facecolor=BLANK, edgecolor=INK, linewidth=0.5, label=f"no patch here ({missing:,} positions)")
     figure.legend(handles=[blank], loc="outside lower left")
     return figure

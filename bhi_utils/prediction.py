@@ -22,7 +22,7 @@ from bhi_utils.paths import InputError, exists, shown, write_csv
 from bhi_utils.plots import CLASSES
 from bhi_utils.predictor import Predictor
 from bhi_utils.sources import brief, plain
-from bhi_utils.words import say
+from bhi_utils.words import counted, say
 
 #: The class stands twice: as the number 0 or 1, and as the word that people read.
 COLUMNS = ("file", "probability", "probability_calibrated", "predicted_label", "label", "threshold", "threshold_calibrated")
@@ -75,7 +75,7 @@ def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool
         answers.append(answered(predictor, *zip(*waiting, strict=True)))
     if not answers:
         name, reason = rejected[0]
-        raise InputError(f"None of the {len(rejected):,} files can be used, such as {brief(name)}. {reason}")
+        raise InputError(f"Of {counted(len(rejected), 'file')} none can be used, such as {brief(name)}. {reason}")
     return Outcome(pd.concat(answers, ignore_index=True), pd.DataFrame(rejected, columns=["file", "reason"]), notes, seen_before)
 
 

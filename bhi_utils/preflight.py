@@ -13,6 +13,7 @@ from typing import Any
 
 from bhi_utils.backends import Card
 from bhi_utils.paths import InputError, cache_dir, shown
+from bhi_utils.words import counted
 
 #: Patches a second on two cores, measured; those of a network at the size named, from where they fall with the area.
 RATES = {"pack": 2500.0, "phantom": 400.0}
@@ -70,11 +71,11 @@ class Estimate:
 
     def sentence(self) -> str:
         """The estimate as a person reads it."""
-        device = self.card.name if self.card else f"{_cores()} cores without a GPU"
+        device = self.card.name if self.card else f"{counted(_cores(), 'core')} without a GPU"
         compiling = f" ({_duration(self.compiling)} of it compiling, less where that was done before)" if self.compiling else ""
         memory = f"{self.memory / 1e9:.1f} GB of memory" + (f" and {self.card_memory / 1e9:.1f} GB of the GPU's" if self.card else "")
         return (
-            f"Preflight: {self.patches:,} patches; about {_duration(sum(self.seconds.values()))} on {device}{compiling}, "
+            f"Preflight: {counted(self.patches, 'patch')}; about {_duration(sum(self.seconds.values()))} on {device}{compiling}, "
             f"{memory}, {max(0.1, self.disk / 1e9):.1f} GB of disk."
         )
 

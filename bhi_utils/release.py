@@ -21,6 +21,7 @@ from bhi_utils.calibration import Calibration, describe, fit_calibration
 from bhi_utils.devices import answers
 from bhi_utils.metrics import TITLES, cell
 from bhi_utils.paths import InputError
+from bhi_utils.words import counted
 
 #: The model file may have so many bytes.
 LARGEST = 18_000_000
@@ -194,7 +195,7 @@ probability that it shows invasive ductal carcinoma (IDC+).
 
 ## What it was trained on
 
-{data["patches"]:,} {kind} patches of {data["cases"]:,} cases, {data["positive"]:,} of them IDC+ (data fingerprint
+{counted(data["patches"], f"{kind} patch")} of {counted(data["cases"], "case")}, {data["positive"]:,} of them IDC+ (data fingerprint
 `{data["fingerprint"][:12]}`). Training began from {bundle["initialisation"]} weights.
 
 {chr(10).join(served + facts)}

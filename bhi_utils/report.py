@@ -22,6 +22,7 @@ from bhi_utils.paths import InputError, Run, write_text
 from bhi_utils.plots import PART_NAMES
 from bhi_utils.plots_metrics import MODEL_NAMES
 from bhi_utils.records import NAME as RECORD
+from bhi_utils.words import counted
 
 #: The look of the pages.
 CSS = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
@@ -101,7 +102,7 @@ class Facts:
     def origin(self) -> str:
         """Where the patches came from, in words."""
         kind = f"SYNTHETIC {self.data['kind']}" if self.data["synthetic"] else self.data["kind"]
-        return f"{kind}, {self.data['cases']:,} cases, {self.data['patches']:,} patches"
+        return f"{kind}, {counted(self.data['cases'], 'case')}, {counted(self.data['patches'], 'patch')}"
 
 
 def write(run: Run) -> Path:
@@ -148,9 +149,10 @@ def _short(facts: Facts) -> str:
     verdict = "lies inside this interval" if inside else "lies outside this interval"
     return f"""<p>Two networks learned to tell patches of breast tissue with invasive ductal carcinoma (IDC+) from patches without it. The
 one that was better on validation cases is <strong>{escape(MODEL_NAMES[facts.better])}</strong>, started from
-{escape(str(facts.training["models"][facts.better]["initialisation"]))}. On {counts["patches"]:,} patches of {counts["cases"]:,} test cases,
-which nothing was fitted or chosen on, it reaches an AUC of <strong>{cell(auc)}</strong>; it finds {cell(facts.test["recall"])} of the IDC+
-patches, and {cell(facts.test["precision"])} of the patches that it calls IDC+ are so. The paper's AUC, {paper["auc"]:.4f} on other cases,
+{escape(str(facts.training["models"][facts.better]["initialisation"]))}. On {counted(counts["patches"], "patch")} of
+{counted(counts["cases"], "test case")}, which nothing was fitted or chosen on, it reaches an AUC of <strong>{cell(auc)}</strong>; it
+finds {cell(facts.test["recall"])} of the IDC+ patches, and {cell(facts.test["precision"])} of the patches that it calls IDC+ are so. The
+paper's AUC, {paper["auc"]:.4f} on other cases,
 {verdict}.</p>
 <p>Values in brackets are 95 % intervals from {facts.metrics["resamples"]:,} resamples of cases: Student's t on a scale without bounds.
 Data: {escape(facts.origin)}.</p>"""

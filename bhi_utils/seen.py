@@ -20,6 +20,7 @@ from tqdm import tqdm
 from bhi_utils import bundles, paths, splits
 from bhi_utils.archive import Pack
 from bhi_utils.paths import InputError, shown
+from bhi_utils.words import counted
 
 _CHUNK = 4096
 
@@ -206,10 +207,10 @@ def unseen(pack: Pack, seen: Seen) -> tuple[np.ndarray, dict[str, Any]]:
 def sentence(by_id: set[int], by_pixels: set[int], total: int) -> str:
     """How many cases were left out, and why, in one sentence."""
     if not by_id | by_pixels:
-        return f"None of the {total:,} cases was seen in training."
+        return f"None of {counted(total, 'case')} was seen in training."
     reasons = [f"{len(by_id):,} by their id"] if by_id else []
     reasons += [f"{len(by_pixels):,}{' more' if by_id else ''} by patches with equal pixels"] if by_pixels else []
-    return f"Left out, as seen in training: {len(by_id | by_pixels):,} of {total:,} cases ({', '.join(reasons)})."
+    return f"Left out, as seen in training: {len(by_id | by_pixels):,} of {counted(total, 'case')} ({', '.join(reasons)})."
 
 
 def _tells_apart(patch: np.ndarray) -> bool:

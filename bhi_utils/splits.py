@@ -17,6 +17,7 @@ from bhi_utils import paths, published
 from bhi_utils.archive import per_case
 from bhi_utils.dealing import deal
 from bhi_utils.paths import InputError, Run
+from bhi_utils.words import counted
 
 #: The parts of a split, in the order in which tables show them.
 PARTS = ("train", "val", "test")
@@ -73,9 +74,9 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
         splits = _official(table)
     else:
         if scheme == "loco" and not 0 <= fold < len(table):
-            raise InputError(f"FOLD is {fold}: with {len(table)} cases it runs from 0 to {len(table) - 1}.")
+            raise InputError(f"FOLD is {fold}: with {counted(len(table), 'case')} it runs from 0 to {len(table) - 1}.")
         if len(table) < folds + (scheme == "loco"):
-            raise InputError(f"The data hold {len(table)} cases, fewer than the {folds} folds: add cases or lower FOLDS.")
+            raise InputError(f"The data hold {counted(len(table), 'case')}, fewer than the {folds} folds: add cases or lower FOLDS.")
         if scheme == "image":
             return _by_image(manifest, seed=seed, folds=folds, fold=fold)
         if scheme == "loco":
@@ -131,7 +132,8 @@ def _runs(table: pd.DataFrame, *, folds: int, seed: int) -> np.ndarray:
     groups = table.assign(run=run).groupby("run")[["patches", "positive"]].sum().reset_index()
     if len(groups) < folds:
         raise InputError(
-            f"The data's cases form {len(groups)} runs of consecutive ids, fewer than the {folds} folds: use SPLIT='kfold', or lower FOLDS."
+            f"The data's cases form {counted(len(groups), 'run')} of consecutive ids, fewer than the {folds} folds: use "
+            "SPLIT='kfold', or lower FOLDS."
         )
     number = deal(groups.assign(share=groups["positive"] / groups["patches"]), folds=folds, seed=seed)
     return number[np.searchsorted(groups["run"], run)]

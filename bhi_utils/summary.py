@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bhi_utils.paths import InputError, Run, shown
+from bhi_utils.words import counted
 
 #: The metrics that the paper gives, in its order, and how they are called on screen.
 METRICS = {"auc": "AUC", "recall": "recall", "precision": "precision", "binary_accuracy": "binary accuracy", "loss": "loss"}
@@ -72,4 +73,4 @@ def _origin(run: Run) -> str:
     except InputError:
         return "unknown, dataset.json is missing"
     kind = f"SYNTHETIC ({data['kind']}), so nothing here says anything about real tissue" if data["synthetic"] else data["kind"]
-    return f"{data['patches']:,} patches of {data['cases']:,} cases, {kind}"
+    return f"{counted(data['patches'], 'patch')} of {counted(data['cases'], 'case')}, {kind}"

@@ -1,9 +1,10 @@
 """What is said about an input, in English and in Spanish: one place for both, so that no sentence exists in one language only.
 
 Used by ``quality``, ``scope``, ``regions`` and ``calibration``, which say it in English, and by the interface, which says it in the
-reader's language. A `Sentence` is its English text and remembers what it was made of.
+reader's language. A `Sentence` is its English text and remembers what it was made of. `filled` and `counted` make words agree with a count.
 """
 
+import re
 from typing import Any
 
 LANGUAGES = ("en", "es")
@@ -169,12 +170,27 @@ SENTENCES: dict[str, tuple[str, str]] = {
     # how a calibration is described, by its method
     "temperature": ("temperature scaling: temperature {temperature:.4f}", "escalado por temperatura: temperatura {temperature:.4f}"),
     "platt": ("Platt: slope {slope:.4f}, intercept {intercept:.4f}", "Platt: pendiente {slope:.4f}, ordenada {intercept:.4f}"),
-    "isotonic": ("isotonic regression: {knots} knots", "regresión isotónica: {knots} nudos"),
+    "isotonic": ("isotonic regression: {knots} [knot|knots:knots]", "regresión isotónica: {knots} [nudo|nudos:knots]"),
     "mostly_strange": (
         "{share:.0%} of the tissue in this image does not look like haematoxylin and eosin at this scale, mostly for this reason: {reason}",
         "El {share:.0%} del tejido de esta imagen no parece hematoxilina y eosina a esta escala, sobre todo por esta razón: {reason}",
     ),
 }
+
+
+#: Words that agree with a count: ``[patch|patches:count]`` is "patch" where ``count`` is 1.
+_AGREEING = re.compile(r"\[([^\[\]|]*)\|([^\[\]|]*):(\w+)\]")
+
+
+def filled(template: str, **values: Any) -> str:
+    """``template`` with its ``values`` filled in, and words in brackets, ``[one|many:name]``, chosen by the value of that name."""
+    return _AGREEING.sub(lambda found: found[1] if str(values[found[3]]) == "1" else found[2], template).format(**values)
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its English noun: "1 patch", "13,244 patches"."""
+    plural = noun + ("es" if noun.endswith(("ch", "sh", "s", "x")) else "s")
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 class Sentence(str):
@@ -186,7 +202,7 @@ class Sentence(str):
 
 def say(key: str, **values: Any) -> Sentence:
     """The sentence called ``key`` with its ``values`` filled in, in English."""
-    sentence = Sentence(SENTENCES[key][0].format(**values))
+    sentence = Sentence(filled(SENTENCES[key][0], **values))
     sentence.key, sentence.values = key, values
     return sentence
 
@@ -196,4 +212,4 @@ def translated(text: str, language: str) -> str:
     if not isinstance(text, Sentence) or language not in LANGUAGES:
         return str(text)
     values = {name: translated(value, language) if isinstance(value, str) else value for name, value in text.values.items()}
-    return SENTENCES[text.key][LANGUAGES.index(language)].format(**values)
+    return filled(SENTENCES[text.key][LANGUAGES.index(language)], **values)

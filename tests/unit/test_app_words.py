@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 import string
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhi_utils import app_card, app_files, app_page, app_patch, app_store, app_words, bundles, calibration, thresholds
+from bhi_utils import app_card, app_files, app_page, app_patch, app_store, app_words, bundles, calibration, thresholds, words
 
 DETAILS = {
     "problem": "",
@@ -34,6 +35,25 @@ def test_every_text_exists_in_both_languages_with_the_same_values():
     for key, texts in app_words.TEXTS.items():
         fields = [{name for _, name, _, _ in string.Formatter().parse(text) if name} for text in texts]
         assert len(texts) == 2 and fields[0] == fields[1] and all(texts), key
+
+
+NOUNS = "patches|cases|files|images|parches|casos|ficheros|archivos|imágenes"
+
+
+def test_every_count_of_one_agrees_with_its_noun_in_both_languages():
+    for key, texts in (app_words.TEXTS | words.SENTENCES).items():
+        for number, template in enumerate(texts):
+            names = {name for _, name, _, _ in string.Formatter().parse(template) if name}
+            language = words.LANGUAGES[number]
+            said = {n: words.filled(re.sub(r":\.0%", "", template), **dict.fromkeys(names, n)) for n in ("1", "2")}
+            assert not re.search(rf"\b1 ({NOUNS})\b", said["1"]) or "frames" in names, (key, language)
+            assert "[" not in said["1"] + said["2"] and ("2 patch " not in said["2"]) and ("2 parche " not in said["2"])
+    assert app_words.text("strange", "en", count=1).startswith("1 patch does not look")
+    assert app_words.text("strange", "es", count="2").startswith("2 parches no parecen")
+    assert app_words.text("skipped", "es", count="1").startswith("Se omitió 1 parche de")
+    assert (
+        words.counted(1, "patch") == "1 patch" and words.counted(0, "case") == "0 cases" and words.counted(1234, "patch") == "1,234 patches"
+    )
 
 
 def test_numbers_follow_the_language_and_carry_a_true_minus():
@@ -62,8 +82,8 @@ def test_of_a_threshold_that_somebody_has_set_the_models_rule_is_not_said():
 
 def test_the_answer_says_class_probability_threshold_and_rule_and_escapes_what_it_is_given():
     said = app_patch.shown({"threshold_rule": "recall >= 0.93 <script>"}, DETAILS, "en")
-    for words in (">IDC+<", "0.61", "threshold 0.40", "at or above", "recall ≥ 0.93 &lt;script&gt;", "&lt;white&gt;", "logit, +0.5"):
-        assert words in said
+    for expected in (">IDC+<", "0.61", "threshold 0.40", "at or above", "recall ≥ 0.93 &lt;script&gt;", "&lt;white&gt;", "logit, +0.5"):
+        assert expected in said
     assert "al menos 93 % de los parches IDC+" in app_patch.shown({"threshold_rule": RULE}, DETAILS, "es")
     said = app_page.heading({"name": "<b>", "data": {"synthetic": False, "cases": 230}, "train_cases": [1, 2]}, "en")
     assert "&lt;b&gt;" in said and "fitted on 2 cases" in said and "230" not in said

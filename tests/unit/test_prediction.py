@@ -137,7 +137,7 @@ def test_wrong_input_is_one_sentence_and_leaves_no_table(mixed, bundle, tmp_path
     for given, words in {
         "nowhere.png": "does not exist",
         "empty": "There is no image in",
-        "report.png": "None of the 1 files can be used",
+        "report.png": "Of 1 file none can be used",
         "cut.zip": "This zip is damaged or cut short",
         "empty.png": "This file is empty",
     }.items():

@@ -159,6 +159,12 @@ def test_the_command_writes_map_and_table(pixels, bundle, region, tmp_path, caps
         assert drawn.size[0] > 1000
 
 
+def test_a_region_of_one_patch_is_said_in_the_singular(pixels, bundle, tmp_path, capsys):
+    Image.fromarray(pixels[150:200, 100:150]).save(tmp_path / "region.png")
+    assert main(["map", str(tmp_path / "region.png"), "--out", str(tmp_path), "--model", str(bundle)]) == 0
+    assert "% of 1 patch of tissue at or above" in capsys.readouterr().out
+
+
 def test_wrong_input_is_one_sentence(bundle, tmp_path, capsys):
     (tmp_path / "report.png").write_bytes(b"%PDF-1.7")
     for arguments, words in {
