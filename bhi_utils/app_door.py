@@ -146,7 +146,9 @@ class Door:
         except (ValueError, RecursionError):  # Gradio says what is wrong with it
             said = {}
         if isinstance(said, dict):
-            session = said.get("session_hash")
+            if (session := said.get("session_hash")) == "":  # which Gradio takes for a session that all share
+                await _refusal("no_session", 400)(scope, receive, send)
+                return
             scope[SESSION] = session if isinstance(session, str) else ""
             self._uploads.asked(app_guard.paths_in(said))
         await self._app(scope, replayed, send)
