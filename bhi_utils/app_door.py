@@ -121,7 +121,7 @@ class Door:
     async def _enter(self, path: str, scope: dict, receive: Any, send: Any) -> None:
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
-        elif Headers(scope=scope).get("content-type", "").lower().startswith("multipart/"):
+        elif path != "/login" and Headers(scope=scope).get("content-type", "").lower().startswith("multipart/"):
             if path == UPLOAD:
                 await self._upload(scope, receive, send)
             else:
