@@ -7,7 +7,6 @@ other host for anything. ``app_tabs`` holds the page and ``app_api`` the named e
 import asyncio
 import atexit
 import itertools
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -211,7 +210,6 @@ def _close_with(demo: gr.Blocks, opened: ExitStack) -> None:
 
 
 def _wait(demo: gr.Blocks) -> None:
-    if threading.current_thread() is threading.main_thread():
-        app_start.stop_by_signal()
+    app_start.stop_by_signal()
     demo.block_thread()
     demo.close(verbose=False)

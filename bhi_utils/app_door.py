@@ -121,7 +121,7 @@ class Door:
     async def _enter(self, path: str, scope: dict, receive: Any, send: Any) -> None:
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
-        elif Headers(scope=scope).get("content-type", "").lower().startswith("multipart/"):
+        elif path != "/login" and Headers(scope=scope).get("content-type", "").lower().startswith("multipart/"):
             if path == UPLOAD:
                 await self._upload(scope, receive, send)
             else:
@@ -146,7 +146,9 @@ class Door:
         except (ValueError, RecursionError):  # Gradio says what is wrong with it
             said = {}
         if isinstance(said, dict):
-            session = said.get("session_hash")
+            if (session := said.get("session_hash")) == "":  # which Gradio takes for a session that all share
+                await _refusal("no_session", 400)(scope, receive, send)
+                return
             scope[SESSION] = session if isinstance(session, str) else ""
             self._uploads.asked(app_guard.paths_in(said))
         await self._app(scope, replayed, send)

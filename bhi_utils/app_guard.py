@@ -4,6 +4,7 @@ Gradio has no setting for these: fetching addresses, naming uploads after their 
 requests still wait. A test of each fails if a later version stops using the names; a version without them is refused at the start.
 """
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 from gradio import processing_utils, queueing, route_utils, routes
+from gradio.state_holder import StateHolder
 
 from bhi_utils.paths import InputError
 
@@ -64,13 +66,13 @@ def install(demo: gr.Blocks) -> None:
     Raises:
         InputError: this version of Gradio lacks a name that is leaned on.
     """
-    app = routes.App()
     wanted = [(route_utils, "GradioUploadFile"), (processing_utils, "async_ssrf_protected_download"), (routes, "CustomCORSMiddleware")]
-    wanted += [(app, "tokens"), (app, "cookie_id"), (app, "state_holder.session_data")]
     wanted += [(demo, "upload_file_set"), (demo, "_queue.event_ids_to_events")]
     lacking = [name for holder, name in wanted if not _has(holder, name)]
-    if "data" not in queueing.Event.__init__.__code__.co_names:
-        lacking.append("Event.data")
+    # what only their instances have, and making one would open an event loop
+    made = {routes.App: {"tokens", "cookie_id", "state_holder"}, StateHolder: {"session_data"}, queueing.Event: {"data"}}
+    for kind, names in made.items():
+        lacking += [f"{kind.__name__}.{name}" for name in sorted(names - set(kind.__init__.__code__.co_names))]
     if lacking:
         raise InputError(
             f"Gradio {gr.__version__} lacks {', '.join(lacking)}, on which the app leans: install one that was tested, "
@@ -108,9 +110,9 @@ def paths_in(value: Any) -> Iterator[str]:
 
 
 def forget(demo: gr.Blocks, window: str | None = None) -> None:
-    """Forget what Gradio remembers of a window, or of all uploads: it would keep their names for as long as the app runs."""
+    """Forget what Gradio remembers of a window, or of uploads that are gone: it keeps their names for as long as the app runs."""
     if window is None:
-        demo.upload_file_set.clear()
+        demo.upload_file_set.difference_update([name for name in demo.upload_file_set if not os.path.exists(name)])
     else:
         demo.app.state_holder.session_data.pop(window, None)
 

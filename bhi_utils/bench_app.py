@@ -26,7 +26,7 @@ import psutil
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from bhi_utils import bundles, phantom, records, regions
+from bhi_utils import app_start, bundles, phantom, records, regions
 from bhi_utils.bench import machine, pace, spread
 from bhi_utils.paths import InputError, Run
 from bhi_utils.predictor import Predictor
@@ -119,6 +119,7 @@ def _zip(path: Path, patches: np.ndarray) -> None:
 def _server(bundle: Path) -> Iterator[tuple[str, psutil.Process, float]]:
     """Its address, its process, and the seconds until the page was there."""
     start = time.perf_counter()
+    app_start.stop_by_signal()  # or a benchmark that is ended would leave its server running
     command = [sys.executable, "-m", "bhi_utils", "app", "--model", str(bundle), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8") as process:
         try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -61,11 +62,11 @@ def predictor(bundle) -> Predictor:
     return Predictor.load(bundle)
 
 
-@pytest.fixture(scope="session")
-def served(bundle, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+@contextmanager
+def serving(bundle: Path, tmp_path_factory, **variables: str) -> Iterator[tuple[str, Path]]:
     """The page's address and its folder of uploads. It is served by a process of its own, as `bhi app` does."""
     uploads = tmp_path_factory.mktemp("uploads")
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(uploads), "BHI_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(uploads), "BHI_CACHE": str(tmp_path_factory.mktemp("cache")), **variables}
     command = [sys.executable, "-m", "bhi_utils", "app", "--model", str(bundle), "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
     for line in server.stdout:
@@ -75,6 +76,19 @@ def served(bundle, tmp_path_factory) -> Iterator[tuple[str, Path]]:
     server.terminate()
     server.wait(timeout=120)
     server.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def served(bundle, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    with serving(bundle, tmp_path_factory) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def secured_url(bundle, tmp_path_factory) -> Iterator[str]:
+    """A page that asks for ``me`` and ``secret``."""
+    with serving(bundle, tmp_path_factory, BHI_USER="me", BHI_PASSWORD="secret") as found:
+        yield found[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,16 @@
 """Starting and ending: ports, addresses, passwords, and what is left behind."""
 
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
-from bhi_utils import app
+from bhi_utils import app, app_start
 from bhi_utils.paths import InputError
 
 RELAUNCH = """
@@ -62,3 +64,82 @@ def test_a_user_without_a_password_is_refused(predictor, monkeypatch):
     monkeypatch.delenv("BHI_PASSWORD", raising=False)
     with pytest.raises(InputError, match="belong together"):
         app.launch(predictor, port=0)
+
+
+STARTS = [
+    (["--port", "70000"], {}, "no port"),
+    (["--host", "192.0.2.1"], {}, "no address of this machine"),
+    (["--host", "no such name"], {}, "no name that this machine knows"),
+    (["--host", ""], {}, "--host is empty"),
+    (["--host", "0.0.0.0"], {}, "set BHI_USER and BHI_PASSWORD, or say --no-password"),
+    (["--share"], {}, "--share opens the app beyond this machine"),
+    (["--share"], {"BHI_NO_PASSWORD": "0"}, "--share opens the app beyond this machine"),
+    ([], {"BHI_NO_PASSWORD": "yes"}, "set it to 1"),
+    ([], {"BHI_USER": "me"}, "belong together"),
+    ([], {"BHI_PASSWORD": "secret"}, "belong together"),
+    ([], {"BHI_USER": "", "BHI_PASSWORD": ""}, "belong together"),
+    (["--host", "0.0.0.0"], {"BHI_USER": "", "BHI_PASSWORD": "secret"}, "belong together"),
+    (["--no-password"], {"BHI_USER": "me", "BHI_PASSWORD": "secret"}, "no password were asked for"),
+    (["--keyfile", "none.pem"], {}, "--certfile as well"),
+    (["--certfile", "none.pem"], {}, "Cannot read none.pem"),
+    (["--allowed-host", "https://x/y"], {}, "is no name of a host"),
+    (["--data", "nowhere.zip"], {}, "nowhere.zip does not exist"),
+]
+
+
+def test_what_can_be_checked_is_checked_before_anything_is_loaded():
+    """All in one process, so that its imports are told apart: a mistake is a sentence and exit code 2, and no library was waited for."""
+    code = (
+        "import contextlib, io, json, os, sys\nfrom bhi_utils.__main__ import main\nfound = []\n"
+        "for options, variables in json.loads(sys.argv[1]):\n"
+        "    for name in ('BHI_USER', 'BHI_PASSWORD', 'BHI_NO_PASSWORD'): os.environ.pop(name, None)\n"
+        "    os.environ.update(variables)\n"
+        "    with contextlib.redirect_stderr(io.StringIO()) as said: code = main(['app', *options])\n"
+        "    found.append([code, said.getvalue()])\n"
+        "print(json.dumps([found, sorted({'keras', 'tensorflow', 'gradio'} & set(sys.modules))]))\n"
+    )
+    given = json.dumps([[options, variables] for options, variables, _ in STARTS])
+    done = subprocess.run([sys.executable, "-c", code, given], capture_output=True, text=True, encoding="utf-8", timeout=180)
+    found, loaded = json.loads(done.stdout.splitlines()[-1])
+    for (options, _, words), (code, said) in zip(STARTS, found, strict=True):
+        assert code == 2 and words in said and said.count("\n") == 1, (options, said)
+    assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "auth"),
+    [
+        ({"BHI_USER": "me", "BHI_PASSWORD": "secret"}, {"host": "0.0.0.0"}, ("me", "secret")),
+        ({}, {"host": "0.0.0.0", "no_password": True}, None),
+        ({"BHI_NO_PASSWORD": "1"}, {"share": True}, None),
+        ({}, {"host": "localhost"}, None),
+    ],
+)
+def test_beyond_this_machine_a_password_or_its_lack_is_said_aloud(monkeypatch, variables, options, auth):
+    for name in ("BHI_USER", "BHI_PASSWORD", "BHI_NO_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    start = app_start.check(port=0, **options)
+    assert start.auth == auth
+    if start.everywhere:
+        assert start.address() not in ("0.0.0.0", "127.0.0.1") and start.address() in start.names() and "localhost" in start.names()
+    assert "evil.example.org" not in start.names()
+
+
+def test_a_failed_start_names_the_cause_that_was_found_and_leaves_nothing(predictor, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("GRADIO_TEMP_DIR", "BHI_USER", "BHI_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    for error, words in (
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "models"), "The disk is full at models"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "frpc"), "Permission denied frpc"),
+    ):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(app, "_serve", fail)
+        with pytest.raises(InputError, match=words) as caught:
+            app.launch(predictor, port=0)
+        assert "taken" not in str(caught.value) and not list(tmp_path.glob("bhi-app-*"))

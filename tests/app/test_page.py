@@ -329,3 +329,21 @@ def test_a_zip_is_answered_too_and_its_table_sorts_by_number(chromium, url, pred
             shown = [float(cell) for cell in cells.all_inner_texts()]
             # rows that are out of view are not part of the page
             assert len(shown) > 5 and shown == sorted(shown, reverse=extreme is max) and shown[0] == extreme(expected)
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_a_person_reads_what_it_is_logs_in_and_out(chromium, secured_url, language):
+    page = chromium.new_context(locale={"en": "en-GB", "es": "es-PA"}[language]).new_page()
+    page.set_default_timeout(60_000)
+    page.goto(secured_url)
+    for one in ("en", "es"):
+        expect(page.get_by_text(text("login", one))).to_be_visible()
+    page.locator("input").nth(0).fill("me")
+    page.locator("input[type=password]").fill("secret")
+    page.locator("button").last.click()
+    expect(page.locator("#examples img")).to_have_count(6)
+    page.get_by_role("link", name=text("logout", language)).click()
+    expect(page.locator("input[type=password]")).to_be_visible()
+    page.reload()
+    expect(page.locator("input[type=password]")).to_be_visible()
+    page.context.close()

@@ -27,7 +27,7 @@ NAMES = [path.stem for path in MODULES]
 #: The floors of the package: a module imports from its own floor and from those below, never from above.
 FLOORS = {
     5: "__main__",
-    4: "app app_api app_door app_guard app_tabs pipeline",
+    4: "app app_api app_door app_guard app_notebook app_tabs pipeline",
     3: "notebook leakage training phases cut predictor kernels parameters preflight records summary evidence prediction "
     "bench_app bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release coverage report cards "
     "failures recipes ablations paper_recipe claims studies arms regions mapping app_cases app_card app_files app_patch app_region "
@@ -43,7 +43,7 @@ FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split(
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "yaml": "pyyaml", "gradio_client": "gradio"}
 #: What a listed library brings along for certain.
 DISTRIBUTIONS |= {"packaging": "keras", "IPython": "ipykernel", "h5py": "keras", "requests": "kagglehub", "kagglesdk": "kagglehub"}
-DISTRIBUTIONS |= {"starlette": "gradio"}
+DISTRIBUTIONS |= {"starlette": "gradio", "jupyter_server": "jupyterlab"}
 #: The README's passages about measurements, by their marks: the module that keeps the result, and what puts it into words.
 MEASURED = {
     "results": (recipes, recipes.results_table),
@@ -55,8 +55,8 @@ MEASURED = {
     "app": (bench_app, bench_app.sentence),
     "export": (bench_export, bench_export.sentence),
 }
-#: Imported only where another Keras backend is chosen.
-OPTIONAL = {"jax", "torch"}
+#: Imported only where another Keras backend is chosen, or on Colab.
+OPTIONAL = {"jax", "torch", "google"}
 
 
 def plain(name: str) -> str:
