@@ -28,7 +28,7 @@ NAMES = [path.stem for path in MODULES]
 FLOORS = {
     5: "__main__",
     4: "app app_api app_door app_guard app_notebook app_tabs pipeline",
-    3: "notebook leakage training phases cut predictor kernels parameters preflight records summary evidence prediction "
+    3: "notebook leakage training phases cut predictor kernels parameters preflight summary evidence prediction "
     "bench_app bench_archive bench_smote bench_training bench_sides resident plots_studies evaluation release coverage report cards "
     "failures recipes ablations paper_recipe claims studies arms regions mapping app_cases app_card app_files app_patch app_region "
     "export bench_export ranges",
@@ -36,7 +36,7 @@ FLOORS = {
     "findings app_page seen folding folds devices plots_evidence tables",
     1: "__init__ paths published archive sources decode packing phantom phantom_archive phantom_files phantom_render phantom_shapes "
     "app_start app_store app_words quality images scope words balance checkpoint neighbours augment metrics bench pool cleaning download "
-    "measures near_duplicates bundles backends weighted intervals calibration thresholds",
+    "measures near_duplicates bundles backends records zips weighted intervals calibration thresholds",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 #: Distribution of an imported name where the two differ.
