@@ -139,7 +139,7 @@ def test_a_failed_start_names_the_cause_that_was_found_and_leaves_nothing(predic
         def fail(*_, error=error, **__):
             raise error
 
-        monkeypatch.setattr(app, "_serve", fail)
+        monkeypatch.setattr(app, "build", fail)
         with pytest.raises(InputError, match=words) as caught:
             app.launch(predictor, port=0)
         assert "taken" not in str(caught.value) and not list(tmp_path.glob("bhi-app-*"))
