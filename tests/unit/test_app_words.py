@@ -76,7 +76,7 @@ def test_a_probability_never_reads_as_if_it_lay_on_the_other_side_of_the_thresho
 
 def test_of_a_threshold_that_somebody_has_set_the_models_rule_is_not_said():
     bundle = {"threshold_rule": RULE, "threshold": 0.3}
-    assert "recall" not in (said := app_patch.shown(bundle, {**DETAILS, "threshold": 0.5, "threshold_calibrated": 0.6}, "en"))
+    assert "How it was chosen" not in (said := app_patch.shown(bundle, {**DETAILS, "threshold": 0.5, "threshold_calibrated": 0.6}, "en"))
     assert "threshold 0.60" in said and "93 %" in app_patch.shown(bundle, {**DETAILS, "threshold": 0.3}, "en")
 
 

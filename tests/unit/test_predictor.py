@@ -50,7 +50,8 @@ def test_a_loaded_bundle_answers_as_the_model_did(saved, patches):
 )
 def test_the_calibrated_threshold_gives_the_same_labels_as_the_raw_one(saved, patches, calibration, monkeypatch):
     loaded = predictor.Predictor.load(saved[1])
-    for threshold in np.sort(loaded.predict(patches)["probability"])[[0, 20, 35, -1]]:  # each the probability of a patch itself
+    patches = patches[:16]  # few, since each is answered again at each threshold
+    for threshold in np.sort(loaded.predict(patches)["probability"])[[0, 5, -1]]:  # each the probability of a patch itself
         monkeypatch.setattr(loaded, "calibration", calibration)
         monkeypatch.setattr(loaded, "threshold", float(threshold))
         monkeypatch.setattr(loaded, "threshold_calibrated", calibration.move(threshold))
