@@ -44,6 +44,8 @@ rm -rf "$machine$checkout"
 git clone --quiet --no-hardlinks "$source" "$machine$checkout"
 
 if [ "${1:-}" = --image ]; then
+    # what an earlier call has left
+    as_root "userdel bhi 2>/dev/null || true; rm -rf /opt/venv /srv/bhi /srv/user"
     # Docker's own words, step by step; a line that ends in a backslash goes on in the next
     user=root workdir=/ variables=()
     step() { inside PATH=$paths HOME=/srv "${variables[@]}" chroot --userspec="$user" / bash -euo pipefail -c "cd '$workdir' && $1"; trust; }
@@ -78,7 +80,7 @@ if [ "${1:-}" = --image ]; then
 fi
 
 as_root "apt-get update -q && apt-get install -y -q --no-install-recommends ca-certificates python3 python3-venv make git chromium"
-as_root "id newcomer >/dev/null 2>&1 || useradd --create-home --home-dir /srv/newcomer newcomer; chown -R newcomer $checkout"
+as_root "id newcomer >/dev/null 2>&1 || useradd --create-home --home-dir /srv/newcomer --uid 2000 newcomer; chown -R newcomer $checkout"
 tested=()
 for name in BHI_TEST_ARCHIVE BHI_TEST_WEIGHTS; do
     [ -n "${!name:-}" ] || continue
