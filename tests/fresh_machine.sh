@@ -48,7 +48,7 @@ if [ "${1:-}" = --image ]; then
     as_root "userdel bhi 2>/dev/null || true; rm -rf /opt/venv /srv/bhi /srv/user"
     # Docker's own words, step by step; a line that ends in a backslash goes on in the next
     user=root workdir=/ variables=()
-    step() { inside PATH=$paths HOME=/srv "${variables[@]}" chroot --userspec="$user" / bash -euo pipefail -c "cd '$workdir' && $1"; trust; }
+    step() { inside PATH=$paths HOME=/srv "${variables[@]}" chroot --userspec="$user" / bash -euo pipefail -c "cd '$workdir'; $1" && trust; }
     while IFS= read -r line; do
         word=${line%% *} rest=${line#* }
         case "$word" in
@@ -75,7 +75,7 @@ if [ "${1:-}" = --image ]; then
     if step "$command"; then echo "It started without a password." >&2; exit 1; else echo "refused, exit code $?"; fi
     printf '\n--- %s, with BHI_NO_PASSWORD=1\n' "$command"
     variables+=("BHI_NO_PASSWORD=1")
-    step "$command & app=\$!; for second in \$(seq 120); do sleep 1; if $health; then echo healthy after \$second s; kill \$app; exit 0; fi; done; kill \$app; exit 1"
+    step "$command & app=\$!; for second in \$(seq 120); do sleep 1; if $health 2>/dev/null; then echo healthy after \$second s; kill \$app; exit 0; fi; done; kill \$app; exit 1"
     exit
 fi
 
