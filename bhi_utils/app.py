@@ -65,6 +65,7 @@ def build(predictor: Predictor, uploads: Uploads, kept: Kept, *, cases: Callable
         cases: opens the archive whose cases can be looked at.
         auth: whether people log in, and want a way out.
     """
+    app_guard.install()
     examples = [patch for _, patch in synthetic_examples()]
     endpoints = app_api.Endpoints(predictor, Cases(cases), kept, uploads.taken)
     i18n = gr.I18n(**app_words.labels())
@@ -94,7 +95,7 @@ def build(predictor: Predictor, uploads: Uploads, kept: Kept, *, cases: Callable
                 case = app_tabs.case_tab(endpoints, language, i18n, tab)
             with gr.Tab(i18n("tab_card"), id="card"):
                 card = app_tabs.piece(app_card.shown(predictor, "en"), elem_id="card")
-        app_api.offer(endpoints)
+        app_api.offer(endpoints, demo)
         texts = [language, warning, heading, offered, patch, region, files, case, card]
         script = "() => { document.title = window.bhi.title; return window.bhi.language; }"
         demo.load(opened, language, texts, js=script, queue=False, show_progress="hidden", api_visibility="private")
@@ -167,7 +168,6 @@ def _serve(demo: gr.Blocks, start: Start, uploads: Uploads, kept: Kept) -> None:
         with suppress(asyncio.CancelledError):
             await task
 
-    app_guard.install(demo)
     fonts = {"font": app_page.FONTS, "font_mono": app_page.FONTS_MONO}
     hosts, trusted = start.names(), start.trusted()
     door = Middleware(app_door.Door, hosts=hosts, trusted=trusted, frames=start.frame_ancestors(), uploads=uploads)

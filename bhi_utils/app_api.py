@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
-from gradio.context import Context
 
 from bhi_utils import app_card, app_cases, app_door, app_files, app_patch, app_region
 from bhi_utils.app_cases import Cases
@@ -150,9 +149,9 @@ def explain(page: gr.Blocks) -> None:
     page.preprocess_data = preprocess_data
 
 
-def offer(endpoints: Endpoints) -> None:
+def offer(endpoints: Endpoints, page: gr.Blocks) -> None:
     """Add the endpoints to the page that is being built; nothing of them is seen."""
-    explain(Context.root_block)
+    explain(page)
     with gr.Row(visible=False):
         file, files, out, ask = gr.File(), gr.File(file_count="multiple"), gr.JSON(), gr.Button()
         language, number, x, y, case = gr.Textbox("en"), gr.Number(0.5), gr.Number(0), gr.Number(0), gr.Number()

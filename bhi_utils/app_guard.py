@@ -1,14 +1,14 @@
 """Everything of Gradio's inside that the interface leans on or exchanges, with a check that it is there. Used by the interface only.
 
-Gradio has no setting for these: fetching addresses, naming uploads after their content, answering other origins, and telling which
-requests still wait. A test of each fails if a later version stops using the names; a version without them is refused at the start.
+Gradio has no setting for these: fetching addresses, naming uploads after their content, answering other origins, reading what a program
+sends, and telling which requests still wait. A test of each fails if a later version stops using the names; a version without them is
+refused at the start.
 """
 
 import os
 import secrets
 from collections.abc import Iterator
 from contextvars import ContextVar
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +60,22 @@ class NoOrigins:
         await self._app(scope, receive, send)
 
 
-def install(demo: gr.Blocks) -> None:
-    """Exchange them, for all pages of this process.
+def install() -> None:
+    """Exchange them, for all pages of this process; before the first is built, which leans on some already.
 
     Raises:
         InputError: this version of Gradio lacks a name that is leaned on.
     """
     wanted = [(route_utils, "GradioUploadFile"), (processing_utils, "async_ssrf_protected_download"), (routes, "CustomCORSMiddleware")]
-    wanted += [(demo, "upload_file_set"), (demo, "_queue.event_ids_to_events")]
-    lacking = [name for holder, name in wanted if not _has(holder, name)]
+    wanted += [(gr.Blocks, "preprocess_data")]
+    lacking = [name for holder, name in wanted if not hasattr(holder, name)]
     # what only their instances have, and making one would open an event loop
     made = {routes.App: {"tokens", "cookie_id", "state_holder"}, StateHolder: {"session_data"}, queueing.Event: {"data"}}
+    made |= {gr.Blocks: {"upload_file_set"}, queueing.Queue: {"event_ids_to_events"}}
     for kind, names in made.items():
         lacking += [f"{kind.__name__}.{name}" for name in sorted(names - set(kind.__init__.__code__.co_names))]
+    if "_queue" not in gr.Blocks.queue.__code__.co_names:
+        lacking.append("Blocks._queue")
     if lacking:
         raise InputError(
             f"Gradio {gr.__version__} lacks {', '.join(lacking)}, on which the app leans: install one that was tested, "
@@ -81,14 +84,6 @@ def install(demo: gr.Blocks) -> None:
     route_utils.GradioUploadFile = Unguessable
     processing_utils.async_ssrf_protected_download = refuse
     routes.CustomCORSMiddleware = NoOrigins
-
-
-def _has(holder: Any, name: str) -> bool:
-    try:
-        attrgetter(name)(holder)
-    except AttributeError:
-        return False
-    return True
 
 
 def waiting(demo: gr.Blocks) -> list[str]:

@@ -76,6 +76,7 @@ def study(
     """
     if min(single, clients, requests, region, files) < 1 or files > FILES or requests < clients:
         raise InputError(f"Every number must be at least 1, files at most {FILES}, and no client may go without a request.")
+    app_start.stop_by_signal()  # or a benchmark that is ended would leave its folder and its server
     start = time.perf_counter()
     patches = phantom.whole_patches(max(files, 64))
     with tempfile.TemporaryDirectory() as name:
@@ -119,7 +120,6 @@ def _zip(path: Path, patches: np.ndarray) -> None:
 def _server(bundle: Path) -> Iterator[tuple[str, psutil.Process, float]]:
     """Its address, its process, and the seconds until the page was there."""
     start = time.perf_counter()
-    app_start.stop_by_signal()  # or a benchmark that is ended would leave its server running
     command = [sys.executable, "-m", "bhi_utils", "app", "--model", str(bundle), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8") as process:
         try:

@@ -1,7 +1,11 @@
 """The load test and the benchmark, small: every answer arrives at whom it belongs to, and goals speak for what was measured."""
 
 import json
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from bhi_utils import bench_app
@@ -21,6 +25,37 @@ def test_no_answer_is_lost_or_mixed_up_and_everything_is_measured(bundle, tmp_pa
     table, goals = bench_app.table(result), bench_app.goals(result)
     assert len(table) == 6 and (table > 0).all(axis=None) and len(goals) == 7
     assert goals.loc["mixed up", "met"] and goals.loc["lost of 24 answers", "met"]
+
+
+ENDED = """
+import sys, tempfile
+from pathlib import Path
+tempfile.tempdir = sys.argv[1]
+from bhi_utils import bench_app
+from bhi_utils.paths import Run
+
+try:
+    bench_app.study(Run.open(Path(sys.argv[2])), Path(sys.argv[3]), single=1, clients=1, requests=1, region=1, files=1)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process could hear")
+@pytest.mark.parametrize("serving", [False, True], ids=["its-folder", "its-server"])
+def test_a_benchmark_that_is_ended_leaves_neither_folder_nor_server(bundle, tmp_path, serving):
+    (scratch := tmp_path / "scratch").mkdir()
+    command = [sys.executable, "-c", ENDED, str(scratch), str(tmp_path / "run"), str(bundle)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        started = []
+        while process.poll() is None and not (started if serving else list(scratch.glob("tmp*"))):
+            time.sleep(0.005)
+            started = [one for one in psutil.Process(process.pid).children() if serving and "app" in one.cmdline()]
+        process.terminate()
+        assert process.wait(timeout=120) == 130
+    assert not list(scratch.glob("tmp*"))
+    assert bool(started) == serving and not psutil.wait_procs(started, timeout=120)[1]
 
 
 def test_numbers_that_measure_nothing_are_refused(bundle, tmp_path):

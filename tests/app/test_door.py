@@ -11,13 +11,14 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
+from gradio import queueing
 from gradio_client import Client, handle_file
 
-from bhi_utils import app_door, app_guard, app_start, app_store
+from bhi_utils import app, app_door, app_guard, app_start, app_store
 from bhi_utils.app_words import text
 from bhi_utils.paths import InputError
 
@@ -418,8 +419,16 @@ def test_a_certificate_serves_https_and_a_wrong_one_is_told_at_once(sites, patch
 # ---- Gradio's inside
 
 
-def test_a_version_without_a_name_that_is_leaned_on_is_refused_with_the_tested_range():
-    demo = SimpleNamespace(upload_file_set=set(), _queue=SimpleNamespace())
-    with pytest.raises(InputError, match=r"lacks _queue.event_ids_to_events.*gradio>=\d") as caught:
-        app_guard.install(demo)
+@pytest.mark.parametrize(
+    ("lack", "words"),
+    [
+        (lambda patch: patch.setattr(queueing, "Queue", type("Queue", (), {"__init__": lambda self: None})), "Queue.event_ids_to_events"),
+        (lambda patch: patch.delattr(gr.Blocks, "preprocess_data"), "preprocess_data"),
+    ],
+    ids=["queue", "page"],
+)
+def test_a_version_without_a_name_that_is_leaned_on_is_refused_with_the_tested_range(predictor, monkeypatch, lack, words):
+    lack(monkeypatch)
+    with pytest.raises(InputError, match=rf"lacks {words}, on which the app leans.*gradio>=\d") as caught:
+        app.launch(predictor, port=0)
     assert app_guard.TESTED in str(caught.value)
