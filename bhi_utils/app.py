@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 import numpy as np
+from fastapi.exceptions import RequestValidationError
 from starlette.middleware import Middleware
 
 from bhi_utils import app_api, app_card, app_door, app_guard, app_page, app_start, app_store, app_tabs, app_words, archive, phantom, quality
@@ -183,7 +184,11 @@ def _serve(demo: gr.Blocks, start: Start, uploads: Uploads, kept: Kept) -> None:
         ssl_verify=False,
         theme=gr.themes.Default(primary_hue="blue", **fonts),
         css=app_page.style(),
-        app_kwargs={"middleware": [door, Middleware(app_guard.Early, script=app_page.head())], "lifespan": swept},
+        app_kwargs={
+            "middleware": [door, Middleware(app_guard.Early, script=app_page.head())],
+            "lifespan": swept,
+            "exception_handlers": {RequestValidationError: app_door.malformed},
+        },
         i18n=demo.bhi_i18n,
         footer_links=[],
         max_file_size=MAX_UPLOAD,

@@ -143,7 +143,8 @@ def explain(page: gr.Blocks) -> None:
         except Exception as error:  # pydantic's, or Gradio's own: whatever a wrong type leads to
             language = next((one for one in reversed(inputs) if isinstance(one, str) and one in LANGUAGES), "en")
             names = [name for name in inspect.signature(function.fn).parameters if name != "request"]
-            said = text("not_fitting", language, name=function.api_name or "", inputs=", ".join(names))
+            upload = text("as_uploaded", language) if any(isinstance(block, gr.File) for block in function.inputs) else ""
+            said = text("not_fitting", language, name=function.api_name or "", inputs=", ".join(names), upload=upload)
             raise gr.Error(said, print_exception=False) from error
 
     page.preprocess_data = preprocess_data

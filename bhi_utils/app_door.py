@@ -256,5 +256,10 @@ async def _read(receive: Any) -> bytes | None:
             return body
 
 
+async def malformed(*_: Any) -> Response:
+    """The answer to a body that FastAPI cannot take; its own repeats that body, and fails where a number in it is not finite."""
+    return JSONResponse({"detail": " ".join(text("malformed", language) for language in LANGUAGES)}, 422)
+
+
 def _refusal(key: str, status: int) -> Response:
     return PlainTextResponse("\n".join(text(key, language) for language in LANGUAGES), status)

@@ -101,7 +101,7 @@ def check(
     port = _find_port(host, port or 0)
     _check_certificate(certfile, keyfile)
     for name in allowed_hosts:
-        if not _name(name) or set(name) & set("/*;, \t'\""):
+        if not is_host(name):
             raise InputError(f"--allowed-host {name!r} is no name of a host: give one such as app.example.org or app.example.org:8000.")
     beyond = "--share" if share else "" if _is_local(host) else f"--host {host}"
     auth = _auth(beyond, no_password)
@@ -118,6 +118,11 @@ def why(error: OSError, start: Start) -> InputError:
         return InputError(f"The disk is full{f' at {error.filename}' if error.filename else ''}: free some space and start again.")
     place = f" {error.filename}" if error.filename else ""
     return InputError(f"The app could not be started: {error.strerror or error}{place}.")
+
+
+def is_host(name: str) -> bool:
+    """Whether it is a host's name, perhaps with a port, and nothing more."""
+    return bool(_name(name)) and not set(name) & set("/*;, \t'\"")
 
 
 def stop_by_signal() -> None:

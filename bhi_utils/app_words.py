@@ -51,7 +51,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     # tabs
     "tab_patch": ("Patch", "Parche"),
     "tab_region": ("Region", "Región"),
-    "tab_files": ("Files", "Ficheros"),
+    "tab_files": ("Files", "Archivos"),
     "tab_case": ("Case", "Caso"),
     "tab_card": ("Model", "Modelo"),
     # boxes and buttons
@@ -149,7 +149,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Visto en el entrenamiento: el modelo aprendió exactamente de estos píxeles, o se ajustó con ellos, así que esta respuesta no "
         "dice cómo acierta con parches nuevos.",
     ),
-    "gone": ("The file did not arrive: send it again.", "El fichero no llegó: envíelo otra vez."),
+    "gone": ("The file did not arrive: send it again.", "El archivo no llegó: envíelo otra vez."),
     # a region
     "empty_region": (
         "Give a region: its tissue is mapped here, and the background is skipped.",
@@ -194,9 +194,17 @@ TEXTS: dict[str, tuple[str, str]] = {
     "not_probability": ("A threshold is a probability between 0 and 1.", "Un umbral es una probabilidad entre 0 y 1."),
     "not_place": ("A place is x and y, two numbers of pixels.", "Un lugar es x e y, dos números de píxeles."),
     # a program's request
+    "malformed": (
+        "This request cannot be read: send a JSON object whose data is the list of the endpoint's inputs.",
+        "Esta petición no se puede leer: envíe un objeto JSON cuyo campo data sea la lista de los datos de entrada.",
+    ),
     "not_fitting": (
-        "These inputs do not fit /{name}: it takes {inputs}, in this order, and a file as it was uploaded (handle_file of gradio_client).",
-        "Estos datos no son los de /{name}: toma {inputs}, en este orden, y cada archivo tal como se subió (handle_file de gradio_client).",
+        "These inputs do not fit /{name}: it takes {inputs}, in this order{upload}.",
+        "Estos datos no son los de /{name}: toma {inputs}, en este orden{upload}.",
+    ),
+    "as_uploaded": (
+        ", and a file as it was uploaded (handle_file of gradio_client)",
+        ", y cada archivo tal como se subió (handle_file de gradio_client)",
     ),
     # many files
     "empty_files": (
@@ -207,19 +215,19 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Patches answered: {count}. IDC+: {positive}, IDC−: {negative}, at the threshold {t}.",
         "Parches respondidos: {count}. IDC+: {positive}, IDC−: {negative}, con el umbral {t}.",
     ),
-    "rejected": ("Files that could not be used: {count}", "Ficheros que no se pudieron usar: {count}"),
+    "rejected": ("Files that could not be used: {count}", "Archivos que no se pudieron usar: {count}"),
     "rejected_more": ("and {count} more, see the list", "y {count} más, vea la lista"),
-    "download_rejected": ("Rejected files (CSV)", "Ficheros rechazados (CSV)"),
+    "download_rejected": ("Rejected files (CSV)", "Archivos rechazados (CSV)"),
     "too_many": (
         "[This is|These are:count] {count} [file|files:count], and at most 1,000 are answered at once.",
-        "[Es|Son:count] {count} [fichero|ficheros:count], y se responde como máximo a 1000.",
+        "[Es|Son:count] {count} [archivo|archivos:count], y se responde como máximo a 1000.",
     ),
     "no_images": (
         "There is no image in this: send patches, or a zip of them.",
         "No hay ninguna imagen aquí: envíe parches, o un zip con ellos.",
     ),
     "answers": ("Answers", "Respuestas"),
-    "file": ("file", "fichero"),
+    "file": ("file", "archivo"),
     "probability": ("calibrated probability", "probabilidad calibrada"),
     "label": ("class", "clase"),
     "remark": ("remark", "observación"),
@@ -272,7 +280,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "card_rule": ("how it was chosen", "cómo se eligió"),
     "card_calibration": ("calibration", "calibración"),
-    "card_hash": ("SHA-256 of the model file", "SHA-256 del fichero del modelo"),
+    "card_hash": ("SHA-256 of the model file", "SHA-256 del archivo del modelo"),
     "card_interval": ("value (95 % interval by case)", "valor (intervalo del 95 % por caso)"),
     "card_none": (
         "This bundle holds no metrics: run notebook 06 after training, or measure it with bhi evaluate.",

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from bhi_utils import balance, bundles, phantom, splits, thresholds
+from bhi_utils import app_start, balance, bundles, phantom, splits, thresholds
 from bhi_utils.paths import InputError, exists, project_root
 
 #: The types that a parameters cell may use, with the words for a value of each.
@@ -108,6 +108,7 @@ TABLE: dict[str, dict[str, Rule]] = {
         "MODEL": _words_or_file("", relative_to=(project_root,), what="a .bundle.json"),
         "PATCHES": _whole(2, 40),
         "PORT": _whole(0, 65535),
+        "ALLOWED_HOST": Rule("str", "a host's name such as hub.example.org, or none", lambda name: not name or app_start.is_host(name)),
         "KEEP_OPEN": FLAG,
         "SEED": SEED,
         "OUT": OUT,

@@ -21,7 +21,7 @@ _ARCHIVO = "escala del archivo, unos 4 µm por píxel"
 SENTENCES: dict[str, tuple[str, str]] = {
     "not_an_image": (
         "This file is not an image that can be read: send a PNG, JPEG, TIFF, BMP, GIF or WEBP file.",
-        "Este fichero no es una imagen que se pueda leer: envíe un fichero PNG, JPEG, TIFF, BMP, GIF o WEBP.",
+        "Este archivo no es una imagen que se pueda leer: envíe un archivo PNG, JPEG, TIFF, BMP, GIF o WEBP.",
     ),
     "other_format": (
         f"This is a {{kind}} file, which is not read here: {_PNG}.",
@@ -41,7 +41,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "zip": (
         "This is a zip and not an image: send it by itself in the tab Files, or pass it to `bhi predict`; both answer for its patches.",
-        "Esto es un zip y no una imagen: envíelo solo en la pestaña Ficheros, o páselo a `bhi predict`, que responde a sus parches.",
+        "Esto es un zip y no una imagen: envíelo solo en la pestaña Archivos, o páselo a `bhi predict`, que responde a sus parches.",
     ),
     "damaged_zip": (
         "This zip is damaged or cut short: make it anew, or send its files one by one.",
@@ -50,7 +50,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "nothing_inside": ("There is no file in this that is not hidden.", "Aquí no hay ningún archivo que no esté oculto."),
     "damaged": (
         "This image is damaged or cut short and cannot be decoded: send the file again, or export it anew as PNG.",
-        "Esta imagen está dañada o incompleta y no se puede descodificar: envíe el fichero otra vez o expórtelo de nuevo como PNG.",
+        "Esta imagen está dañada o incompleta y no se puede descodificar: envíe el archivo otra vez o expórtelo de nuevo como PNG.",
     ),
     "too_large": (
         f"This image is too large to open here ({{what}} pixels): crop a patch of 50×50 pixels at the {_ARCHIVE}, and send that; "
@@ -100,18 +100,18 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "There is no tissue in this image, only background: send a region with stained tissue.",
         "No hay tejido en esta imagen, solo fondo: envíe una región con tejido teñido.",
     ),
-    "empty_file": ("This file is empty: send it again.", "Este fichero está vacío: envíelo otra vez."),
+    "empty_file": ("This file is empty: send it again.", "Este archivo está vacío: envíelo otra vez."),
     "too_long": (
         "This file is longer than 64 MB, too long for a patch: send a patch of 50×50 pixels.",
-        "Este fichero ocupa más de 64 MB, demasiado para un parche: envíe un parche de 50×50 píxeles.",
+        "Este archivo ocupa más de 64 MB, demasiado para un parche: envíe un parche de 50×50 píxeles.",
     ),
     "unreadable": (
         "This file cannot be read: check that it is whole, without a password, and that it may be opened.",
-        "Este fichero no se puede leer: compruebe que está entero, sin contraseña y con permiso de lectura.",
+        "Este archivo no se puede leer: compruebe que está entero, sin contraseña y con permiso de lectura.",
     ),
     "frames": (
         "The file holds {frames} images; only the first is used.",
-        "El fichero contiene {frames} imágenes; solo se usa la primera.",
+        "El archivo contiene {frames} imágenes; solo se usa la primera.",
     ),
     "frames_largest": (
         "The file holds {frames} images; only the largest, number {number}, is used.",

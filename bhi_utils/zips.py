@@ -41,7 +41,13 @@ def opened(path: Path, *, most: int = MOST) -> zipfile.ZipFile:
         raise TooMany(path, counted, most)
     if total not in (counted, counted % 65_536):  # some programs write what fits in the two bytes of an end record that is not zip64's
         raise zipfile.BadZipFile("its directory holds another number of members than its end says")
-    return zipfile.ZipFile(path)
+    archive = zipfile.ZipFile(path)
+    # a zip that was cut short ends in the middle of another one when that one lies in it uncompressed, and would be taken for it
+    with open(path, "rb") as stream:
+        if archive.start_dir != end[6] and stream.read(4) == b"PK\x03\x04":
+            archive.close()
+            raise zipfile.BadZipFile("it was cut short, inside of a zip that it holds")
+    return archive
 
 
 def _counted(stream: BinaryIO, location: int, size: int, most: int, *, wide: bool) -> int:

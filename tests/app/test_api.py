@@ -130,7 +130,7 @@ def test_more_than_a_thousand_files_are_refused_with_a_sentence(client, tmp_path
         for number in range(1001):
             archive.writestr(f"{number}.png", b"")
     found = client.predict([handle_file(str(tmp_path / "many.zip"))], api_name="/files", language="es")
-    assert found["problem"].startswith("Son 1\u202f001 ficheros")
+    assert found["problem"].startswith("Son 1\u202f001 archivos")
 
 
 def test_one_file_in_place_of_a_list_is_answered_and_a_list_of_one_in_place_of_a_file(client, patch_file):
@@ -318,6 +318,16 @@ def test_wrong_types_and_missing_fields_are_refused_in_a_sentence_on_every_way_i
             assert (number and name == "/place") or (isinstance(sentence, str) and sentence.endswith(".")), (value, sentence)
     for data in ([], ["es"] if name != "/case" else []):
         assert f"no son los de {name}" in (sentence := said_by(url, way, name, data)) or f"do not fit {name}" in sentence
+        assert ("handle_file" in sentence) == (name in ("/predict", "/views", "/region", "/files"))
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", '{"data": NaN}', '{"data": 1e999}', '{"data": "x"}'])
+def test_a_body_that_cannot_be_read_is_refused_in_a_sentence(url, body):
+    for way in ("run", "call", "queue/join"):
+        address = f"{url}gradio_api/{way}" + ("" if "queue" in way else "/card")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(urllib.request.Request(address, body.encode(), {"Content-Type": "application/json"}), timeout=60)
+        assert caught.value.code == 422 and "cannot be read" in json.load(caught.value)["detail"]
 
 
 def test_an_address_in_place_of_a_file_is_not_fetched(url):

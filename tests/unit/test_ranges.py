@@ -25,6 +25,7 @@ BAD = {
     "SIZES": [[], [0], [10, "a"], [1.5], [True]],
     "PHANTOM_CASES": [0],
     "PHANTOM_PATCHES": [11, 2401],
+    "ALLOWED_HOST": ["http://a b/", "*", "hub.example.org/user"],
     "FOLDS": [2, -1],
     "FOLD": [-1, 5],
     "IMAGE_SIZE": [31, 1001],
