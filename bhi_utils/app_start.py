@@ -98,13 +98,13 @@ def check(
     host = host.strip("[] ")
     if not host:
         raise InputError(f"--host is empty: {_HINT}.")
+    beyond = "--share" if share else "" if _is_local(host) else f"--host {host}"
+    auth = _auth(beyond, no_password)
     port = _find_port(host, port or 0)
     _check_certificate(certfile, keyfile)
     for name in allowed_hosts:
         if not is_host(name):
             raise InputError(f"--allowed-host {name!r} is no name of a host: give one such as app.example.org or app.example.org:8000.")
-    beyond = "--share" if share else "" if _is_local(host) else f"--host {host}"
-    auth = _auth(beyond, no_password)
     return Start(host, port, share, auth, certfile, keyfile or certfile, tuple(allowed_hosts), tuple(frames))
 
 
@@ -209,7 +209,7 @@ def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
                 f"{shown(keyfile or certfile)} is not the key of {shown(certfile)}: pass the two that belong together."
             ) from error
         named = shown(certfile) + (f" and {shown(keyfile)}" if keyfile else "")
-        raise InputError(f"{named} are no certificate and key: pass PEM files with --certfile and --keyfile.") from error
+        raise InputError(f"No certificate and key can be read from {named}: pass PEM files with --certfile and --keyfile.") from error
 
 
 def _bind(host: str, port: int) -> int:

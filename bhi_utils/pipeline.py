@@ -109,6 +109,7 @@ def plan(
         defaults = {name: default for name, (_, default) in declarations[path.stem].items()}
         steps.append(Step(path, given[path.stem], {**defaults, **given[path.stem]}))
         ranges.check(path.stem, steps[-1].values)
+    ranges.check_together({step.name: step.values for step in steps})
     return steps
 
 

@@ -170,6 +170,23 @@ def check(notebook: str, values: Mapping[str, Any]) -> None:
             raise InputError("FINE_TUNE_BLOCKS=7 leaves no frozen block whose output could be cached: give 6 or fewer, or set VIEWS to 0.")
 
 
+def check_together(given: Mapping[str, Mapping[str, Any]]) -> None:
+    """Stop where the values of two notebooks of one run cannot go together.
+
+    Args:
+        given: notebook's name to all its parameter values.
+
+    Raises:
+        InputError: the phantom that 01 draws has fewer cases than 02 deals folds.
+    """
+    named = {key(name): values for name, values in given.items()}
+    if not {"01", "02"} <= named.keys() or named["01"]["DATA"] != "phantom" or named["02"]["SPLIT"] == "official":
+        return
+    cases, folds = named["01"]["PHANTOM_CASES"], named["02"]["FOLDS"]
+    if cases < folds:
+        raise InputError(f"PHANTOM_CASES={cases} is impossible with FOLDS={folds}: give at least as many cases as folds.")
+
+
 def _brief(value: Any) -> str:
     shown = repr(value)
     return shown if len(shown) <= 200 else f"{shown[:200]}…"

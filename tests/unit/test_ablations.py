@@ -152,7 +152,7 @@ def test_the_published_recipe_and_the_fast_one_learn_the_same_patches_of_one_fol
     assert "3 epochs on 90 patches of one fold" in paper_recipe.sentence(result)
     assert f"the difference is {gap:+.3f} (" in paper_recipe.sentence(result)
     assert list(shown.index) == ["recipe paper", "recipe fast", "fast − paper"]
-    with pytest.raises(InputError, match="90,000 training patches are wanted"):
+    with pytest.raises(InputError, match="90,000 training patches must be there"):
         paper_recipe.study(run, source, weights="imagenet", patches=90_000, number=3)
 
 

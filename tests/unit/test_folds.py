@@ -102,7 +102,7 @@ def test_fewer_cases_and_fewer_patches_are_parts_of_more_and_leave_validation_an
     assert set(thin.cases("train")) == set(fold.cases("train")) and len(thin.labels("train")) == len(thin.rows("train"))
     counted = folds.thinned(fold, seed=3, count=17)
     assert len(counted.rows("train")) == 17 and len(set(counted.rows("train"))) == 17
-    with pytest.raises(InputError, match="9,999 training patches are wanted"):
+    with pytest.raises(InputError, match="9,999 training patches must be there"):
         folds.thinned(fold, seed=3, count=9999)
 
 

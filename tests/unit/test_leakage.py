@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bhi_utils import archive, balance, leakage, phantom, splits
-from bhi_utils.paths import InputError, Run
+from bhi_utils.paths import Run
 
 ARMS = list(leakage.ARMS)
 FOLDS = 3
@@ -130,8 +130,3 @@ def test_the_study_measures_every_arm_with_intervals_and_writes_what_it_returns(
         assert all(found["low"] <= found["high"] for arm in arms.values() for found in arm.values())
     assert list(leakage.table(result).index) == ARMS and len(leakage.differences(result)) == len(leakage.PAIRS)
     assert set(leakage.by_neighbour(result)["model"]) == set(leakage.HEADS)
-
-
-def test_a_network_without_features_is_refused(tmp_path):
-    with pytest.raises(InputError, match="WEIGHTS is none"):
-        leakage.study(Run.open(tmp_path / "run"), "phantom", weights="none", image_size=32, folds=FOLDS, seed=0, resamples=2)

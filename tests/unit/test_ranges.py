@@ -172,3 +172,19 @@ def test_plain_papermill_is_refused_in_the_first_cell_after_the_parameters(tmp_p
         execute(WALK[1], target, values, label="", stderr=LiveStderr(io.StringIO()))
     ran = [cell for cell in json.loads(target.read_text(encoding="utf-8"))["cells"] if cell.get("execution_count")]
     assert "notebook.banner" in "".join(ran[-1]["source"]) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, refused",
+    [
+        ({"PHANTOM_CASES": 4}, True),
+        ({"PHANTOM_CASES": 4, "FOLDS": 4}, False),
+        ({"PHANTOM_CASES": 4, "DATA": str(Path(__file__).parent)}, False),
+    ],
+)
+def test_fewer_cases_are_drawn_than_folds_are_dealt(changes, refused):
+    if not refused:
+        assert pipeline.plan(WALK[:2], changes, notebooks=WALK)
+        return
+    with pytest.raises(InputError, match="PHANTOM_CASES=4 is impossible with FOLDS=5"):
+        pipeline.plan(WALK[:2], changes, notebooks=WALK)

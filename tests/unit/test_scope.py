@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_image
 
-from bhi_utils import archive, phantom, quality, regions, scope, words
+from bhi_utils import archive, calibration, phantom, quality, regions, scope, words
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_every_sentence_exists_in_both_languages_with_the_same_values():
     for key, texts in words.SENTENCES.items():
         fields = [{name for _, name, _, _ in string.Formatter().parse(text) if name} for text in texts]
         assert len(texts) == len(words.LANGUAGES) and fields[0] == fields[1] and texts[0] != texts[1], key
-        assert all(text[0].isupper() or text[0] == "{" for text in texts)
+        assert key in calibration.METHODS or all(text[0].isupper() or text[0] == "{" for text in texts)
 
 
 def test_a_sentence_is_its_english_text_and_can_be_said_in_spanish():
