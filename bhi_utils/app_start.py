@@ -98,9 +98,10 @@ def check(
     host = host.strip("[] ")
     if not host:
         raise InputError(f"--host is empty: {_HINT}.")
+    free = _free_port(host)
     beyond = "--share" if share else "" if _is_local(host) else f"--host {host}"
     auth = _auth(beyond, no_password)
-    port = _find_port(host, port or 0)
+    port = _find_port(host, port or 0, free)
     _check_certificate(certfile, keyfile)
     for name in allowed_hosts:
         if not is_host(name):
@@ -111,7 +112,7 @@ def check(
 def why(error: OSError, start: Start) -> InputError:
     """The sentence for an error while the app started: its cause, where it is known, else the system's words."""
     try:
-        _find_port(start.host, start.port)
+        _find_port(start.host, start.port, _free_port(start.host))
     except InputError as found:
         return found
     if error.errno == errno.ENOSPC:
@@ -223,16 +224,20 @@ def _bind(host: str, port: int) -> int:
         return probe.getsockname()[1]
 
 
-def _find_port(host: str, port: int) -> int:
-    """``port`` itself when nobody listens there, or any free one for 0."""
-    if not 0 <= port <= 65535:
-        raise InputError(f"{port} is no port: give a number from 1024 to 65535, or 0 for any free one.")
+def _free_port(host: str) -> int:
+    """A port of this address at which nobody listens."""
     try:
-        free = _bind(host, 0)
+        return _bind(host, 0)
     except (socket.gaierror, UnicodeError) as error:
         raise InputError(f"{host} is no address, and no name that this machine knows: {_HINT}.") from error
     except OSError as error:
         raise InputError(f"{host} is no address of this machine ({error.strerror or error}): {_HINT}.") from error
+
+
+def _find_port(host: str, port: int, free: int) -> int:
+    """``port`` itself when nobody listens there, or the ``free`` one for 0."""
+    if not 0 <= port <= 65535:
+        raise InputError(f"{port} is no port: give a number from 1024 to 65535, or 0 for any free one.")
     try:
         return _bind(host, port) if port else free
     except PermissionError as error:

@@ -43,7 +43,7 @@ FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split(
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "yaml": "pyyaml", "gradio_client": "gradio"}
 #: What a listed library brings along for certain.
 DISTRIBUTIONS |= {"packaging": "keras", "IPython": "ipykernel", "h5py": "keras", "requests": "kagglehub", "kagglesdk": "kagglehub"}
-DISTRIBUTIONS |= {"starlette": "gradio", "jupyter_server": "jupyterlab"}
+DISTRIBUTIONS |= {"starlette": "gradio", "fastapi": "gradio", "jupyter_server": "jupyterlab"}
 #: The README's passages about measurements, by their marks: the module that keeps the result, and what puts it into words.
 MEASURED = {
     "results": (recipes, recipes.results_table),
