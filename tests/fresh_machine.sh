@@ -80,7 +80,7 @@ if [ "${1:-}" = --image ]; then
 fi
 
 as_root "apt-get update -q && apt-get install -y -q --no-install-recommends ca-certificates python3 python3-venv make git chromium"
-as_root "id newcomer >/dev/null 2>&1 || useradd --create-home --home-dir /srv/newcomer --uid 2000 newcomer; chown -R newcomer $checkout"
+as_root "id newcomer >/dev/null 2>&1 || useradd --create-home --home-dir /srv/newcomer --uid 2000 newcomer; chown -R newcomer $checkout /srv/newcomer"
 tested=()
 for name in BHI_TEST_ARCHIVE BHI_TEST_WEIGHTS; do
     [ -n "${!name:-}" ] || continue
