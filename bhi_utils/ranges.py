@@ -180,10 +180,9 @@ def check_together(given: Mapping[str, Mapping[str, Any]]) -> None:
         InputError: the phantom that 01 draws has fewer cases than 02 deals folds.
     """
     named = {key(name): values for name, values in given.items()}
-    if not {"01", "02"} <= named.keys() or named["01"]["DATA"] != "phantom" or named["02"]["SPLIT"] == "official":
-        return
-    cases, folds = named["01"]["PHANTOM_CASES"], named["02"]["FOLDS"]
-    if cases < folds:
+    drawn, dealt = named.get("01", {}), named.get("02", {})
+    cases, folds = drawn.get("PHANTOM_CASES"), dealt.get("FOLDS")
+    if None not in (cases, folds) and cases < folds and drawn["DATA"] == "phantom" and dealt["SPLIT"] != "official":
         raise InputError(f"PHANTOM_CASES={cases} is impossible with FOLDS={folds}: give at least as many cases as folds.")
 
 

@@ -408,8 +408,8 @@ def test_a_certificate_serves_https_and_a_wrong_one_is_told_at_once(sites, patch
     for given, words in (
         ({"certfile": other[0], "keyfile": key}, "is not the key of"),
         ({"certfile": tmp_path / "none.pem"}, "Cannot read"),
-        ({"certfile": patch_file, "keyfile": patch_file}, "no certificate and key"),
-        ({"certfile": cert}, "no certificate and key"),
+        ({"certfile": patch_file, "keyfile": patch_file}, "No certificate and key"),
+        ({"certfile": cert}, "No certificate and key"),
         ({"keyfile": key}, "--certfile as well"),
     ):
         with pytest.raises(InputError, match=words):
