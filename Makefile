@@ -49,7 +49,7 @@ test: $(READY) .venv/.ready-test  ## run all tests, the notebooks and the app am
 	$(BIN)/python -m pytest -q --durations=5 notebooks $(ARGS) $(NONE_CHOSEN)
 
 test-backends: .venv/.ready-test .venv/.ready-backends  ## install PyTorch, and test training and prediction on every Keras backend
-	$(BIN)/python -m pytest -q --durations=15 tests/unit/test_backends.py $(ARGS)
+	$(BIN)/python -m pytest -q --durations=15 tests/model/test_backend.py $(ARGS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/python -m jupyter lab notebooks

@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bhi_utils import __version__, backends
-from bhi_utils.paths import InputError, Run, cache_dir, project_root, shown, writable
-from bhi_utils.words import counted
+from bhi_utils import __version__
+from bhi_utils.core import hardware
+from bhi_utils.core.atomic_files import writable
+from bhi_utils.core.messages import counted
+from bhi_utils.core.paths import InputError, cache_dir, project_root, shown
+from bhi_utils.core.run import Run
 
 if TYPE_CHECKING:
-    from bhi_utils.predictor import Predictor
+    from bhi_utils.model.predictor import Predictor
 
 PROFILES = ("quick", "cpu", "paper", "gpu")
 _MODEL = "a .bundle.json, or a run's folder for its better model; by default the packaged model"
@@ -145,8 +148,8 @@ def _command(
 
 def _run(options: argparse.Namespace) -> int:
     if options.devices is not None:
-        os.environ[backends.VARIABLE] = str(options.devices)
-    from bhi_utils import pipeline
+        os.environ[hardware.VARIABLE] = str(options.devices)
+    from bhi_utils.runner import pipeline
 
     values: dict[str, str] = {name: value for name, value in (("DATA", options.data), ("WEIGHTS", options.weights)) if value is not None}
     values.update(options.values)
@@ -158,15 +161,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _notebooks(options: argparse.Namespace) -> int:
-    backends.require()
-    from bhi_utils import pipeline
+    hardware.require_backend()
+    from bhi_utils.runner import pipeline
 
     return _reporting(pipeline.publish)
 
 
 def _reporting(job: Callable[[], object]) -> int:
     """Run ``job``; a notebook's failure is told in the notebook's words, not as a traceback of the command."""
-    from bhi_utils.pipeline import NotebookFailed
+    from bhi_utils.runner.kernel import NotebookFailed
 
     try:
         job()
@@ -177,8 +180,8 @@ def _reporting(job: Callable[[], object]) -> int:
 
 
 def _index(options: argparse.Namespace) -> None:
-    from bhi_utils import archive, inspection
-    from bhi_utils.paths import write_csv, write_json
+    from bhi_utils.core.atomic_files import write_csv, write_json
+    from bhi_utils.data import archive, inspection
 
     pack = archive.pack(archive.find_source(options.source, cache=cache_dir()), cache_dir())
     found, out = inspection.inspect(pack), options.out
@@ -192,23 +195,23 @@ def _index(options: argparse.Namespace) -> None:
 
 
 def _download(options: argparse.Namespace) -> None:
-    from bhi_utils import download
+    from bhi_utils.data import kaggle_download
 
-    found = download.fetch(options.out or cache_dir() / "kaggle")
+    found = kaggle_download.fetch(options.out or cache_dir() / "kaggle")
     print(f"The archive is {shown(found)}; use it with --data {shown(found) if options.out else 'kaggle'}.")
 
 
 def _phantom(options: argparse.Namespace) -> None:
-    from bhi_utils import phantom, phantom_archive
+    from bhi_utils.data.phantom import synthetic_archive, synthetic_cohort
 
     sizes = {name: value for name, value in (("cases", options.cases), ("patches_per_case", options.patches)) if value is not None}
     if options.like_archive:
         if sizes:
             raise InputError("--like-archive has the archive's cases and counts: leave out --cases and --patches.")
-        made = phantom_archive.write(options.out, seed=options.seed)
+        made = synthetic_archive.write(options.out, seed=options.seed)
         print(f"Wrote synthetic patches, as many as the archive has in each case, and their nested copy to {shown(made)}.")
     else:
-        made = phantom.write(options.out, seed=options.seed, **sizes)
+        made = synthetic_cohort.write(options.out, seed=options.seed, **sizes)
         print(f"Wrote a synthetic cohort to {shown(made)}.")
 
 
@@ -225,65 +228,72 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _bench_archive(options: argparse.Namespace) -> None:
-    backends.require()
-    from bhi_utils import bench_archive
+    hardware.require_backend()
+    from bhi_utils.studies import benchmark_archive
 
     run = Run.open(options.out)
-    sizes = options.sizes or bench_archive.SIZES
-    result = bench_archive.study(run, options.data, sizes=sizes, repeats=options.repeats)
-    for table in (bench_archive.ingest_table, bench_archive.epochs_table, bench_archive.delivery_table, bench_archive.goals):
+    sizes = options.sizes or benchmark_archive.SIZES
+    result = benchmark_archive.study(run, options.data, sizes=sizes, repeats=options.repeats)
+    for table in (
+        benchmark_archive.ingest_table,
+        benchmark_archive.epochs_table,
+        benchmark_archive.delivery_table,
+        benchmark_archive.goals,
+    ):
         print(table(result).to_string(float_format="{:,.1f}".format), end="\n\n")
-    print(f"Wrote {bench_archive.RESULTS} to {shown(run.artifacts)}.")
+    print(f"Wrote {benchmark_archive.RESULTS} to {shown(run.artifacts)}.")
 
 
 def _bench_smote(options: argparse.Namespace) -> None:
-    from bhi_utils import bench_smote
+    from bhi_utils.studies import benchmark_smote
 
     if options.dry_run:
-        print("\n".join(cost.sentence() for cost in bench_smote.estimate(options.data)))
+        print("\n".join(cost.sentence() for cost in benchmark_smote.estimate(options.data)))
         return
     run = Run.open(options.out)
-    result = bench_smote.study(run, options.data, repeats=options.repeats)
-    for table in (bench_smote.table, bench_smote.goals):
+    result = benchmark_smote.study(run, options.data, repeats=options.repeats)
+    for table in (benchmark_smote.table, benchmark_smote.goals):
         print(table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
-    print(bench_smote.sentence(result))
-    print(f"Wrote {bench_smote.RESULTS} to {shown(run.artifacts)}.")
+    print(benchmark_smote.sentence(result))
+    print(f"Wrote {benchmark_smote.RESULTS} to {shown(run.artifacts)}.")
 
 
 def _bench_training(options: argparse.Namespace) -> None:
-    backends.require()
-    from bhi_utils import bench_training
+    hardware.require_backend()
+    from bhi_utils.studies import benchmark_training
 
     run = Run.open(options.out)
     given = {name: getattr(options, name) for name in ("epochs", "blocks") if getattr(options, name) is not None}
-    result = bench_training.study(run, options.data, weights=options.weights, batches=options.sizes or (), repeats=options.repeats, **given)
-    for table in (bench_training.table, bench_training.recipes_table, bench_training.goals):
+    result = benchmark_training.study(
+        run, options.data, weights=options.weights, batches=options.sizes or (), repeats=options.repeats, **given
+    )
+    for table in (benchmark_training.table, benchmark_training.recipes_table, benchmark_training.goals):
         if len(found := table(result)):
             print(found.to_string(float_format="{:,.3g}".format), end="\n\n")
-    print(bench_training.sentence(result))
-    print(f"Wrote {bench_training.RESULTS} to {shown(run.artifacts)}.")
+    print(benchmark_training.sentence(result))
+    print(f"Wrote {benchmark_training.RESULTS} to {shown(run.artifacts)}.")
 
 
 def _bench_app(options: argparse.Namespace) -> None:
     bundle = _bundle(options.model)
-    from bhi_utils import bench_app
+    from bhi_utils.studies import benchmark_app
 
     run = Run.open(options.out)
-    result = bench_app.study(run, bundle)
-    for table in (bench_app.table, bench_app.goals):
+    result = benchmark_app.study(run, bundle)
+    for table in (benchmark_app.table, benchmark_app.goals):
         print(table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
-    print(f"Wrote {bench_app.RESULTS} to {shown(run.artifacts)}.")
+    print(f"Wrote {benchmark_app.RESULTS} to {shown(run.artifacts)}.")
 
 
 def _bench_export(options: argparse.Namespace) -> None:
     bundle = _bundle(options.model)
-    from bhi_utils import bench_export
+    from bhi_utils.studies import benchmark_export
 
     run = Run.open(options.out)
-    result = bench_export.study(run, bundle, repeats=options.repeats)
-    print(bench_export.table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
-    print(bench_export.sentence(result))
-    print(f"Wrote {bench_export.RESULTS} to {shown(run.artifacts)}.")
+    result = benchmark_export.study(run, bundle, repeats=options.repeats)
+    print(benchmark_export.table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
+    print(benchmark_export.sentence(result))
+    print(f"Wrote {benchmark_export.RESULTS} to {shown(run.artifacts)}.")
 
 
 #: What `bhi bench` can measure.
@@ -297,12 +307,12 @@ BENCHES = {
 
 
 def _predict(options: argparse.Namespace) -> None:
-    backends.require()
-    from bhi_utils import prediction
+    hardware.require_backend()
+    from bhi_utils.predict import many_files
 
     predictor = _predictor(options.model)
-    outcome = prediction.predict(predictor, options.files)
-    rejected = prediction.write(outcome, options.csv)
+    outcome = many_files.predict(predictor, options.files)
+    rejected = many_files.write(outcome, options.csv)
     count, positive = len(outcome.answers), int(outcome.answers["predicted_label"].sum())
     threshold = f"{predictor.threshold:.4f} ({predictor.threshold_calibrated:.4f} calibrated)"
     print(f"Patches: {count:,}, IDC+ {positive:,} and IDC− {count - positive:,} at the threshold {threshold}.")
@@ -320,17 +330,17 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _map(options: argparse.Namespace) -> None:
-    backends.require()
-    from bhi_utils import mapping
+    hardware.require_backend()
+    from bhi_utils.predict import regions
 
-    mapping.check(options.region, options.threshold)
-    print(mapping.write(_predictor(options.model), options.region, options.out, threshold=options.threshold))
+    regions.check(options.region, options.threshold)
+    print(regions.write(_predictor(options.model), options.region, options.out, threshold=options.threshold))
     print("Research use only: not a medical device.")
 
 
 def _export(options: argparse.Namespace) -> None:
-    backends.require()
-    from bhi_utils import export
+    hardware.require_backend()
+    from bhi_utils.model import export
 
     export.check(options.out)
     difference = export.write(_predictor(options.model), options.out)
@@ -339,46 +349,44 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _app(options: argparse.Namespace) -> None:
-    from bhi_utils import app_start
+    from bhi_utils.app import server, start_options
+    from bhi_utils.data import archive
+    from bhi_utils.model.predictor import Predictor
 
     names = ("host", "port", "share", "certfile", "keyfile", "allowed_hosts", "no_password")
     start = {name: getattr(options, name) for name in names}
-    app_start.check(**start)
-    app_start.stop_by_signal()
+    start_options.check(**start)
+    start_options.stop_by_signal()
     given = {}
     if options.data:
-        from bhi_utils import archive
-
         source = archive.find_source(options.data, cache=cache_dir())
     bundle = _bundle(options.model)
     if options.data:
         pack = archive.pack(source, cache_dir())
         given["cases"] = lambda: pack
-    from bhi_utils import app
-    from bhi_utils.predictor import Predictor
 
-    app.launch(Predictor.load(bundle), block=True, **start, **given)
+    server.launch(Predictor.load(bundle), block=True, **start, **given)
 
 
 def _card(options: argparse.Namespace) -> None:
     if not (options.run / "artifacts").is_dir():
         raise InputError(f"{shown(options.run)} is not the folder of a run: pass one that holds artifacts, such as runs/quick.")
-    from bhi_utils import cards, report
+    from bhi_utils.reports import cards, run_report
 
     run = Run(options.run)
-    written = [*cards.write(run), report.write(run)]
+    written = [*cards.write(run), run_report.write(run)]
     print(f"Wrote {', '.join(path.name for path in written)} to {shown(options.run)}.")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from bhi_utils import archive
+    from bhi_utils.data import archive
+    from bhi_utils.reports import evaluation_report
 
     bundle = _bundle(options.model)
     pack = archive.pack(archive.find_source(options.source, cache=cache_dir()), cache_dir())
-    from bhi_utils import evaluation
 
-    done = evaluation.evaluate(bundle, pack)
-    written = evaluation.write(done, options.out)
+    done = evaluation_report.evaluate(bundle, pack)
+    written = evaluation_report.write(done, options.out)
     print(f"Data: {done.data()}. {done.result['left_out']['sentence']}")
     print(done.table().to_string())
     print(f"At the bundle's threshold, {done.metrics['threshold']['value']:.3f}; nothing was fitted on these cases.")
@@ -389,15 +397,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predictor(model: Path | None) -> "Predictor":
     """The packaged model or the one that was asked for, loaded."""
     bundle = _bundle(model)
-    from bhi_utils.predictor import Predictor
+    from bhi_utils.model.predictor import Predictor
 
     return Predictor.load(bundle)
 
 
 def _bundle(model: Path | None) -> Path:
     """The bundle that was asked for, or the packaged one. Says which."""
-    backends.require()
-    from bhi_utils import bundles
+    hardware.require_backend()
+    from bhi_utils.model import bundles
 
     if model is None:
         bundle, why = bundles.packaged(), " (the packaged model; --model takes another)"
@@ -412,7 +420,7 @@ def _bundle(model: Path | None) -> Path:
 
 def _better(run: Path) -> Path:
     """The better model's bundle of a run's folder."""
-    from bhi_utils.predictor import find_bundle
+    from bhi_utils.model.bundles import find_bundle
 
     return find_bundle(Run(run))
 

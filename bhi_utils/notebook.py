@@ -3,15 +3,10 @@
 Used by the notebooks only. It imports Keras and TensorFlow never by itself: it speaks of them when the notebook has loaded them.
 """
 
-import importlib.metadata
 import io
-import os
 import platform
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,9 +15,12 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bhi_utils import __version__, backends, cleaning, ranges
-from bhi_utils.paths import InputError, Run, write_atomic
-from bhi_utils.words import counted
+from bhi_utils import __version__, plots
+from bhi_utils.core.atomic_files import write_atomic
+from bhi_utils.core.hardware import device_line, version
+from bhi_utils.core.messages import counted
+from bhi_utils.core.run import Run
+from bhi_utils.runner import parameter_ranges
 
 #: Resolution of the saved file and of the copy inside the notebook, in dots an inch.
 FILE_DPI, SHOWN_DPI = 150, 84
@@ -45,9 +43,9 @@ def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = N
         the run at ``OUT``.
 
     Raises:
-        InputError: see ``ranges.check``; or an earlier notebook has not run.
+        InputError: see ``runner.parameter_ranges.check``; or an earlier notebook has not run.
     """
-    ranges.check(number, variables)
+    parameter_ranges.check(number, variables)
     parameters = parameters_of(variables)
     run = Run.open(parameters.get("OUT", ""))
     device = "keras" in sys.modules if device is None else device
@@ -116,62 +114,10 @@ def result(frame: pd.DataFrame, *, decimals: int = 3) -> None:
     display(frame.assign(**{str(name): frame[name].round(decimals) + 0.0 for name in numbers}))
 
 
-def device_line() -> str:
-    """The device that Keras computes on, or why a GPU that is present is unused. Loads Keras if the notebook has not."""
-    import keras
-
-    backend = keras.backend.backend()
-    on = f"Keras {keras.__version__} on {backend} {_version(backend)}".rstrip()
-    names = _gpu_names()
-    if backends.gpus():
-        return f"GPU, {names[0] if names else 'model unknown'} ({on})"
-    cpu = f"CPU, {counted(os.cpu_count() or 1, 'core')} ({on})"
-    return f"{cpu}; {_why_unused(backend, names)}" if names else f"{cpu}; no GPU found"
-
-
-def _gpu_names() -> list[str]:
-    """The GPUs of this machine, whether or not anything can use them."""
-    if shutil.which("nvidia-smi"):
-        ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        try:
-            said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
-        except (OSError, subprocess.SubprocessError):
-            said = ""
-        if said.strip():
-            return [line.strip() for line in said.strip().splitlines()]
-    if any(Path("/dev").glob("nvidia[0-9]*")):
-        return ["NVIDIA GPU"]
-    apple = sys.platform == "darwin" and platform.machine() == "arm64"
-    return ["Apple GPU"] if apple else []
-
-
-def _why_unused(backend: str, names: list[str]) -> str:
-    """One clause on why the GPU ``names[0]`` does no work."""
-    unused = f"{names[0]} is present but unused: "
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
-        return unused + "CUDA_VISIBLE_DEVICES hides it"
-    if names[0] == "Apple GPU":
-        return unused + f"{backend} has no build for it here"
-    if sys.platform == "win32" and backend == "tensorflow":
-        return unused + "TensorFlow has no CUDA build for Windows, use WSL2"
-    installed = {dist.name.lower() for dist in importlib.metadata.distributions() if dist.name}
-    if not any(name.startswith("nvidia-cudnn") for name in installed):
-        return unused + "the CUDA libraries are not installed, run `pip install -e .[gpu]`"
-    return unused + f"{backend} cannot open it, compare `nvidia-smi` with the CUDA version of the installed libraries"
-
-
 def _versions() -> list[str]:
     """Python and every library of ``LIBRARIES`` that the notebook has loaded."""
-    loaded = [f"{package} {_version(package)}" for module, package in LIBRARIES.items() if module in sys.modules]
+    loaded = [f"{package} {version(package)}" for module, package in LIBRARIES.items() if module in sys.modules]
     return [f"Python {platform.python_version()}", *loaded]
-
-
-def _version(package: str) -> str:
-    """The installed version of ``package``, empty when it is not installed under that name."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _png(figure: Figure, *, dpi: int) -> bytes:
@@ -185,12 +131,9 @@ def _compact(png: bytes) -> tuple[bytes, str]:
     """The copy kept inside the notebook, and its format: a palette PNG, or a JPEG where that stays too large."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     buffer = io.BytesIO()
-    cleaning.write_palette(image, buffer)
+    plots.write_palette(image, buffer)
     if buffer.tell() <= SHOWN_LIMIT:
         return buffer.getvalue(), "png"
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=80, optimize=True)
     return buffer.getvalue(), "jpeg"
-
-
-__all__ = ["InputError", "banner", "device_line", "parameters_of", "result", "save_figure", "source_note"]

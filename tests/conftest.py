@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 # before any test's file loads TensorFlow, which reads once which kernels to compute with: tests then compute as notebooks and commands do
 import bhi_utils  # noqa: F401
+from bhi_utils.data import splits
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,3 +28,31 @@ def write_notebook(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A file's own cache folder, in force while its tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("BHI_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def table(pack):
+    """The default split of the file's own ``pack``."""
+    return splits.make(pack.manifest, seed=0)
+
+
+@pytest.fixture(scope="module")
+def weights(cache) -> str:
+    """A complete weight file: random weights that stand for pretrained ones."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(32, 32, 3))
+    normalization = next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization))
+    normalization.set_weights([np.float32([0.485, 0.456, 0.406]), np.float32([0.0524, 0.0502, 0.0506]), np.array(0)])
+    base.save_weights(cache / "random.weights.h5")
+    return str(cache / "random.weights.h5")

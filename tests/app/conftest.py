@@ -17,22 +17,24 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 from scipy.special import expit
 
-from bhi_utils import app, models, phantom
-from bhi_utils.metrics import Calibration
-from bhi_utils.predictor import Predictor, save_bundle
+from bhi_utils.app import server
+from bhi_utils.data.phantom import synthetic_cohort
+from bhi_utils.evaluation.calibration import Calibration
+from bhi_utils.model import networks
+from bhi_utils.model.predictor import Predictor, save_bundle
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
 def patches() -> list[np.ndarray]:
-    return [patch for _, patch in app.synthetic_examples()]
+    return [patch for _, patch in server.synthetic_examples()]
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory, patches) -> Path:
     """An untrained network whose threshold splits the synthetic patches, so that both answers occur."""
-    model = models.cnn(image_size=32, seed=0, filters=(8, 16))
+    model = networks.cnn(image_size=32, seed=0, filters=(8, 16))
     scale = 10.0  # an untrained network's logits lie close together
     layer = model.get_layer("logit")
     layer.set_weights([scale * value for value in layer.get_weights()])
@@ -100,7 +102,7 @@ def url(served) -> str:
 def region_file(tmp_path_factory) -> Path:
     """A synthetic slide of some 60 patches."""
     path = tmp_path_factory.mktemp("region") / "region.png"
-    Image.fromarray(phantom.draw_slide(1, patches=60, seed=5).image).save(path)
+    Image.fromarray(synthetic_cohort.draw_slide(1, patches=60, seed=5).image).save(path)
     return path
 
 

@@ -21,8 +21,13 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from bhi_utils import app_files, app_patch, archive, phantom, plots_app, regions, seen
-from bhi_utils.app_cases import Cases
+from bhi_utils import plots
+from bhi_utils.app import files_answer, patch_answer
+from bhi_utils.app.case_slide import Cases
+from bhi_utils.data import archive
+from bhi_utils.data.phantom import synthetic_cohort
+from bhi_utils.model import seen
+from bhi_utils.predict import regions
 
 ENDPOINTS = ["/predict", "/views", "/region", "/threshold", "/place", "/files", "/cases", "/case", "/card"]
 
@@ -59,9 +64,9 @@ def test_the_answer_is_the_predictors(client, predictor, patches, tmp_path):
             assert details[name] == pytest.approx(table[name][number], abs=1e-5)
         assert details["threshold_calibrated"] == pytest.approx(predictor.threshold_calibrated)
         assert np.mean(details["evidence"]) == pytest.approx(details["logit"], abs=1e-3)
-        expected = plots_app.overlay(patches[number], maps[number], side=app_patch.SIDE)
+        expected = plots.overlay(patches[number], maps[number], side=patch_answer.SIDE)
         assert np.abs(decoded(details["pictures"]["evidence"]).astype(int) - expected).max() <= 1
-        np.testing.assert_array_equal(decoded(details["pictures"]["patch"]), plots_app.enlarged(patches[number], side=app_patch.SIDE))
+        np.testing.assert_array_equal(decoded(details["pictures"]["patch"]), plots.enlarged(patches[number], side=patch_answer.SIDE))
 
 
 def test_the_eight_views_follow_on_request(client, predictor, patches, patch_file):
@@ -90,7 +95,7 @@ def test_a_region_is_mapped_once_and_its_threshold_and_places_go_on_from_there(u
         assert place["threshold_calibrated"] == moved["threshold_calibrated"] == threshold and place["threshold"] == moved["threshold"]
     assert place["threshold"] == pytest.approx(predictor.threshold) and moved["above"] == expected["predicted_label"].sum()
     assert place["probability_calibrated"] == pytest.approx(expected["probability_calibrated"][5], abs=1e-5)
-    np.testing.assert_array_equal(decoded(place["pictures"]["patch"]), plots_app.enlarged(tiles.patches[5], side=app_patch.SIDE))
+    np.testing.assert_array_equal(decoded(place["pictures"]["patch"]), plots.enlarged(tiles.patches[5], side=patch_answer.SIDE))
     for wrong in ("0.5", None, [0.5], {"value": 0.5}, True, 10**400):
         assert "between 0 and 1" in client.predict(wrong, api_name="/threshold")["problem"]
         assert "two numbers" in client.predict(10, wrong, api_name="/place")["problem"]
@@ -143,7 +148,7 @@ def test_a_patch_that_was_seen_in_training_is_remarked_among_many_files(predicto
     for number in (0, 1):
         Image.fromarray(patches[number]).save(tmp_path / f"{number}.png")
     monkeypatch.setattr(predictor, "seen", seen.Seen(digests=seen.digests(patches[1][None])))
-    *_, found = app_files.answered(predictor, [tmp_path / "0.png", tmp_path / "1.png"], "es")
+    *_, found = files_answer.answered(predictor, [tmp_path / "0.png", tmp_path / "1.png"], "es")
     assert ["Visto en el entrenamiento" in remark for remark in found["answers"]["remark"]] == [False, True]
 
 
@@ -169,7 +174,7 @@ def test_a_smaller_patch_is_answered_and_its_padding_said(client, tmp_path):
     Image.new("RGB", (50, 22), (180, 90, 160)).save(path)
     details = ask(client, path)
     assert "50×22" in " ".join(details["notes"])
-    assert (decoded(details["pictures"]["patch"])[app_patch.SIDE * 3 // 4 :] == 255).all()
+    assert (decoded(details["pictures"]["patch"])[patch_answer.SIDE * 3 // 4 :] == 255).all()
 
 
 # ---- what somebody will try
@@ -392,8 +397,8 @@ def test_the_page_answers_on_this_machine_only_and_names_no_other_host(url):
 
 
 def test_user_and_password_come_from_the_environment(bundle, tmp_path):
-    code = "import sys; from bhi_utils import app, predictor; from gradio_client import Client\n"
-    code += "url, demo = app.launch(predictor.Predictor.load(sys.argv[1]), port=0)\n"
+    code = "import sys; from bhi_utils.app import server; from bhi_utils.model import predictor; from gradio_client import Client\n"
+    code += "url, demo = server.launch(predictor.Predictor.load(sys.argv[1]), port=0)\n"
     code += "card = Client(url, auth=('me', 'secret'), verbose=False, analytics_enabled=False).predict(api_name='/card')\n"
     code += "print('found', card['name'])\n"
     code += "try: Client(url, verbose=False, analytics_enabled=False)\nexcept Exception as error: print('refused')\n"
@@ -406,7 +411,7 @@ def test_user_and_password_come_from_the_environment(bundle, tmp_path):
 
 
 def test_a_case_counts_as_seen_by_its_id_and_by_its_pixels(tmp_path):
-    pack = archive.pack(phantom.write(tmp_path / "few.zip", cases=6, patches_per_case=20), tmp_path)
+    pack = archive.pack(synthetic_cohort.write(tmp_path / "few.zip", cases=6, patches_per_case=20), tmp_path)
     cases, ids = Cases(lambda: pack), [int(case) for case in pack.manifest["case"].unique()]
     pixels = seen.of_rows(pack, cases.rows(ids[2])).digests
     known = seen.Seen(frozenset({(ids[0], True), (ids[1], False)}), pixels)

@@ -159,6 +159,6 @@ def test_its_links_lead_somewhere(notebook, path):
 
 
 def test_the_file_is_what_the_command_writes(notebook, path):
-    from bhi_utils import cleaning
+    from bhi_utils.runner import clean_outputs
 
-    assert path.read_text(encoding="utf-8") == cleaning.to_text(cleaning.clean(notebook))
+    assert path.read_text(encoding="utf-8") == clean_outputs.to_text(clean_outputs.clean(notebook))

@@ -10,7 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from bhi_utils.pipeline import find_notebooks
+from bhi_utils.runner.pipeline import find_notebooks
 
 METRICS = "auc auprc recall precision specificity binary_accuracy balanced_accuracy f1 loss brier ece threshold".split()
 ARTIFACTS = """dataset.json manifest.csv.gz rejected.csv splits.csv splits.json smote.json training.json predictions.csv.gz metrics.json

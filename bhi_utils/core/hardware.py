@@ -1,0 +1,198 @@
+"""Which library computes for Keras and on how many devices, settled before either is loaded.
+
+Used by the command and by ``runner.pipeline``, so that a wrong wish is one sentence and not a traceback out of Keras, by
+``runner.run_record``, and by ``devices`` and ``training.device_patches``, which place batches and patches. Keras itself chooses by the same
+rules: ``KERAS_BACKEND``, else its ``keras.json``, else TensorFlow.
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from bhi_utils.core.messages import counted
+from bhi_utils.core.paths import InputError
+
+#: The backends that train; Keras' others, numpy and openvino, only predict. Each is also the name of its library.
+BACKENDS = ("tensorflow", "jax", "torch")
+#: The environment variable that says on how many devices to train: ``bhi run --devices`` sets it, the kernels inherit it.
+VARIABLE = "BHI_DEVICES"
+
+
+def backend_name() -> str:
+    """The backend in force, or the one that Keras is going to choose."""
+    if "keras" in sys.modules:
+        return sys.modules["keras"].config.backend()
+    if os.environ.get("KERAS_BACKEND"):
+        return os.environ["KERAS_BACKEND"]
+    try:
+        folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        return str(json.loads((folder / "keras.json").read_text(encoding="utf-8"))["backend"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return BACKENDS[0]
+
+
+def require_backend() -> str:
+    """The backend's name, once it is sure that Keras can load it.
+
+    Raises:
+        InputError: there is no such backend, or its library is not installed.
+    """
+    chosen = backend_name()
+    if chosen not in BACKENDS:
+        raise InputError(f"KERAS_BACKEND {chosen!r} does not exist here: choose one of {', '.join(BACKENDS)}.")
+    if importlib.util.find_spec(chosen) is None:
+        raise InputError(
+            f"KERAS_BACKEND is {chosen}, which is not installed: run `pip install {chosen}`, or set KERAS_BACKEND to one of "
+            f"{', '.join(other for other in BACKENDS if other != chosen)}."
+        )
+    return chosen
+
+
+def require_devices(batch_size: int = 0) -> int:
+    """On how many devices to train, as ``BHI_DEVICES`` asks: 1 where it is unset or 0.
+
+    Args:
+        batch_size: samples a step, which the devices share; 0 where that is not known yet.
+
+    Raises:
+        InputError: see ``require``; no whole number; more than one on another backend than JAX; or a batch that cannot be shared evenly.
+    """
+    chosen = require_backend()
+    text = os.environ.get(VARIABLE, "").strip() or "0"
+    if not text.isdecimal():
+        raise InputError(f"{VARIABLE} {text!r} is no number of devices: give 1, 2 or more, or 0 for one.")
+    count = max(1, int(text))
+    if count > 1 and chosen != "jax":
+        # on TensorFlow, Keras' distribution API takes the call and trains on one device all the same
+        raise InputError(f"{count} devices need the JAX backend, and this is {chosen}: set KERAS_BACKEND=jax, or ask for one device.")
+    if batch_size % count:
+        raise InputError(f"BATCH_SIZE {batch_size} cannot be shared evenly by {count} devices: give a multiple of {count}.")
+    return count
+
+
+class Card(NamedTuple):
+    """An NVIDIA card: memory in bytes, compute capability such as 9.0, and name."""
+
+    memory: float
+    generation: float
+    name: str = "the GPU"
+
+
+def card() -> Card | None:
+    """This machine's NVIDIA card with the least memory, used or not; None without one, or without its tool."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    ask = ["nvidia-smi", "--query-gpu=memory.total,compute_cap,name", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
+        found = (line.split(",", 2) for line in said.splitlines())
+        return min(Card(float(memory) * 2**20, float(generation), name.strip()) for memory, generation, name in found)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def card_in_use() -> Card | None:
+    """The card on which the backend is going to compute. Another process asks the backend for it, so that this one stays light."""
+    found = card()
+    if found is None:
+        return None
+    code = "from bhi_utils.core import hardware; print(hardware.gpus())"
+    try:
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None  # the notebook's banner says why
+    return found if said.split()[-1:] not in ([], ["0"]) else None
+
+
+def gpus() -> int:
+    """How many GPUs the backend in force can use. The one place in the package that asks a backend instead of Keras."""
+    backend = backend_name()
+    if backend == "tensorflow":
+        import tensorflow
+
+        return len(tensorflow.config.list_physical_devices("GPU"))
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    import jax
+
+    return sum(device.platform == "gpu" for device in jax.devices())
+
+
+def device_line() -> str:
+    """The device that Keras computes on, or why a GPU that is present is unused. Loads Keras if the notebook has not."""
+    import keras
+
+    backend = keras.backend.backend()
+    on = f"Keras {keras.__version__} on {backend} {version(backend)}".rstrip()
+    names = _gpu_names()
+    if gpus():
+        return f"GPU, {names[0] if names else 'model unknown'} ({on})"
+    cpu = f"CPU, {counted(os.cpu_count() or 1, 'core')} ({on})"
+    return f"{cpu}; {_why_unused(backend, names)}" if names else f"{cpu}; no GPU found"
+
+
+def _gpu_names() -> list[str]:
+    """The GPUs of this machine, whether or not anything can use them."""
+    if shutil.which("nvidia-smi"):
+        ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        try:
+            said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            said = ""
+        if said.strip():
+            return [line.strip() for line in said.strip().splitlines()]
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return ["NVIDIA GPU"]
+    apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    return ["Apple GPU"] if apple else []
+
+
+def _why_unused(backend: str, names: list[str]) -> str:
+    """One clause on why the GPU ``names[0]`` does no work."""
+    unused = f"{names[0]} is present but unused: "
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return unused + "CUDA_VISIBLE_DEVICES hides it"
+    if names[0] == "Apple GPU":
+        return unused + f"{backend} has no build for it here"
+    if sys.platform == "win32" and backend == "tensorflow":
+        return unused + "TensorFlow has no CUDA build for Windows, use WSL2"
+    installed = {dist.name.lower() for dist in importlib.metadata.distributions() if dist.name}
+    if not any(name.startswith("nvidia-cudnn") for name in installed):
+        return unused + "the CUDA libraries are not installed, run `pip install -e .[gpu]`"
+    return unused + f"{backend} cannot open it, compare `nvidia-smi` with the CUDA version of the installed libraries"
+
+
+def version(package: str) -> str:
+    """The installed version of ``package``, empty when it is not installed under that name."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+#: Bytes that training EfficientNetB0 keeps for one image of 224 × 224.
+ACTIVATIONS = 110e6
+#: Bytes of a patch's pixels, and on a card those of a network with its optimizer and the libraries' workspaces.
+PIXELS, FIXED_CARD = 50 * 50 * 3, 1.5e9
+#: The first generation of NVIDIA cards that computes in bfloat16, and the samples a step from which that pays: the paper's 8 stay float32.
+BFLOAT16, LARGE_BATCH = 8.0, 32
+
+
+def mixes(generation: float, batch_size: int) -> bool:
+    """Whether a card of that compute capability trains in bfloat16 beside float32."""
+    return generation >= BFLOAT16 and batch_size >= LARGE_BATCH
+
+
+def gpu_memory(patches: int, *, batch_size: int, image_size: int, mixed: bool) -> float:
+    """Bytes that training EfficientNetB0 takes on a card that holds the patches as well."""
+    step = batch_size * ACTIVATIONS * (image_size / 224) ** 2 / (2 if mixed else 1)
+    # twice the patches: while they are copied, or laid out anew by a compiler, two copies exist
+    return 2 * patches * PIXELS + step + FIXED_CARD

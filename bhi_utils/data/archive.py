@@ -1,0 +1,230 @@
+"""The patches of a source as one array and one table: found, checked, packed once, opened in milliseconds afterwards.
+
+Used by the notebooks, the command ``bhi index`` and everything that needs pixels. ``data.sources`` lists what there is,
+``data.decode`` reads it and ``data.packing`` writes it.
+"""
+
+from bhi_utils.core import atomic_files
+from bhi_utils.core.atomic_files import read_csv
+from bhi_utils.core.atomic_files import write_atomic
+from bhi_utils.core.atomic_files import write_json
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.paths import exists
+from bhi_utils.core.paths import project_root
+from bhi_utils.core.paths import shown
+from bhi_utils.core.run import Run
+from bhi_utils.core.run import WRITERS
+from bhi_utils.data import packing
+from bhi_utils.data import sources
+from bhi_utils.data.decode import PATCH
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+import json
+import numpy as np
+import pandas as pd
+
+#: What ``dataset.json`` holds beside the pack's own path.
+_FACTS = ("source", "kind", "synthetic", "fingerprint", "patches", "cases", "positive")
+_FACTS += ("rejected", "nested_copy", "padded")
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A packed source.
+
+    ``patches`` is a read-only map of uint8 (n, 50, 50, 3); row i is row i of ``manifest`` (case, x, y, label, path,
+    width, height; sorted by case, y, x; width and height as in the file, before padding). ``rejected`` lists path and
+    reason of what was left out. ``info`` has the source, its kind, the content's fingerprint and the counts.
+    """
+
+    folder: Path
+    patches: np.ndarray
+    manifest: pd.DataFrame
+    rejected: pd.DataFrame
+    info: dict[str, Any]
+
+
+def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None = None) -> Path:
+    """Where the patches are: ``phantom`` writes a synthetic cohort below ``cache`` once, ``kaggle`` downloads the archive there once, else
+    a folder or a zip.
+
+    The argument ``phantom`` may set ``cases``, ``patches_per_case`` and ``seed``. A relative path is looked for in the
+    current folder and then in the project's, so that a notebook and papermill mean the same one.
+
+    Raises:
+        InputError: there is no such folder or zip, or it cannot be downloaded.
+    """
+    text = str(source).strip()
+    if text == "phantom":
+        return _phantom(cache, **{"cases": 48, "patches_per_case": 60, "seed": 0, **(phantom or {})})
+    if text == "kaggle":
+        from bhi_utils.data import kaggle_download
+
+        return kaggle_download.fetch(Path(cache) / "kaggle")
+    if not text:
+        raise InputError(f"DATA is empty: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
+    path = Path(text).expanduser()
+    for candidate in (path, project_root() / path):
+        if exists(candidate):
+            return candidate
+    raise InputError(f"{shown(path)} does not exist: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
+
+
+def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) -> Pack:
+    """Index, check and decode ``source`` into ``<cache>/packs/<key>``, or open that pack if it exists.
+
+    ``workers`` is a number of processes; 0 takes all cores when there are patches enough to be worth starting them.
+
+    Raises:
+        InputError: the source is missing, damaged or without usable patches, or the disk is full.
+    """
+    source, packs = Path(source), Path(cache) / "packs"
+    with suppress(InputError):
+        if known := _known(source, packs):
+            return _shown_as(open_pack(known), source)
+    listing = sources.index(source)
+    folder = packs / listing.key()
+    if not _is_whole(folder):
+        packing.build(listing, folder, workers=workers, progress=progress)
+    found = open_pack(folder)
+    if listing.state:
+        with suppress(InputError):  # a full disk: the note saves time and is no part of the pack
+            write_json(_note(source, packs), {"state": listing.state, "pack": folder.name})
+    return _shown_as(found, source)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether ``folder`` holds a pack; one that was damaged after it was made is put out of the way."""
+    if not exists(folder):
+        return False
+    try:
+        open_pack(folder)
+    except InputError:
+        atomic_files.set_aside(folder)
+        return False
+    return True
+
+
+def _note(source: Path, packs: Path) -> Path:
+    """Where it is noted which pack of today's format a zip has, so that an unchanged zip's half million names are not read again."""
+    about = f"{sources.FORMAT} {source.resolve()}".encode()
+    return packs.parent / "known" / f"{blake2b(about, digest_size=16).hexdigest()}.json"
+
+
+def _known(source: Path, packs: Path) -> Path | None:
+    """The pack of a zip that has not been touched since it was packed; None for folders, whose every file could have changed."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        noted = json.loads(_note(source, packs).read_text(encoding="utf-8"))
+        if source.is_file() and tuple(noted["state"]) == sources.zip_state(source):
+            return packs / noted["pack"]
+    return None
+
+
+def _shown_as(found: Pack, source: Path) -> Pack:
+    """``found`` with the path that was asked for: equal content may have been packed from another place."""
+    return replace(found, info={**found.info, "source": shown(source)})
+
+
+def open_pack(folder: Path) -> Pack:
+    """Open a pack without reading its pixels.
+
+    Raises:
+        InputError: it is missing or not whole.
+    """
+    folder = Path(folder)
+    try:
+        info = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
+        patches = np.load(folder / "patches.npy", mmap_mode="r", allow_pickle=False)
+        manifest = packing.load_manifest(folder)
+        rejected = read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
+        whole = patches.shape == (info["patches"], PATCH, PATCH, 3) and patches.dtype == np.uint8
+        whole = whole and len(manifest) == info["patches"] and set(_FACTS) <= set(info)
+        whole = whole and info["format"] == sources.FORMAT
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise InputError(f"No whole pack in {shown(folder)}: run notebook 01_dataset_exploration again.") from error
+    if not whole:
+        raise InputError(f"The pack in {shown(folder)} is damaged or of another version: run notebook 01_dataset_exploration again.")
+    return Pack(folder, patches, manifest, rejected, info)
+
+
+def describe(pack: Pack) -> dict[str, Any]:
+    """The content of ``dataset.json``: what was packed, where the pack lies, and its fingerprint."""
+    return {**{name: pack.info[name] for name in _FACTS}, "pack": shown(pack.folder)}
+
+
+def open_dataset(run: Run) -> Pack:
+    """The pack that notebook 01 of this run has made.
+
+    Raises:
+        InputError: notebook 01 has not run, or its pack is gone or has another content.
+    """
+    path = run.require("dataset.json")
+    try:
+        dataset = json.loads(path.read_text(encoding="utf-8"))
+        folder, expected, source = project_root() / dataset["pack"], dataset["fingerprint"], dataset["source"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{shown(path)} is damaged: run notebook 01_dataset_exploration again.") from error
+    found = open_pack(folder)
+    if found.info["fingerprint"] != expected:
+        raise InputError(f"{shown(path)} does not fit its pack: run notebook 01_dataset_exploration again.")
+    return replace(found, info={**found.info, "source": source})
+
+
+def require_data(run: Run, name: str, fingerprint: str | None) -> None:
+    """Stop where the artefact ``name`` was made from other data than those of the run's ``dataset.json``.
+
+    Args:
+        run: the run.
+        name: the artefact, for the sentence.
+        fingerprint: of the data that it was made from, None where it does not say.
+
+    Raises:
+        InputError: the two differ, or the artefact does not say.
+    """
+    if fingerprint != run.read_json("dataset.json")["fingerprint"]:
+        raise InputError(
+            f"{shown(run.artifacts / name)} was made from other data than dataset.json names: run notebook {WRITERS[name]} again, with the "
+            "same OUT."
+        )
+
+
+def rows_of(manifest: pd.DataFrame, patches: pd.DataFrame) -> np.ndarray:
+    """The manifest's row of each of ``patches``, int array; both have ``case, x, y, label``.
+
+    Raises:
+        InputError: the manifest lacks one of them, so the table was made from other data.
+    """
+    place = ["case", "x", "y", "label"]
+    rows = pd.MultiIndex.from_frame(manifest[place]).get_indexer(pd.MultiIndex.from_frame(patches[place]))
+    if (rows < 0).any():
+        case, x, y, label = patches[place].iloc[int(np.argmin(rows))]
+        raise InputError(
+            f"The data hold no patch of case {case} at x={x}, y={y} with label {label}: the predictions were made from other data, so run "
+            "notebook 05_training_cnn_vs_efficientnetb0 again."
+        )
+    return rows
+
+
+def per_case(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Patches, IDC+ patches and IDC share (0–1) of each case, by case number."""
+    table = manifest.groupby("case", sort=True)["label"].agg(patches="size", positive="sum").reset_index()
+    table["positive"] = table["positive"].astype("int64")
+    return table.assign(share=table["positive"] / table["patches"])
+
+
+def _phantom(cache: Path, *, cases: int, patches_per_case: int, seed: int) -> Path:
+    from bhi_utils.data.phantom import cohort_files
+    from bhi_utils.data.phantom import synthetic_cohort
+
+    version = "" if cohort_files.VERSION == 1 else f"-v{cohort_files.VERSION}"  # a later generator never reuses an older cohort
+    target = Path(cache) / "phantom" / f"phantom-{cases}x{patches_per_case}-seed{seed}{version}.zip"
+    if not target.is_file():
+        # another process may be faster, and be reading what it has made
+        with write_atomic(target, replace=False) as temporary:
+            synthetic_cohort.write(temporary, cases=cases, patches_per_case=patches_per_case, seed=seed)
+    return target

@@ -1,0 +1,181 @@
+"""Builds a pack: decodes a listing's patches, in parallel, into one array on disk with its tables. Used by ``data.archive``.
+`building` and `commit`, which make a folder appear whole or not at all, serve ``training.feature_cache`` and ``data.phantom.cohort_files`` too.
+
+A pack is built under a temporary name, its ``pack.json`` comes last and its folder is renamed into place at the end: a
+killed build is never taken for a pack, and an array that someone has mapped is never replaced, which Windows refuses.
+"""
+
+from bhi_utils.core import atomic_files
+from bhi_utils.core import worker_processes
+from bhi_utils.core.atomic_files import building
+from bhi_utils.core.atomic_files import check_space
+from bhi_utils.core.atomic_files import commit
+from bhi_utils.core.atomic_files import sweep
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.paths import brief
+from bhi_utils.core.paths import plain
+from bhi_utils.core.paths import shown
+from bhi_utils.data.decode import CONFLICT
+from bhi_utils.data.decode import Decoded
+from bhi_utils.data.decode import PATCH
+from bhi_utils.data.decode import SourceChanged
+from bhi_utils.data.decode import decode_to_file
+from bhi_utils.data.sources import FORMAT
+from bhi_utils.data.sources import Listing
+from bhi_utils.data.sources import require_classes
+from bhi_utils.data.sources import zip_state
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tqdm import tqdm
+from typing import Any
+from typing import BinaryIO
+import hashlib
+import numpy as np
+import os
+import pandas as pd
+import sys
+
+#: Bytes of a packed patch, and what the tables may take beside it.
+PATCH_BYTES, ROW_BYTES = PATCH * PATCH * 3, 200
+#: The manifest's columns of numbers, and their types.
+COLUMNS = {"case": "int64", "x": "int64", "y": "int64", "label": "int8", "width": "int64", "height": "int64"}
+_CHUNK = 512
+#: Below this many patches one process is faster: starting others costs about a second.
+_WORTH_WORKERS = 4000
+_SPARE_BYTES = 64 << 20
+
+
+def build(listing: Listing, folder: Path, *, workers: int = 0, progress: bool = True) -> None:
+    """Write the pack of ``listing`` to ``folder``, whole or not at all.
+
+    Memory stays bounded by a few chunks of patches for each worker.
+
+    Raises:
+        InputError: no space, no usable patch, one class only, or the source changed meanwhile.
+    """
+    packs, count = folder.parent, len(listing.members)
+    processes = _processes(workers, count)
+    try:
+        packs.mkdir(parents=True, exist_ok=True)
+        sweep(packs)
+        check_space(packs, count * (PATCH_BYTES + ROW_BYTES) + _SPARE_BYTES)
+        with building(folder) as temporary:
+            _write(listing, temporary, workers=processes, progress=progress)
+            commit(temporary, folder)
+    except SourceChanged as error:
+        source = shown(listing.source)
+        raise InputError(f"{source} changed or failed while it was read ({error}): try again.") from error
+    except OSError as error:
+        where, why = shown(packs), error.strerror or error
+        raise InputError(f"Cannot write to {where}: {why}; free some disk space or set BHI_CACHE elsewhere.") from error
+
+
+def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> None:
+    """Fill ``folder``: the array, the tables, and last of all ``pack.json``."""
+    rejected = list(listing.rejected)
+    with open(folder / "patches.npy", "wb") as stream:
+        rows, digest, differing = _write_patches(listing, stream, rejected, workers=workers, progress=progress)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if listing.kind == "zip" and zip_state(listing.source) != listing.state:
+        raise SourceChanged("the zip was replaced")
+    manifest = pd.DataFrame(rows, columns=["case", "x", "y", "label", "path", "width", "height"])
+    require_classes(listing.source, manifest["label"].unique())
+    save_manifest(folder, manifest)
+    atomic_files.write_csv(folder / "rejected.csv", pd.DataFrame(sorted(rejected), columns=["path", "reason"]))
+    digest.update(manifest.drop(columns="path").to_csv(index=False, lineterminator="\n").encode())
+    info = {
+        "format": FORMAT,
+        "source": shown(listing.source),
+        "kind": "phantom" if listing.synthetic else listing.kind,
+        "synthetic": listing.synthetic,
+        "fingerprint": digest.hexdigest(),
+        "patches": len(manifest),
+        "cases": int(manifest["case"].nunique()),
+        "positive": int(manifest["label"].sum()),
+        "rejected": len(rejected),
+        "nested_copy": listing.nested_copy - differing,
+        "padded": int(((manifest["width"] < PATCH) | (manifest["height"] < PATCH)).sum()),
+    }
+    atomic_files.write_json(folder / "pack.json", info)
+
+
+def save_manifest(folder: Path, manifest: pd.DataFrame) -> None:
+    """Write the manifest as plain arrays: a table of text would take a second to parse for the whole archive.
+
+    ``manifest.npy`` is int64 (columns, n) in the order of `COLUMNS`; ``paths.txt`` has a path a line: no path holds a line break.
+    """
+    np.save(folder / "manifest.npy", np.stack([manifest[name].to_numpy(np.int64) for name in COLUMNS]))
+    atomic_files.write_text(folder / "paths.txt", "\n".join(manifest["path"]))
+
+
+def load_manifest(folder: Path) -> pd.DataFrame:
+    """The manifest that `save_manifest` wrote.
+
+    Raises:
+        OSError, ValueError: it is missing or damaged.
+    """
+    numbers = np.load(folder / "manifest.npy", allow_pickle=False)
+    names = np.array((folder / "paths.txt").read_bytes().decode().split("\n"), dtype=object)
+    columns = {name: values.astype(dtype, copy=False) for (name, dtype), values in zip(COLUMNS.items(), numbers, strict=True)}
+    table = pd.DataFrame({**columns, "path": pd.array(names, dtype="str", copy=False)}, copy=False)
+    return table[["case", "x", "y", "label", "path", "width", "height"]]
+
+
+def _write_patches(
+    listing: Listing, stream: BinaryIO, rejected: list[tuple[str, str]], *, workers: int, progress: bool
+) -> tuple[list[tuple], Any, int]:
+    """Append the patches to an ``.npy`` stream in the listing's order: the manifest's rows, the hash of the pixels, and how many files
+    that were listed as copies are none.
+
+    Plain writes rather than a writable map: on a full disk they raise, where a map would kill the process with SIGBUS.
+    """
+    chunks = [listing.members[start : start + _CHUNK] for start in range(0, len(listing.members), _CHUNK)]
+    rows, digest, differing = [], hashlib.sha256(), 0
+    scratch = Path(stream.name).parent
+    begin = _write_header(stream, len(listing.members))
+    total = len(listing.members)
+    with tqdm(total=total, desc="Packing", unit="patch", file=sys.stderr, disable=not progress) as bar:
+        for chunk, done in zip(chunks, _decoded(listing, chunks, scratch, workers), strict=True):
+            stream.write(done.patches)
+            digest.update(done.patches)
+            for position, reason in done.rejected:
+                others = chunk[position].copies if reason == CONFLICT else ()
+                rejected.extend((plain(member.name), reason) for member in (chunk[position], *others))
+                differing += len(others)
+            for position, (width, height) in zip(done.kept, done.sizes, strict=True):
+                member = chunk[position]
+                rows.append((member.case, member.x, member.y, member.label, plain(member.name), width, height))
+            bar.update(len(chunk))
+    if not rows:
+        (path, reason), where = min(rejected), shown(listing.source)
+        raise InputError(f"No readable patch in {where}: {len(rejected)} rejected, such as {brief(path)} ({brief(reason)}).")
+    stream.seek(0)
+    if _write_header(stream, len(rows)) != begin:
+        raise AssertionError("NumPy's header did not keep its length")
+    return rows, digest, differing
+
+
+def _write_header(stream: BinaryIO, count: int) -> int:
+    """Write the header of ``count`` patches and return its length, which NumPy keeps alike for every count."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, PATCH, PATCH, 3)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.tell()
+
+
+def _decoded(listing: Listing, chunks: list[tuple], scratch: Path, processes: int) -> Iterator[Decoded]:
+    """The chunks' contents in order, handed over in files within ``scratch``."""
+    source, zipped = str(listing.source.resolve()), listing.kind == "zip"
+    calls = [(str(scratch / f"chunk-{number}"), source, zipped, chunk) for number, chunk in enumerate(chunks)]
+    with closing(worker_processes.in_order(decode_to_file, calls, processes, fallback="packing")) as results:
+        for (target, *_), found in zip(calls, results, strict=True):
+            pixels = np.frombuffer(Path(target).read_bytes(), np.uint8).reshape(-1, PATCH, PATCH, 3)
+            os.unlink(target)
+            yield found._replace(patches=pixels)
+
+
+def _processes(asked: int, patches: int) -> int:
+    if asked == 0:
+        asked = worker_processes.cores() if patches >= _WORTH_WORKERS else 1
+    return min(asked, worker_processes.MOST, -(-patches // _CHUNK))

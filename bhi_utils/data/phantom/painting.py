@@ -1,0 +1,225 @@
+"""Paints the slides of the synthetic cohort: amounts of haematoxylin and eosin on a canvas, then light through them.
+
+Used by ``data.phantom.synthetic_cohort`` only. A slide is painted whole, so that ducts, fibres and nests run on over the borders of
+patches. One pixel is about 4 µm, as in the archive: a nucleus is two or three pixels wide. Invasive tissue differs from the rest in how its
+cells are arranged (irregular nests, cords and single files of large, uneven nuclei in dense stroma, against round ducts and lobules with
+even rims, fat, loose stroma and crowds of lymphocytes), hardly in how much of either stain it holds.
+"""
+
+from bhi_utils.data.phantom.shapes import Fibres
+from bhi_utils.data.phantom.shapes import above
+from bhi_utils.data.phantom.shapes import blocks
+from bhi_utils.data.phantom.shapes import discs
+from bhi_utils.data.phantom.shapes import dots
+from bhi_utils.data.phantom.shapes import fat_cells
+from bhi_utils.data.phantom.shapes import field
+from bhi_utils.data.phantom.shapes import scatter
+from bhi_utils.data.phantom.shapes import step
+from dataclasses import dataclass
+from scipy import ndimage
+import numpy as np
+
+#: Optical density per unit of stain in red, green and blue: Ruifrok & Johnston (2001), and a second measurement of the same
+#: stains that is in wide use with the method of Macenko et al. (2009). A case's own stain lies between the two.
+HAEMATOXYLIN = np.array([[0.650, 0.704, 0.286], [0.563, 0.720, 0.406]])
+EOSIN = np.array([[0.072, 0.990, 0.105], [0.216, 0.801, 0.558]])
+#: Absorbance (natural logarithm) of one unit of stain along a vector of length 1: what makes the painted amounts, about 1 at
+#: a dark nucleus, as dark as a common section.
+DEPTH = np.float32(1.27)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is one case's own: its stain, its scanner and the habit of its tissue.
+
+    Attributes:
+        haematoxylin: optical density (3,) per unit of the stain.
+        eosin: the same of eosin.
+        white: the scanner's white (3,), 0–255.
+        blur: standard deviation of the scanner's blur, in pixels.
+        grain: standard deviation of the scanner's noise, in grey values.
+        fat: share of the tissue outside the tumour that is fat.
+        glands: share of the tissue outside the tumour that holds ducts and lobules.
+        cellularity: how densely nuclei lie everywhere.
+        cords: 0 for solid nests, 1 for cords along the fibres.
+        angle: main direction of the fibres, in radians.
+    """
+
+    haematoxylin: np.ndarray
+    eosin: np.ndarray
+    white: np.ndarray
+    blur: float
+    grain: float
+    fat: float
+    glands: float
+    cellularity: float
+    cords: float
+    angle: float
+
+
+def draw_style(rng: np.random.Generator) -> Style:
+    """A case's style."""
+    toward, strength = rng.uniform([0, 0.4], 1), rng.uniform([0.85, 0.8], [1.25, 1.3])
+    pairs = zip(toward, (HAEMATOXYLIN, EOSIN), strict=True)
+    vectors = [(1 - t) * first + t * second + rng.normal(0, 0.02, 3) for t, (first, second) in pairs]
+    return Style(
+        haematoxylin=strength[0] * vectors[0].clip(0.02),
+        eosin=strength[1] * vectors[1].clip(0.02),
+        white=rng.uniform(238, 247) + rng.normal(0, 1.2, 3),
+        blur=rng.uniform(0.2, 0.5),
+        grain=rng.uniform(0.6, 2.0),
+        fat=rng.uniform(0.1, 0.4),
+        glands=rng.uniform(0.3, 0.65),
+        cellularity=rng.uniform(0.75, 1.25),
+        cords=rng.uniform(0, 1),
+        angle=rng.uniform(0, np.pi),
+    )
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where what lies on the canvas; float arrays in [0, 1] unless said otherwise.
+
+    Attributes:
+        invasive: invasive tumour, its stroma included.
+        nests: cells of the tumour.
+        rim: epithelium of ducts and lobules.
+        lumen: the hollow within them.
+        cuff: dense collagen around them.
+        fat: bool, fat cells.
+        wall: the walls of those.
+        crowd: crowds of lymphocytes.
+        clefts: cracks in the stroma, and gaps around nests.
+    """
+
+    invasive: np.ndarray
+    nests: np.ndarray
+    rim: np.ndarray
+    lumen: np.ndarray
+    cuff: np.ndarray
+    fat: np.ndarray
+    wall: np.ndarray
+    crowd: np.ndarray
+    clefts: np.ndarray
+
+
+def _glands(rng: np.random.Generator, room: np.ndarray, share: float, tissue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ducts and lobules where ``room`` is positive: depth below their outer edge, and below their lumen's."""
+    shape = room.shape
+    count = int(share * tissue.sum() / 900)
+    y, x = rng.uniform(0, shape[0] - 1, count), rng.uniform(0, shape[1] - 1, count)
+    keep = room[y.astype(int), x.astype(int)] > 0
+    y, x = y[keep], x[keep]
+    duct = rng.random(len(y)) < 0.4
+    radius = rng.uniform(5, 14, duct.sum())
+    filled = rng.random(len(radius)) < 0.35
+    outer = discs(rng, shape, y[duct], x[duct], radius, 0.12)
+    hollow = np.where(filled, 0.15, 1) * (radius - rng.uniform(2.4, 3.6, len(radius)))
+    inner = discs(rng, shape, y[duct], x[duct], hollow, 0.12)
+    ay, ax = np.repeat(y[~duct], 12), np.repeat(x[~duct], 12)
+    ay, ax = ay + rng.normal(0, 8, len(ay)), ax + rng.normal(0, 8, len(ax))
+    radius = rng.uniform(2.8, 4.8, len(ay))
+    outer = np.maximum(outer, discs(rng, shape, ay, ax, radius, 0.08))
+    inner = np.maximum(inner, discs(rng, shape, ay, ax, radius - 2.3, 0.05))
+    return outer, inner
+
+
+def compose(rng: np.random.Generator, style: Style, fibres: Fibres, tissue: np.ndarray, invasive: np.ndarray) -> Anatomy:
+    """Lay out the tissue.
+
+    Args:
+        rng: the case's generator.
+        style: the case's style.
+        fibres: the course of its fibres.
+        tissue: bool canvas, tissue against glass.
+        invasive: float canvas, positive inside the tumour; its unit is the standard deviation of a smooth field.
+    """
+    shape = tissue.shape
+    infiltrated = step(invasive + 0.12 * field(rng, shape, 9), 0.15)
+    outside = tissue & (invasive < 0)
+    room = above(field(rng, shape, 38) + 0.4 * field(rng, shape, 14) - 0.9 * infiltrated, style.fat, outside)
+    fat, wall = fat_cells(rng, room, rng.uniform(9, 13))
+    room = above(field(rng, shape, 45), style.glands, outside) - 4 * (invasive > -0.1) - 4 * fat
+    outer, inner = _glands(rng, room, style.glands, tissue)
+    lumen = step(inner, 1.2)
+    # nests: a blend of round islands and strands along the fibres, and single files
+    island, strand = field(rng, shape, 5), fibres.texture(rng, 4.5, 16)
+    blend = (1 - style.cords) * island + style.cords * strand
+    blend = blend / np.hypot(1 - style.cords, style.cords) - 0.35 + 0.25 * field(rng, shape, 40)
+    files = step(0.16 - np.abs(fibres.texture(rng, 5, 26)), 0.1) * step(field(rng, shape, 25), 1)
+    crowd = step(above(field(rng, shape, 18), 0.16, tissue) - 0.3 * infiltrated, 0.5)
+    cracks = step(above(fibres.texture(rng, 2, 22), 0.07, tissue), 0.8) * (1 - 0.6 * infiltrated)
+    # tissue shrinks away from nests
+    gaps = step(0.4 - np.abs(blend + 0.55), 0.2) * step(field(rng, shape, 12) - 0.4, 0.5) * infiltrated
+    return Anatomy(
+        invasive=infiltrated,
+        nests=np.maximum(step(blend, 0.4), files) * infiltrated * ~fat,
+        rim=step(outer, 1.2) * (1 - lumen) * (1 - infiltrated),
+        lumen=lumen * (1 - infiltrated),
+        cuff=step(outer + 4, 3) * (1 - infiltrated),
+        fat=fat & (outer < -1),
+        wall=wall,
+        crowd=crowd * ~fat * (1 - step(outer, 1)),
+        clefts=np.maximum(cracks, 0.8 * gaps) * ~fat,
+    )
+
+
+def nuclei(rng: np.random.Generator, style: Style, fibres: Fibres, anatomy: Anatomy) -> np.ndarray:
+    """Haematoxylin in nuclei: float canvas, about 1 at a dark nucleus."""
+    shape, many = anatomy.rim.shape, style.cellularity
+    # even, round nuclei: rims of ducts and lobules, and lymphocytes
+    y, x = scatter(rng, np.maximum(anatomy.rim, 0.6 * anatomy.crowd * many) * (1 - anatomy.lumen), 2.1)
+    small = dots(shape, y, x, rng.uniform(0.75, 1, len(y)), 0.6)
+    # large, uneven nuclei of the tumour, each two dots apart by its own length and direction
+    y, x = scatter(rng, 0.85 * anatomy.nests, 3.0)
+    angle, half = rng.uniform(0, np.pi, len(y)), rng.uniform(0.2, 1.1, len(y))
+    height = rng.uniform(0.25, 0.8, len(y))
+    dy, dx = half * np.sin(angle), half * np.cos(angle)
+    large = dots(shape, np.r_[y - dy, y + dy], np.r_[x - dx, x + dx], np.r_[height, height], 0.85)
+    # spindle nuclei of the stroma, along the fibres
+    chance = 0.11 * many * (1 - np.maximum(anatomy.rim, anatomy.nests)) * (1 - anatomy.fat)
+    y, x = scatter(rng, chance * (1 - anatomy.lumen), 3.5)
+    dy, dx = fibres.direction(y.astype(int), x.astype(int))
+    offset = np.array([-1, 0, 1])[:, None]
+    height = np.tile(rng.uniform(0.4, 0.7, len(y)), 3)
+    spindle = dots(shape, (y + offset * dy).ravel(), (x + offset * dx).ravel(), height, 0.5)
+    return 1.15 * (1 - np.exp(-1.3 * (small + large + spindle)))
+
+
+def paint(rng: np.random.Generator, style: Style, tissue: np.ndarray, invasive: np.ndarray) -> np.ndarray:
+    """One slide.
+
+    Args:
+        rng: the case's generator.
+        style: the case's style.
+        tissue: float canvas, positive where there is tissue; its unit is the standard deviation of a smooth field.
+        invasive: float canvas, positive inside the tumour, in the same unit.
+
+    Returns:
+        uint8 array (height, width, 3).
+    """
+    shape = tissue.shape
+    fibres = Fibres(rng, shape, style.angle)
+    cover = step(tissue + 0.08 * field(rng, shape, 8) + 0.03 * field(rng, shape, 3), 0.04)
+    anatomy = compose(rng, style, fibres, cover > 0.5, invasive)
+    strand = fibres.texture(rng, 1.5, 12) + 0.6 * fibres.texture(rng, 5, 40)
+    eosin = 0.42 + 0.09 * strand + 0.12 * field(rng, shape, 50) + 0.14 * anatomy.cuff
+    crowded = np.maximum(anatomy.rim, 0.7 * anatomy.crowd)
+    eosin = eosin * (1 - 0.4 * crowded - 0.15 * anatomy.nests - 0.08 * anatomy.invasive)
+    # ground substance outside the tumour takes some haematoxylin, so that its amount does not give the tumour away
+    haematoxylin = 0.035 + (0.095 + 0.03 * field(rng, shape, 45)) * (1 - anatomy.invasive)
+    haematoxylin = haematoxylin + 0.1 * np.maximum(anatomy.rim, anatomy.crowd) + 0.06 * anatomy.nests
+    solid = np.where(anatomy.fat, anatomy.wall, 1) * (1 - anatomy.lumen) * (1 - 0.9 * anatomy.clefts) * cover
+    room = np.where(anatomy.fat, 0.5 * anatomy.wall, 1) * cover
+    haematoxylin = haematoxylin * solid + nuclei(rng, style, fibres, anatomy) * room
+    thickness = np.exp(0.16 * field(rng, shape, 60))
+    amount = (np.stack([haematoxylin, eosin * solid]).clip(0) * thickness).astype(np.float32)
+    amount = ndimage.gaussian_filter(amount, (0, style.blur, style.blur), truncate=3)
+    vectors = -DEPTH * np.stack([style.haematoxylin, style.eosin]).astype(np.float32)
+    grain = np.float32(style.grain) * rng.standard_normal((*shape, 1), dtype=np.float32)
+    image = np.empty((*shape, 3), np.uint8)
+    for rows in blocks(len(image), 32):
+        light = np.float32(style.white) * np.exp(amount[0, rows, :, None] * vectors[0] + amount[1, rows, :, None] * vectors[1])
+        light += grain[rows]
+        image[rows] = np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    return image

@@ -1,0 +1,288 @@
+"""What is in a source: every patch of a folder or zip that is named as the archive names it. Used by ``data.archive``.
+
+A name, ``<case>_idx5_x<X>_y<Y>_class<C>.png``, says case, place and class, whatever folders it lies in. Nothing is unpacked or written.
+"""
+
+from bhi_utils.core import zips
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.paths import brief
+from bhi_utils.core.paths import plain
+from bhi_utils.core.paths import shown
+from bhi_utils.data.decode import CONFLICT
+from bhi_utils.data.decode import Member
+from bhi_utils.data.decode import file_stamp
+from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+import hashlib
+import json
+import os
+import re
+import stat
+import struct
+import zipfile
+
+#: How a patch's file is called, and what is asked for where none is found.
+PATCH_NAME = "<case>_idx5_x<X>_y<Y>_class<C>.png"
+LAYOUT = f"patches named {PATCH_NAME}"
+_NAME = re.compile(r"(.+)_idx5_x([0-9]{1,9})_y([0-9]{1,9})_class([01])\.png", re.IGNORECASE | re.DOTALL)
+_CASE, _DIGITS = re.compile(r"[0-9]{1,15}"), re.compile(r"[0-9]+")
+#: Part of every key and pack: raise it when the packed form, or what is taken for a patch, changes. Older packs are then left alone.
+FORMAT = "bhi-pack 4"
+#: How the reason begins for which both patches of a position with two labels are rejected; `findings` counts them by it.
+SAME_POSITION = "the same position has a patch of class"
+#: How a synthetic cohort says what it is: a file of this name at its top, and a zip's comment that begins so.
+PHANTOM_MARKER, PHANTOM_FORMAT = "PHANTOM.json", "bhi-phantom"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The index of a source.
+
+    ``kind`` is ``folder`` or ``zip``; ``rejected`` holds (path, reason) rows; ``nested_copy`` counts the files that repeat another one, a
+    folder's as long as reading has not shown that they differ; ``state`` is the zip's, see `zip_state`; ``synthetic`` marks a phantom.
+    """
+
+    source: Path
+    kind: str
+    members: tuple[Member, ...]
+    rejected: tuple[tuple[str, str], ...]
+    nested_copy: int
+    state: tuple[int, ...] = ()
+    synthetic: bool = False
+
+    def key(self) -> str:
+        """A cheap fingerprint of names, lengths and checksums or times: a changed source gets a pack of its own."""
+        digest = hashlib.sha256(f"{FORMAT}\n{self.kind}\n{self.synthetic}\n{self.nested_copy}\n".encode())
+        for member in self.members:
+            for file in (member, *member.copies):
+                digest.update(f"{plain(file.name)}\t{file.size}\t{file.stamp}\n".encode())
+        for path, reason in self.rejected:
+            digest.update(f"{path}\t{reason}\n".encode())
+        return digest.hexdigest()[:32]
+
+
+def index(source: Path) -> Listing:
+    """List the patches of ``source`` and what is wrong with the names, without decoding anything.
+
+    Raises:
+        InputError: it is neither folder nor zip, cannot be read, or holds no patch, or patches of one class only.
+    """
+    rejected: list[tuple[str, str]] = []
+    zipped = _is_zip(source)
+    state = zip_state(source) if zipped else ()
+    infos, synthetic = _directory(source) if zipped else ([], _marked(source))
+    found = _zip_members(infos, rejected) if zipped else _files(source, rejected)
+    members, nested_copy = _choose(found, rejected, zipped=zipped)
+    kind, rows = "zip" if zipped else "folder", tuple(sorted(rejected))
+    listing = Listing(source, kind, tuple(sorted(members)), rows, nested_copy, state, synthetic)
+    if not members:
+        raise InputError(_nothing(listing))
+    require_classes(source, {member.label for member in members})
+    return listing
+
+
+def zip_state(path: Path) -> tuple[int, ...]:
+    """What of a file's status changes when it is replaced or written to; the last two cannot be set back by a copying tool."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def parse(parts: tuple[str, ...]) -> tuple[int, int, int, int] | str:
+    """(case, y, x, label) from a file's name, or the reason why it is no patch of the archive; ``parts`` is its path."""
+    match = _NAME.fullmatch(parts[-1])
+    if not match:
+        return f"the name is not {PATCH_NAME}"
+    case, x, y, label = match.groups()
+    if not _CASE.fullmatch(case):
+        return "the case id has more than 15 digits" if _DIGITS.fullmatch(case) else "the case id is not a number"
+    if len(parts) > 1 and parts[-2] in ("0", "1") and parts[-2] != label:
+        return f"the name says class {label} and the folder {parts[-2]}"
+    return int(case), int(y), int(x), int(label)
+
+
+def require_classes(source: Path, labels: Iterable[int]) -> None:
+    """Refuse a source with one class only."""
+    labels = set(map(int, labels))
+    if len(labels) == 1:
+        only = labels.pop()
+        raise InputError(f"All patches in {shown(source)} are of class {only}: pass whole cases, with IDC− and IDC+.")
+
+
+def _is_zip(source: Path) -> bool:
+    try:
+        if source.is_dir():
+            return False
+        if not source.exists():
+            raise InputError(f"{shown(source)} does not exist: pass a folder or a zip with {LAYOUT}, or phantom.")
+        if not source.is_file():
+            raise InputError(f"{shown(source)} is neither a folder nor a zip: pass one with {LAYOUT}.")
+        if zipfile.is_zipfile(source):
+            return True
+        with open(source, "rb") as stream:
+            begins = stream.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"Cannot read {shown(source)}: {why}; check the path and its permissions.") from error
+    if begins:
+        raise InputError(f"{shown(source)} is a truncated zip, its end is missing: download or copy it again.")
+    raise InputError(f"{shown(source)} is not a zip file: pass a folder or a zip with {LAYOUT}.")
+
+
+def _files(root: Path, rejected: list[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...], os.DirEntry]]:
+    """Name, path parts and entry of each PNG below ``root``. Linked folders are followed once, hidden ones are not."""
+    base = root.resolve()
+    followed = {base}
+    stack: list[tuple[str, ...]] = [()]
+    while stack:
+        folder = stack.pop()
+        try:
+            with os.scandir(root.joinpath(*folder)) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            where, why = brief(shown(root.joinpath(*folder))), error.strerror or error
+            raise InputError(f"Cannot read the folder {where}: {why}; make it readable, or take it out of the source.") from error
+        for entry in entries:
+            parts = (*folder, entry.name)
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            try:
+                leads_on = entry.is_dir()
+            except OSError as error:  # a link in a circle, or into a folder that may not be read
+                rejected.append((plain("/".join(parts)), f"cannot be read: {error.strerror or error}"))
+                continue
+            if leads_on:
+                target = Path(entry.path).resolve() if entry.is_symlink() else None
+                if target not in followed:
+                    stack.append(parts)
+                if target:
+                    followed.add(target)
+            elif entry.name.lower().endswith(".png"):
+                if entry.is_file():
+                    yield "/".join(parts), base.parts + parts, entry
+                else:
+                    rejected.append((plain("/".join(parts)), "not a regular file"))
+
+
+def _marked(folder: Path) -> bool:
+    """Whether a folder says that it is a synthetic cohort."""
+    try:
+        return json.loads((folder / PHANTOM_MARKER).read_text(encoding="utf-8")).get("format") == PHANTOM_FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _directory(path: Path) -> tuple[list[zipfile.ZipInfo], bool]:
+    """A zip's directory, and whether it says that it is a synthetic cohort."""
+    try:
+        with zips.opened(path) as archive:
+            infos = archive.infolist()
+            synthetic = archive.comment.startswith(PHANTOM_FORMAT.encode()) or PHANTOM_MARKER in archive.NameToInfo
+    except zips.TooMany:
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"Cannot read {shown(path)}: {why}; check the file and its permissions.") from error
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, struct.error) as error:
+        raise InputError(f"{shown(path)} is a damaged zip without a readable directory: download it again.") from error
+    archive.NameToInfo.clear()
+    return infos, synthetic
+
+
+def _zip_members(infos: list[zipfile.ZipInfo], rejected: list) -> Iterator[tuple[str, tuple[str, ...], zipfile.ZipInfo]]:
+    """Name, path parts and directory entry of each PNG in a zip. Unsafe names are listed; nothing is unpacked; ``infos`` ends up empty."""
+    infos.reverse()
+    while infos:  # an entry takes 700 bytes, and there are half a million: each is let go once its patch is noted
+        info = infos.pop()
+        name = info.filename.replace("\\", "/")
+        parts = tuple(part for part in name.split("/") if part not in ("", "."))
+        if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+            rejected.append((plain(info.filename), "unsafe zip member: an absolute path"))
+        elif ".." in parts:
+            rejected.append((plain(info.filename), "unsafe zip member: its path leaves the zip"))
+        elif "\0" in info.orig_filename:
+            rejected.append((plain(info.orig_filename), "unsafe zip member: a zero byte in its name"))
+        elif stat.S_ISLNK(info.external_attr >> 16):
+            rejected.append((plain(info.filename), "unsafe zip member: a symbolic link"))
+        elif not name.lower().endswith(".png") or any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            continue
+        elif info.flag_bits & 0x1:
+            rejected.append((plain(info.filename), "an encrypted zip member"))
+        else:
+            yield info.filename, parts, info
+
+
+def _choose(found: Iterable[tuple[str, tuple[str, ...], Any]], rejected: list, *, zipped: bool) -> tuple[list[Member], int]:
+    """One file for each position, of equal ones that nearest to the root; and the number of copies.
+
+    Files of one position and class that differ are all rejected: nobody can tell which is the patch. A zip's directory tells that they
+    differ, in a folder their lengths do; those of equal length are compared by whoever reads them, see `decode.decode_chunk`.
+    """
+    files: dict[tuple[int, int, int, int], Member | list[Member]] = {}  # a list where they differ
+    copies = 0
+    for name, parts, handle in found:
+        place = parse(parts)
+        if isinstance(place, str):
+            rejected.append((plain(name), place))
+            continue
+        member = _member(place, name, handle, rejected)
+        if member is None:
+            continue
+        known = files.get(place)
+        if isinstance(known, list):
+            known.append(member)
+        elif known is None:
+            files[place] = member
+        elif known.size != member.size or (zipped and known.stamp != member.stamp):
+            files[place] = [known._replace(copies=()), *known.copies, member]
+            copies -= len(known.copies)
+        else:
+            copies += 1
+            others = known.copies
+            if _nearness(member) < _nearness(known):
+                known, member = member, known._replace(copies=()) if others else known
+            files[place] = known if zipped else known._replace(copies=(*others, member))
+    chosen = []
+    for place, group in files.items():
+        nearest, *others = sorted(group, key=_nearness) if isinstance(group, list) else [group]
+        if (*place[:3], 1 - place[3]) in files:
+            rejected.append((plain(nearest.name), f"{SAME_POSITION} {1 - place[3]} too"))
+        elif others:
+            rejected.append((plain(nearest.name), CONFLICT))
+        else:
+            chosen.append(nearest)
+        rejected.extend((plain(other.name), CONFLICT) for other in others)
+    return chosen, copies
+
+
+def _nearness(member: Member) -> tuple[int, str]:
+    """Sorts what lies nearer to the source's root first."""
+    return member.name.replace("\\", "/").count("/"), member.name
+
+
+def _member(place: tuple[int, int, int, int], name: str, handle: Any, rejected: list) -> Member | None:
+    if isinstance(handle, zipfile.ZipInfo):
+        where = (handle.file_size, handle.CRC, handle.header_offset, handle.compress_size, handle.compress_type)
+        return Member(*place, name, *where)
+    try:
+        status = handle.stat()
+    except OSError as error:
+        rejected.append((plain(name), f"cannot be read: {error.strerror or error}"))
+        return None
+    return Member(*place, name, status.st_size, file_stamp(status))
+
+
+def _nothing(listing: Listing) -> str:
+    where = shown(listing.source)
+    if listing.rejected:
+        (path, reason), count = listing.rejected[0], len(listing.rejected)
+        return f"No usable patch in {where}: {count} rejected, such as {brief(path)} ({brief(reason)}); pass {LAYOUT}."
+    if listing.kind == "folder":
+        zips = sorted(path.name for path in listing.source.glob("*.zip"))
+        if zips:
+            return f"{where} holds no patch but {plain(zips[0])}: pass that file, it is read without being unpacked."
+        if not any(listing.source.iterdir()):
+            return f"{where} is an empty folder: put the archive there ({LAYOUT}), or pass phantom."
+    return f"No patch found in {where}: pass {LAYOUT}, in any folders."

@@ -1,0 +1,222 @@
+"""Who is in train, validation and test; proof that no case is in two parts; what a split by image would have leaked.
+
+Used by notebook 02, which writes ``splits.csv``, and by every later notebook, which only reads it.
+The unit is the **case**: a folder of the archive. `dealing` makes the draw, the same whatever the order of the manifest's rows and
+whatever the versions of the libraries; the draw of the whole archive into five folds is shipped as ``folds_279.csv``.
+"""
+
+from bhi_utils.core import paths
+from bhi_utils.core.messages import counted
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
+from bhi_utils.data.archive import per_case
+from bhi_utils.data.case_folds import grouped_folds
+from bhi_utils.data.case_folds import image_folds
+from bhi_utils.data.case_folds import leave_one_out
+from bhi_utils.data.case_folds import roles
+from bhi_utils.data.case_folds import run_folds
+from importlib import resources
+import hashlib
+import io
+import json
+import numpy as np
+import pandas as pd
+
+#: The parts of a split, in the order in which tables show them.
+PARTS = ("train", "val", "test")
+#: Accepted values of the SPLIT parameter.
+SCHEMES = ("grouped", "kfold", "official", "runs", "loco", "image")
+
+
+def check(scheme: str, *, folds: int = 5, fold: int = 0) -> None:
+    """Stop when no data could be split so; the arguments are those of `make`.
+
+    Raises:
+        InputError: unknown scheme, too few folds, or a fold that the scheme does not have.
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"SPLIT is {scheme!r}: use one of {', '.join(SCHEMES)}.")
+    if scheme == "official":
+        return
+    if folds < 3:
+        raise InputError(f"FOLDS is {folds}: use at least 3, one each for training, validation and test.")
+    if scheme == "grouped" and fold != 0:
+        raise InputError(f"FOLD is {fold}, but SPLIT='grouped' always tests on fold 0: use SPLIT='kfold' for another fold.")
+    if scheme != "loco" and not 0 <= fold < folds:
+        raise InputError(f"FOLD is {fold}: with FOLDS={folds} it runs from 0 to {folds - 1}.")
+
+
+def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, folds: int = 5, fold: int = 0) -> pd.DataFrame:
+    """Give every case to train, validation or test.
+
+    Args:
+        manifest: one row a patch with at least ``case`` and ``label`` (0 or 1), in any order.
+        scheme: ``kfold`` tests on fold ``fold`` and validates on the next one; ``grouped`` is the same with fold 0; ``runs`` is
+            ``kfold`` with whole runs of consecutive case ids, see `runs_of`; ``loco`` leaves one case out: the one at place ``fold``
+            among the sorted ids tests, and one of ``folds`` folds of the others validates; ``official`` takes the published lists,
+            and a case in none of them is ``unused``; ``image`` shuffles patches, to measure what that leaks and for nothing else.
+        seed: another seed gives another draw, equally balanced. The official lists ignore it.
+        folds: number of folds; one is the test part, one the validation part, the others are training.
+        fold: which fold, or with ``loco`` which case, is the test part.
+
+    Returns:
+        ``case, split, fold``, one row a case by id; ``fold`` is -1 for the official lists and for the case that ``loco`` leaves out.
+        With ``image``, ``case, x, y, split, fold``, one row a patch in the manifest's order.
+
+    Raises:
+        InputError: unknown scheme, too few cases, or a part that is empty or holds one class only.
+    """
+    check(scheme, folds=folds, fold=fold)
+    table = per_case(manifest)
+    missing = [name for name, label in (("IDC−", 0), ("IDC+", 1)) if not (manifest["label"] == label).any()]
+    if missing:
+        raise InputError(f"The data hold no {missing[0]} patch: a split needs patches of both classes.")
+    if scheme == "official":
+        splits = _official(table)
+    else:
+        if scheme == "loco" and not 0 <= fold < len(table):
+            raise InputError(f"FOLD is {fold}: with {counted(len(table), 'case')} it runs from 0 to {len(table) - 1}.")
+        if len(table) < folds + (scheme == "loco"):
+            raise InputError(f"The data hold {counted(len(table), 'case')}, fewer than the {folds} folds: add cases or lower FOLDS.")
+        if scheme == "image":
+            return _by_image(manifest, seed=seed, folds=folds, fold=fold)
+        if scheme == "loco":
+            splits = leave_one_out(table, seed=seed, folds=folds, place=fold)
+        else:
+            number = run_folds(table, folds=folds, seed=seed) if scheme == "runs" else grouped_folds(table, folds=folds, seed=seed)
+            splits = pd.DataFrame({"case": table["case"], "split": roles(number, folds, fold), "fold": number})
+    _require_both_classes(manifest, splits, scheme)
+    return splits
+
+
+def _by_image(manifest: pd.DataFrame, *, seed: int, folds: int, fold: int) -> pd.DataFrame:
+    number = image_folds(len(manifest), seed=seed, folds=folds)
+    places = manifest[["case", "x", "y"]].reset_index(drop=True)
+    return places.assign(split=roles(number, folds, fold), fold=number)
+
+
+def official_lists() -> dict[str, list[int]]:
+    """The published case lists: ``train``, ``val`` and ``test`` (Cruz-Roa 2014, as re-created by Janowczyk 2016)."""
+    text = (resources.files("bhi_utils.data") / "official_split.json").read_text(encoding="utf-8")
+    return {part: json.loads(text)[part] for part in PARTS}
+
+
+def _official(table: pd.DataFrame) -> pd.DataFrame:
+    part_of = {case: part for part, ids in official_lists().items() for case in ids}
+    split = table["case"].map(part_of).fillna("unused")
+    for part in PARTS:
+        if not (split == part).any():
+            raise InputError(
+                f"The official {part} list has no case in these data: use SPLIT='grouped', or data with cases of all three lists."
+            )
+    return pd.DataFrame({"case": table["case"], "split": split, "fold": -1})
+
+
+def _require_both_classes(manifest: pd.DataFrame, splits: pd.DataFrame, scheme: str) -> None:
+    counts = summary(manifest, splits)
+    for part in PARTS:
+        for column in ("IDC−", "IDC+"):
+            if not counts.loc[part, column]:
+                advice = "" if scheme == "official" else ", lower FOLDS or try another SEED"
+                raise InputError(f"The {part} part holds no {column} patch: add cases with both classes{advice}.")
+
+
+def parts(manifest: pd.DataFrame, splits: pd.DataFrame) -> np.ndarray:
+    """The part of every patch: a string array, one entry a row of ``manifest``.
+
+    Raises:
+        InputError: the manifest has a case that the split does not know, so the split was made from other data.
+    """
+    if _is_by_image(splits):
+        place = ["case", "x", "y"]
+        found = manifest[place].merge(splits, on=place, how="left")["split"]
+        if found.isna().any():
+            raise InputError("A patch is not in splits.csv: the data changed, so run notebook 02_case_split again.")
+        return found.to_numpy(dtype=str)
+    known = splits.set_index("case")["split"]
+    strange = sorted(set(manifest["case"]) - set(known.index))
+    if strange:
+        raise InputError(f"Case {strange[0]} is not in splits.csv: the data changed, so run notebook 02_case_split again.")
+    return manifest["case"].map(known).to_numpy(dtype=str)
+
+
+def indices(manifest: pd.DataFrame, splits: pd.DataFrame, part: str) -> np.ndarray:
+    """Row numbers of a part's patches, ascending; they address the pack's ``patches`` as well.
+
+    Raises:
+        InputError: the split was made from other data, or ``part`` is no part.
+    """
+    if part not in (*PARTS, "unused"):
+        raise InputError(f"{part!r} is no part of a split: use {', '.join(PARTS)} or unused.")
+    return np.flatnonzero(parts(manifest, splits) == part)
+
+
+def summary(manifest: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """One row a part: ``cases, patches, IDC−, IDC+, IDC share``; ``unused`` only where there is such a case."""
+    part_of = parts(manifest, splits)
+    names = [*PARTS, *(["unused"] if (part_of == "unused").any() else [])]
+    rows = []
+    for part in names:
+        mine = manifest[part_of == part]
+        positive = int(mine["label"].sum())
+        row = {"cases": mine["case"].nunique(), "patches": len(mine), "IDC−": len(mine) - positive, "IDC+": positive}
+        rows.append({**row, "IDC share": positive / len(mine) if len(mine) else float("nan")})
+    return pd.DataFrame(rows, index=pd.Index(names, name="part"))
+
+
+def assert_disjoint(splits: pd.DataFrame) -> None:
+    """Stop unless every case stands in exactly one part.
+
+    Raises:
+        InputError: the split is one by image.
+        ValueError: a case is listed twice, or a part has an unknown name.
+    """
+    if _is_by_image(splits):
+        raise InputError(
+            "SPLIT='image' puts patches of one case into several parts, so nothing may be trained on it: notebooks/studies/leakage.ipynb "
+            "measures what it leaks; for results use grouped, kfold, runs, loco or official."
+        )
+    twice = splits.loc[splits["case"].duplicated(), "case"]
+    if len(twice):
+        raise ValueError(f"Case {twice.iloc[0]} is listed twice in the split: a case belongs to one part only.")
+    unknown = set(splits["split"]) - {*PARTS, "unused"}
+    if unknown:
+        raise ValueError(f"The split names an unknown part {sorted(unknown)[0]!r}.")
+
+
+def _is_by_image(splits: pd.DataFrame) -> bool:
+    return "x" in splits.columns
+
+
+def save(run: Run, splits: pd.DataFrame, *, manifest: pd.DataFrame, scheme: str, seed: int, folds: int, fold: int) -> dict:
+    """Write ``splits.csv``, and ``splits.json`` with the SHA-256 of its bytes; returns the content of the latter."""
+    if scheme != "image":
+        assert_disjoint(splits)
+    counts = summary(manifest, splits)[["cases", "patches", "IDC+"]].rename(columns={"IDC+": "positive"})
+    place = ["case", "y", "x"] if _is_by_image(splits) else ["case"]
+    path = run.write_csv("splits.csv", splits.sort_values(place))
+    about = {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "scheme": scheme,
+        "seed": seed,
+        "folds": folds,
+        "fold": fold,
+        "counts": json.loads(counts.to_json(orient="index")),
+    }
+    run.write_json("splits.json", about)
+    return about
+
+
+def load(run: Run) -> pd.DataFrame:
+    """Read the run's split: ``case, split, fold``.
+
+    Raises:
+        InputError: it is missing, or ``splits.csv`` is not the file whose hash ``splits.json`` records.
+    """
+    content = run.require("splits.csv").read_bytes()
+    if hashlib.sha256(content).hexdigest() != run.read_json("splits.json").get("sha256"):
+        where = paths.shown(run.artifacts / "splits.csv")
+        raise InputError(f"{where} was changed after it was written (its SHA-256 differs): run notebook 02_case_split again.")
+    splits = pd.read_csv(io.BytesIO(content))
+    assert_disjoint(splits)
+    return splits

@@ -1,0 +1,143 @@
+"""What notebook 06 computes: metrics of every model and part, the table beside the paper, and the patches that are looked at.
+
+Used by notebook 06. It reads predictions and writes ``metrics.json``; the network itself is only asked for evidence maps.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+
+from bhi_utils.core import atomic_files, titles
+from bhi_utils.core.run import Run
+from bhi_utils.core.titles import MODEL_NAMES, PAPER_METRICS
+from bhi_utils.core.titles import PAPER_METRICS as PAPER_TITLES
+from bhi_utils.data import archive
+from bhi_utils.evaluation import metrics, thresholds
+from bhi_utils.evaluation.calibration import describe
+
+#: Models whose difference is reported, first minus second.
+PAIRS = (("efficientnetb0", "cnn"), ("efficientnetb0", "logistic_regression"))
+
+
+def load(run: Run) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """``predictions.csv.gz`` and ``training.json`` of notebook 05, which carries the fingerprint of the data that both were made from.
+
+    Raises:
+        InputError: one is missing, or the run's data are others by now.
+    """
+    predictions, trained = run.read_csv("predictions.csv.gz"), run.read_json("training.json")
+    archive.require_data(run, "predictions.csv.gz", trained.get("data"))
+    return predictions, trained
+
+
+def measure(run: Run, predictions: pd.DataFrame, cuts: Mapping[str, float], *, resamples: int, seed: int) -> dict[str, Any]:
+    """Every metric of every model on every part, with intervals by case; written as ``metrics.json`` and into the bundles.
+
+    Metrics below ``models`` are of probabilities as the network gives them; `CALIBRATED` ones are repeated below ``calibrated`` for the
+    calibrated probabilities, and ``differences`` sets the models side by side on test cases, each at its own threshold.
+
+    Args:
+        run: the run.
+        predictions: content of ``predictions.csv.gz``.
+        cuts: model to its threshold.
+        resamples: how often the cases are drawn.
+        seed: seed of the draws.
+
+    Returns:
+        ``{"data": …, "models": {model: {part: {metric: {"value", "low", "high"}}}}, "calibrated": …, "differences": {"a − b": …}}``.
+    """
+    result: dict[str, Any] = {"data": run.read_json("dataset.json"), "resamples": resamples, "models": {}, "calibrated": {}}
+    draws = {"resamples": resamples, "seed": seed}
+    for (name, part), frame in predictions.groupby(["model", "split"], sort=False):
+        measured = metrics.evaluate(frame, threshold=cuts[name], **draws)
+        result["models"].setdefault(name, {})[part] = measured
+        after = metrics.evaluate(_calibrated(frame), threshold=0.5, **draws)
+        result["calibrated"].setdefault(name, {})[part] = {metric: after[metric] for metric in CALIBRATED}
+    test = {name: frame for name, frame in predictions[predictions["split"] == "test"].groupby("model", sort=False)}
+    result["differences"] = {
+        f"{first} − {second}": metrics.difference(test[first], test[second], threshold=(cuts[first], cuts[second]), **draws)
+        for first, second in PAIRS
+        if first in test and second in test
+    }
+    run.write_json("metrics.json", result)
+    for name, measured in result["models"].items():
+        bundle = run.models / f"{name}.bundle.json"
+        if bundle.exists():
+            atomic_files.write_json(bundle, {**run.read_json(f"models/{bundle.name}"), "metrics": measured})
+    return result
+
+
+def table(result: Mapping[str, Any], trained: Mapping[str, Any], paper: Mapping[str, float], *, part: str) -> pd.DataFrame:
+    """One row a model and one for the paper: how the weights began, and the paper's metrics as ``value (low–high)``."""
+    rows = {}
+    for name, parts in result["models"].items():
+        cells = {title: titles.cell(parts[part][metric]) for metric, title in PAPER_METRICS.items()}
+        rows[MODEL_NAMES[name]] = {"start": trained["models"][name]["initialisation"], **cells}
+    rows["the paper"] = {"start": "imagenet", **{title: f"{paper[metric]:.4f}" for metric, title in PAPER_METRICS.items()}}
+    return pd.DataFrame(rows).T
+
+
+def _calibrated(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with calibrated probabilities, and their logits, in place of the network's own."""
+    probability = frame["probability_calibrated"].clip(1e-12, 1 - 1e-12)
+    return frame.assign(probability=probability, logit=logit(probability))
+
+
+def choose(predictions: pd.DataFrame, *, threshold: float, each: int, seed: int) -> pd.DataFrame:
+    """Rows drawn at random from each kind of answer: found IDC+, missed IDC+, false alarms, rightly refused IDC−.
+
+    Args:
+        predictions: one model's rows on one part.
+        threshold: a patch is called IDC+ at ``probability >= threshold``.
+        each: rows of each kind, or all of a kind that has fewer.
+        seed: seed of the draw.
+    """
+    called = predictions["probability"] >= threshold
+    positive = predictions["label"] == 1
+    generator = np.random.default_rng(seed)
+    kinds = (positive & called, positive & ~called, ~positive & called, ~positive & ~called)
+    groups = [predictions[kind] for kind in kinds]
+    return pd.concat([group.iloc[np.sort(generator.permutation(len(group))[:each])] for group in groups], ignore_index=True)
+
+
+#: Metrics that calibration changes.
+CALIBRATED = ("loss", "brier", "ece", "calibration_slope", "calibration_intercept")
+#: Rules that the table of thresholds compares.
+RULES = ("recall 0.93", "f1", "youden", "cost 5", "fixed 0.5")
+
+
+def differences(result: Mapping[str, Any], names: Sequence[str] = tuple(PAPER_TITLES)) -> pd.DataFrame:
+    """One row a pair of models, one column a metric: the paired difference on test cases with its interval."""
+    rows = {}
+    for pair, found in result["differences"].items():
+        title = " − ".join(MODEL_NAMES[name] for name in pair.split(" − "))
+        rows[title] = {PAPER_TITLES.get(name, name): titles.cell(found[name], sign=True) for name in names}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def rules(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row a rule: the threshold that it takes on validation cases, and what that gives on test cases.
+
+    Args:
+        predictions: one model's rows, validation and test cases.
+    """
+    part = {name: frame for name, frame in predictions.groupby("split")}
+    rows = {}
+    for rule in RULES:
+        threshold = thresholds.choose(part["val"]["label"], part["val"]["probability"], rule=rule)
+        (tn, fp), (fn, tp) = metrics.confusion(part["test"]["label"], part["test"]["probability"], threshold=threshold)
+        rows[rule] = {"threshold": threshold, "recall": tp / (tp + fn), "precision": tp / max(tp + fp, 1), "specificity": tn / (tn + fp)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rule")
+
+
+def calibration(result: Mapping[str, Any], trained: Mapping[str, Any], names: Sequence[str], *, part: str) -> pd.DataFrame:
+    """Two rows a model, before and after calibration: the metrics that it changes."""
+    rows = {}
+    for name in names:
+        how = describe(trained["models"][name]["calibration"]).partition(":")[0]
+        for title, found in (("not calibrated", result["models"]), (f"calibrated, {how}", result["calibrated"])):
+            rows[MODEL_NAMES[name], title] = {titles.METRICS[metric]: titles.cell(found[name][part][metric]) for metric in CALIBRATED}
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,261 @@
+"""What does each choice bring? One setting is changed at a time, on the same grouped folds; and what would more data bring?
+
+Used by ``notebooks/studies/ablations.ipynb`` and ``notebooks/studies/learning_curve.ipynb``. Three folds, few views, one fine-tuned block
+and a fixed draw of training patches keep an arm at minutes on two cores, so that every arm answers for every case. Differences are what
+these studies are about: absolute values lie below those of ``studies.recipes``, whose models learn longer, deeper and from more patches.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bhi_utils.core import provenance, titles
+from bhi_utils.core.run import Run
+from bhi_utils.data import published
+from bhi_utils.evaluation import metrics
+from bhi_utils.studies import study_base
+from bhi_utils.studies.study_base import Study
+from bhi_utils.training import cross_validation
+
+#: Patches of each case in the ablations, drawn once for all arms: intervals come from cases, and more patches of each narrow them little.
+PER_CASE = 20
+#: What all arms share but for their own change.
+BASE = {
+    "IMAGE_SIZE": 128,
+    "CNN_IMAGE_SIZE": 64,
+    "BALANCE": "class_weight",
+    "BATCH_SIZE": 32,
+    "EPOCHS": 6,
+    "FINE_TUNE_BLOCKS": 1,
+    "FINE_TUNE_RATE": 3e-4,
+    "VIEWS": 2,
+    "INPUT_RANGE": 255,
+    "TRAIN_BATCHNORM": False,
+}
+#: Question to its arms: name to what is changed; the base answers every question as well.
+QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "input range": {"[0,1] into EfficientNetB0": {"INPUT_RANGE": 1}},
+    "balance": {
+        "none": {"BALANCE": "none"},
+        "oversample": {"BALANCE": "oversample"},
+        "SMOTE on pixels": {"BALANCE": "smote"},
+        "SMOTE on features": {"BALANCE": "feature_smote"},
+    },
+    "augmentation": {"off": {"VIEWS": 1}, "eight views": {"VIEWS": 8}, "the paper's seven": {"VIEWS": 0}},
+    "BatchNorm": {"trained": {"TRAIN_BATCHNORM": True}},
+    "depth of phase 2": {
+        "frozen base": {"FINE_TUNE_BLOCKS": 0},
+        "two blocks": {"FINE_TUNE_BLOCKS": 2},
+        "three blocks": {"FINE_TUNE_BLOCKS": 3},
+    },
+    "resolution": {f"{side} px": {"IMAGE_SIZE": side} for side in (96, 160, 200, 224)},
+    "answer": {},
+    "network": {},
+}
+#: What the base is called under each question.
+HERE = {
+    "input range": "0–255",
+    "balance": "class weights",
+    "augmentation": "two views",
+    "BatchNorm": "frozen",
+    "depth of phase 2": "one block",
+    "resolution": "128 px",
+    "answer": "one view",
+    "network": "EfficientNetB0",
+}
+#: Arms of one question that are compared with each other as well: the paper's choice, and leaving it out.
+PAIRS = (("balance", "SMOTE on pixels", "none"), ("augmentation", "the paper's seven", "off"))
+RESULTS, CURVE = "ablations.json", "learning_curve.json"
+
+
+def recorded(name: str = RESULTS) -> dict[str, Any]:
+    """A result that the repository keeps, of the real sample; its form is that of `study`, or of `learning_curve` for `CURVE`."""
+    return provenance.result(name)
+
+
+def changes() -> dict[tuple[str, str], dict[str, Any]]:
+    """All arms but the base: question and name to what is changed."""
+    return {(question, name): change for question, named in QUESTIONS.items() for name, change in named.items()}
+
+
+def study(
+    run: Run,
+    source: str,
+    *,
+    weights: str,
+    per_case: int = PER_CASE,
+    number: int = 3,
+    seed: int = 0,
+    resamples: int = 2000,
+    recall: float = 0.93,
+) -> dict[str, Any]:
+    """Fit every arm on every fold and write ``ablations.json`` into the run's artefacts.
+
+    Args:
+        run: the study's folder.
+        source: a data source, see `archive.find_source`.
+        weights: EfficientNetB0's pretrained weights.
+        per_case: how many patches of each case are learned from and answered for.
+        number: number of folds.
+        seed: seed of folds, patches and models.
+        resamples: how often the cases are drawn for intervals.
+        recall: what thresholds must reach on validation cases.
+
+    Returns:
+        ``{"arms": [{"question", "arm", "change", "minutes", "auc", "recall", "precision", "difference"}, …], "pairs": [{"question",
+        "first", "second", "difference"}, …], …}``; metrics and differences in AUC, from the base or first minus second, are ``{"value",
+        "low", "high"}``, minutes those of training all folds, each from an empty cache.
+    """
+    made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall, per_case=per_case)
+    base = made.answer("base", BASE, study_base.fine_tuned(BASE, weights=weights, seed=seed))
+    frames = {("", "base"): (base[""], {})}
+    for (question, name), change in changes().items():
+        values = BASE | change
+        arm = study_base.fine_tuned(values, weights=weights, seed=seed, answer_views=1)
+        frames[question, name] = (made.answer("arm", values, arm)[""], change)
+    frames["answer", "mean of eight views"] = (base[", 8 views"], {})
+    frames["network", "custom CNN"] = (made.answer("cnn", BASE, study_base.custom_cnn(BASE, seed=seed, answer_views=1))[""], {})
+    found = [
+        {"question": question, "arm": name, "change": change}
+        | _measured(frame, None if name == "base" else base[""], resamples=resamples, seed=seed)
+        for (question, name), (frame, change) in frames.items()
+    ]
+    pairs = []
+    for question, first, second in PAIRS:
+        gap = cross_validation.paired(frames[question, first][0], frames[question, second][0], resamples=resamples, seed=seed)["auc"]
+        pairs.append({"question": question, "first": first, "second": second, "difference": gap})
+    result = made.facts("ablations", PER_CASE=per_case, RESAMPLES=resamples) | {
+        "base": BASE,
+        "per_case": per_case,
+        "resamples": resamples,
+        "arms": found,
+        "pairs": pairs,
+    }
+    run.write_json(RESULTS, result)
+    return result
+
+
+def _measured(frame: pd.DataFrame, base: pd.DataFrame | None, *, resamples: int, seed: int) -> dict[str, Any]:
+    metrics = cross_validation.pooled(frame, resamples=resamples, seed=seed)
+    row = {"minutes": round(float(frame.groupby("fold")["seconds"].first().sum()) / 60, 2)}
+    row |= {name: metrics[name] for name in ("auc", "recall", "precision")}
+    return row | {"difference": None if base is None else cross_validation.paired(frame, base, resamples=resamples, seed=seed)["auc"]}
+
+
+#: Shares of the training cases, and of each of their patches, that a learning curve is drawn through.
+SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
+
+
+def learning_curve(
+    run: Run, source: str, *, weights: str, number: int = 3, seed: int = 0, resamples: int = 2000, recall: float = 0.93
+) -> dict[str, Any]:
+    """Train on ever more cases, and on ever more patches of all cases, and write ``learning_curve.json``. Arguments as for `study`.
+
+    Returns:
+        ``{"cases": [{"share", "cases", "patches", "auc"}, …], "patches": […], "forecast": {"cases": …, "patches": …}, …}``; counts are
+        means over the folds, a forecast is what `extrapolate` gives.
+    """
+    made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall)
+    arm, found, forecast = study_base.fine_tuned(BASE, weights=weights, seed=seed, answer_views=1), {}, {}
+    for kind in ("cases", "patches"):
+        rows, draws = [], []
+        for share in SHARES:
+            on = [cross_validation.thinned(fold, seed=seed, **{kind: share}) for fold in made.folds]
+            name = "arm" if share == 1 else f"{share} of {kind}"
+            frame = made.answer(name, BASE, arm, on=on)[""]
+            sizes = np.mean([[len(fold.cases("train")), len(fold.rows("train"))] for fold in on], axis=0)
+            # the same cases are drawn at every size, so that the law's slope has an interval as well
+            count, values = metrics.resampled(cross_validation.scored(frame), 0.5, resamples, seed)
+            draws.append(values["auc"])
+            auc = metrics.interval(draws[-1], count, "share")
+            rows.append({"share": share, "cases": float(sizes[0]), "patches": float(sizes[1]), "auc": auc})
+        found[kind] = rows
+        forecast[kind] = extrapolate(np.array([row[kind] for row in rows]), np.array(draws), count, at=published.archive_totals()[kind])
+    result = made.facts("learning_curve", RESAMPLES=resamples) | {"base": BASE, "resamples": resamples} | found | {"forecast": forecast}
+    run.write_json(CURVE, result)
+    return result
+
+
+def extrapolate(sizes: np.ndarray, auc: np.ndarray, cases: int, *, at: int) -> dict[str, Any]:
+    """Fit a power law to the error 1 − AUC, and follow it to another size.
+
+    Power laws describe how a network's error falls with its data (Hestness et al. 2017, arXiv 1712.00409), until the noise of the labels
+    sets an end that these sizes do not show: the forecast is what would come if it went on like this.
+
+    Args:
+        sizes: float array (k,), how much was trained on.
+        auc: float array (k, w), at each size the values that `metrics.resampled` gives.
+        cases: the number of cases that it drew from.
+        at: the size that is asked for.
+
+    Returns:
+        ``{"at", "factor", "exponent", "auc": {"value", "low", "high"}}`` of 1 − AUC = factor · size^exponent.
+    """
+    # a line through logarithms, for all draws at once
+    x, y = np.log(sizes) - np.log(sizes).mean(), np.log(np.maximum(1 - auc, 1e-6))
+    exponent = x @ y / (x @ x)
+    height = y.mean(axis=0) - exponent * np.log(sizes).mean()
+    reached = 1 - np.exp(height + exponent * np.log(at))
+    return {"at": at, "factor": float(np.exp(height[0])), "exponent": float(exponent[0]), "auc": metrics.interval(reached, cases, "share")}
+
+
+def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:
+    """One row an arm of a question, the base first: AUC, its difference from the base, minutes, and what a minute brings."""
+    rows = {}
+    for row in result["arms"]:
+        if row["question"] not in ("", question):
+            continue
+        name = HERE[question] + " (base)" if row["difference"] is None else row["arm"]
+        gap = row["difference"]
+        rows[name] = {
+            "AUC": "{value:.3f} ({low:.3f}–{high:.3f})".format(**row["auc"]),
+            "difference": "" if gap is None else "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**gap),
+            "minutes": f"{row['minutes']:.1f}",
+            "AUC above chance a minute": f"{max(0.0, row['auc']['value'] - 0.5) / row['minutes']:.3f}",
+        }
+    return pd.DataFrame(rows).T
+
+
+def verdicts(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row an arm: is it better than the base, worse, or not told apart (the interval holds zero)?"""
+    rows = []
+    for row in result["arms"]:
+        gap = row["difference"]
+        if gap is not None:
+            verdict = "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "not told apart"
+            rows.append({"question": row["question"], "arm": row["arm"], "than": HERE[row["question"]], "verdict": verdict})
+    return pd.DataFrame(rows)
+
+
+def pairs_table(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a pair of arms that are compared with each other: the difference in AUC."""
+    rows = {f"{row['first']} − {row['second']}": titles.cell(row["difference"], sign=True) for row in result["pairs"]}
+    return pd.DataFrame({"difference in AUC": rows})
+
+
+def curve_table(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a point of the learning curves."""
+    rows = [
+        {
+            "more": kind,
+            "cases": f"{row['cases']:,.0f}",
+            "patches": f"{row['patches']:,.0f}",
+            "AUC": "{value:.3f} ({low:.3f}–{high:.3f})".format(**row["auc"]),
+        }
+        for kind in ("cases", "patches")
+        for row in result[kind]
+    ]
+    return pd.DataFrame(rows)
+
+
+def curve_result(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a way to have more: AUC with all that is here, the law's exponent, its AUC at the archive's size, and the gain."""
+    rows = []
+    for kind, law in result["forecast"].items():
+        last = result[kind][-1]
+        gain = law["auc"]["value"] - last["auc"]["value"]
+        here = {"more": kind, "here": round(last[kind]), "AUC here": round(last["auc"]["value"], 3), "exponent": round(law["exponent"], 3)}
+        rows.append({**here, "archive": law["at"], "AUC at the archive": round(law["auc"]["value"], 3), "gain": round(gain, 3)})
+    return pd.DataFrame(rows)

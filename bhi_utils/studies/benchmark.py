@@ -1,0 +1,106 @@
+"""How to measure: commands as whole processes, memory over all of them, a fixed number of cores, and the spread of several runs.
+
+Used by the benchmarks, such as ``studies.benchmark_archive``.
+"""
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+#: Seconds between two looks at the memory of a command.
+_EVERY = 0.05
+
+
+def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[float, int]:
+    """Seconds that a command takes, and the peak of the unique set size (bytes) summed over its process and all below it.
+
+    Raises:
+        RuntimeError: it fails; the message ends with what it said.
+    """
+    with tempfile.TemporaryFile("w+") as said:
+        start = time.perf_counter()
+        with subprocess.Popen(command, stdout=said, stderr=said, env=environment) as process:
+            root, peak, ended = psutil.Process(process.pid), 0, threading.Event()
+
+            def watch() -> None:
+                nonlocal peak
+                while not ended.wait(_EVERY):
+                    peak = max(peak, _private(root))
+
+            watcher = threading.Thread(target=watch, daemon=True)
+            watcher.start()
+            code = process.wait()
+            seconds = time.perf_counter() - start
+            ended.set()
+            watcher.join()
+        if code:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(command)} ended with {code}: {said.read()[-2000:]}")
+    return seconds, peak
+
+
+def _private(root: Any) -> int:
+    """Unique set size of a process and of all that it has started, in bytes; one that ends meanwhile counts as nothing."""
+    total = 0
+    with suppress(psutil.Error):
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(psutil.Error):
+                total += process.memory_full_info().uss
+    return total
+
+
+@contextmanager
+def on_cores(count: int) -> Iterator[int]:
+    """Keep this process and those it starts on ``count`` cores, where the system has such a setting; the number in use."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield os.cpu_count() or 1
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield len(os.sched_getaffinity(0))
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def pace(ask: Callable[[np.ndarray], Any], batch: np.ndarray, calls: int) -> float:
+    """Patches a second that a network answers, called so often with the same batch, after one call that does not count."""
+    ask(batch)
+    start = time.perf_counter()
+    for _ in range(calls):
+        ask(batch)
+    return len(batch) * calls / (time.perf_counter() - start)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest of several runs."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def machine(cores: int) -> dict[str, Any]:
+    """What a reader needs in order to compare: cores, processor, system and versions."""
+    versions = {}
+    for name in ("keras", "tensorflow", "jax", "torch", "numpy", "pillow"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {"cores": cores, "processor": _processor(), "system": platform.system(), "python": platform.python_version(), **versions}
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,259 @@
+"""Do the intervals hold what they promise? Simulated cases whose true metrics are known, and how often each kind of interval covers them.
+
+Used by ``notebooks/studies/intervals.ipynb``. A patch of case c with label y scores ``d · y + effect · z_c + separation · v_c · y + e``,
+where z, v and e are standard normal: z makes a whole case look more or less like cancer, v makes it easier or harder. The share of IDC+ of
+a case scatters on the logit scale and may go along with z. So true AUC, recall and precision are integrals, done by quadrature.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import expit, ndtr
+from tqdm import tqdm
+
+from bhi_utils.core import provenance
+from bhi_utils.core.provenance import git_commit
+from bhi_utils.core.run import Run
+from bhi_utils.evaluation import case_weights, intervals
+
+RESULTS = "intervals.json"
+#: Coverage of a 95 % interval that passes for right.
+BAND = (0.92, 0.97)
+PATCH_WAY = "percentile, by patch"
+METRICS = ("auc", "recall", "precision", "difference in AUC")
+#: The interval that ``evaluation.metrics`` uses, by what it is an interval of.
+CHOSEN = {name: "logit, Student's t, larger error" for name in ("auc", "recall", "precision")}
+CHOSEN |= {"difference in AUC": "Student's t, larger error"}
+#: Draws of patches for the patch-wise intervals: fewer, since they miss by far more than the draws' own scatter.
+_PATCH_DRAWS = 200
+#: How strongly the second model's errors go along with the first one's, and how far its AUC lies below.
+_AGREE, _LEAD = 0.8, 0.02
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A population of cases.
+
+    Attributes:
+        cases: how many are tested.
+        auc: the true area under the ROC curve of the first model; the second one's is lower.
+        effect: standard deviation of what shifts all scores of a case, in units of the scatter within a case.
+        separation: standard deviation of the distance between the classes from case to case.
+        together: correlation of the shift with the case's share of IDC+.
+        patches: patches of a median case.
+        share: share of IDC+ of a median case.
+    """
+
+    cases: int
+    auc: float
+    effect: float = 0.7
+    separation: float = 0.5
+    together: float = 0.3
+    patches: int = 60
+    share: float = 0.27
+
+    @property
+    def distance(self) -> float:
+        """The ``d`` that gives the wanted AUC."""
+        return float(brentq(lambda d: self._auc(d) - self.auc, 0.0, 12.0))
+
+    @property
+    def rival(self) -> "Scenario":
+        """The same for the second model, whose shift of a case agrees with the first one's in part."""
+        return replace(self, together=_AGREE * self.together, auc=self.auc - _LEAD)
+
+    def _prevalence(self) -> np.ndarray:
+        """Mean share of IDC+ of cases with each node's shift."""
+        middle = np.log(self.share / (1 - self.share))
+        inner = self.together * _NODES[:, None] + np.sqrt(1 - self.together**2) * _NODES
+        return expit(middle + inner) @ _WEIGHTS / _WEIGHTS.sum()
+
+    def _auc(self, d: float) -> float:
+        share = self._prevalence()
+        positive, negative = _WEIGHTS * share, _WEIGHTS * (1 - share)
+        ahead = ndtr((d + self.effect * (_NODES[:, None] - _NODES)) / np.sqrt(2 + self.separation**2))
+        return float(positive @ ahead @ negative / positive.sum() / negative.sum())
+
+    def truth(self, d: float, second: float, threshold: float) -> dict[str, float]:
+        """The true metrics: of a model with distance ``d``, and its lead in AUC over one with distance ``second``."""
+        share = self._prevalence()
+        positive, negative = _WEIGHTS * share, _WEIGHTS * (1 - share)
+        found = positive @ ndtr((d + self.effect * _NODES - threshold) / np.sqrt(1 + self.separation**2))
+        alarms = negative @ ndtr(self.effect * _NODES - threshold)
+        ahead = self._auc(d) - self.rival._auc(second)
+        recall, precision = float(found / positive.sum()), float(found / (found + alarms))
+        return {"auc": self._auc(d), "recall": recall, "precision": precision, "difference in AUC": ahead}
+
+    def draw(self, generator: np.random.Generator, d: float, second: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """One test set: case numbers, labels (bool) and both models' scores, one entry a patch."""
+        size = np.maximum(5, np.rint(self.patches * np.exp(0.5 * generator.normal(size=self.cases)))).astype(int)
+        z, v, e, other = generator.normal(size=(4, self.cases))
+        share = expit(np.log(self.share / (1 - self.share)) + self.together * z + np.sqrt(1 - self.together**2) * e)
+        case = np.repeat(np.arange(self.cases), size)
+        label = generator.random(len(case)) < share[case]
+        noise, more = generator.normal(size=(2, len(case)))
+        first = (d + self.separation * v[case]) * label + self.effect * z[case] + noise
+        # the second model meets the same cases and patches, and agrees with the first in part
+        apart = np.sqrt(1 - _AGREE**2)
+        shift = self.effect * (_AGREE * z + apart * other)
+        return case, label, first, (second + self.separation * v[case]) * label + shift[case] + _AGREE * noise + apart * more
+
+
+#: The archive's official test set in number of cases; then fewer cases, stronger effects, and an AUC near its bound.
+SCENARIOS = {
+    "49 cases": Scenario(49, 0.93),
+    "20 cases": Scenario(20, 0.93),
+    "49 cases, strong effects": Scenario(49, 0.93, effect=1.2, separation=0.8, together=0.5),
+    "49 cases, AUC 0.98": Scenario(49, 0.98),
+}
+
+
+def recorded() -> dict[str, Any]:
+    """The result that the repository keeps; its form is that of `study`."""
+    return provenance.result(RESULTS)
+
+
+def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str, Any]:
+    """Simulate every scenario, and write ``intervals.json`` into the run's artefacts.
+
+    Args:
+        run: the study's folder.
+        simulations: test sets that are drawn of each scenario.
+        resamples: draws of cases for each interval.
+        seed: seed of everything random.
+
+    Returns:
+        ``{"scenarios": {name: {"setting", "truth", "coverage": {metric: {way: {"covered", "below", "above", "width"}}}}}}`` with the
+        command, commit and parameters; ``below`` is the share of intervals that lie wholly below the truth.
+    """
+    start = time.perf_counter()
+    result: dict[str, Any] = {
+        "command": provenance.command("intervals", SIMULATIONS=simulations, RESAMPLES=resamples, SEED=seed),
+        "commit": git_commit(),
+        "data": {"kind": "simulated scores", "synthetic": True},
+        "parameters": {"simulations": simulations, "resamples": resamples, "seed": seed},
+        "scenarios": {},
+    }
+    for number, (name, scenario) in enumerate(SCENARIOS.items()):
+        generator = np.random.default_rng([seed, number])
+        result["scenarios"][name] = _measure(scenario, simulations, resamples, generator, title=name)
+    result["seconds"] = round(time.perf_counter() - start, 1)
+    run.write_json(RESULTS, result)
+    return result
+
+
+def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np.random.Generator, *, title: str) -> dict[str, Any]:
+    """One scenario: its truth, and of each metric and way the coverage."""
+    d, second = scenario.distance, scenario.rival.distance
+    threshold = d - 1.2
+    truth = scenario.truth(d, second, threshold)
+    # the draws of cases are fixed, as a fixed seed fixes them for every user; only the data change
+    counts = intervals.weights(scenario.cases, resamples, 0)
+    # how often each patch counts in a draw of patches: Poisson's law, which drawing with replacement comes to
+    bank = np.random.default_rng(1).poisson(1.0, (_PATCH_DRAWS, 6 * scenario.cases * scenario.patches)).astype(np.float32)
+    found: dict[str, dict[str, list[tuple[float | None, float | None]]]] = {metric: {} for metric in METRICS}
+    for _ in tqdm(range(simulations), desc=title, unit="test set", file=sys.stderr, mininterval=2):
+        case, label, first, other = scenario.draw(generator, d, second)
+        values = _values(case, label, first, other, counts, threshold)
+        for metric, drawn in values.items():
+            ways = DIFFERENCE_WAYS if metric == "difference in AUC" else intervals.WAYS
+            for way, interval in ways.items():
+                made = interval(*intervals.parts(drawn, scenario.cases))
+                found[metric].setdefault(way, []).append(made)
+        found["auc"].setdefault(PATCH_WAY, []).append(intervals.percentile(_patchwise(label, first, bank)))
+    coverage = {metric: {way: _covered(made, truth[metric]) for way, made in ways.items()} for metric, ways in found.items()}
+    return {"setting": asdict(scenario), "truth": truth, "coverage": coverage}
+
+
+#: Ways to an interval of a difference, which has no bounds that matter.
+DIFFERENCE_WAYS: dict[str, Callable[[float, np.ndarray, np.ndarray], tuple[float | None, float | None]]] = {
+    "percentile": intervals.WAYS["percentile"],
+    "BCa": intervals.bca,
+    "Student's t, larger error": lambda value, drawn, left_out: intervals.scaled(value, drawn, left_out, scale="plain"),
+}
+
+
+def _values(
+    case: np.ndarray, label: np.ndarray, first: np.ndarray, second: np.ndarray, counts: np.ndarray, threshold: float
+) -> dict[str, np.ndarray]:
+    """Each metric under each row of case weights."""
+    cases = counts.shape[1]
+    called = first >= threshold
+    groups = (label, ~label, label & called, ~label & called)
+    positive, negative, found, alarms = (counts @ np.bincount(case[group], minlength=cases) for group in groups)
+    one, two = (
+        case_weights.auc(case_weights.concordance(label, score, case, cases), positive, negative, counts) for score in (first, second)
+    )
+    return {"auc": one, "recall": found / positive, "precision": found / (found + alarms), "difference in AUC": one - two}
+
+
+def _patchwise(label: np.ndarray, score: np.ndarray, bank: np.ndarray) -> np.ndarray:
+    """The AUC of draws of patches, as if each were a case of its own; no two scores are equal here."""
+    label = label[np.argsort(score)]
+    weight = bank[:, : len(label)]
+    below = np.cumsum(weight * ~label, axis=1)
+    positive = weight[:, label]
+    return np.einsum("rp,rp->r", positive, below[:, label]) / (positive.sum(axis=1) * below[:, -1])
+
+
+def _covered(made: list[tuple[float | None, float | None]], truth: float) -> dict[str, float]:
+    low, high = np.array(made, dtype=float).T
+    below, above = high < truth, low > truth
+    return {
+        "covered": float(np.mean(~below & ~above)),
+        "below": float(below.mean()),
+        "above": float(above.mean()),
+        "width": float(np.mean(high - low)),
+    }
+
+
+def table(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
+    """One row a scenario, one column a way: how often the 95 % interval covers the truth."""
+    rows = {name: {way: f"{one['covered']:.1%}" for way, one in found["coverage"][metric].items()} for name, found in scenarios(result)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")
+
+
+def settings(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a scenario: what was simulated, and the true metrics."""
+    names = {"cases": "cases", "effect": "shift of a case", "separation": "spread of separation", "together": "shift goes with share"}
+    rows = {}
+    for name, found in scenarios(result):
+        truth = {title: found["truth"][metric] for metric, title in (("auc", "true AUC"), ("recall", "recall"), ("precision", "precision"))}
+        rows[name] = {title: found["setting"][key] for key, title in names.items()} | truth
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario").astype({"cases": int})
+
+
+def misses(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
+    """One row a way, in the first scenario: shares of intervals wholly below and above the truth, and their mean width."""
+    found = scenarios(result)[0][1]["coverage"][metric]
+    rows = {
+        way: {"below": f"{one['below']:.1%}", "above": f"{one['above']:.1%}", "width": f"{one['width']:.4f}"} for way, one in found.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("interval")
+
+
+def scenarios(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name and content of each scenario, in order."""
+    return list(result["scenarios"].items())
+
+
+def goals(result: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a metric: the least and the greatest coverage of the interval in use, the plain bootstrap's, and whether the band holds."""
+    rows = {}
+    for metric, way in CHOSEN.items():
+        used, plain = ([found["coverage"][metric][one]["covered"] for _, found in scenarios(result)] for one in (way, "percentile"))
+        inside = all(BAND[0] <= value <= BAND[1] for value in used)
+        rows[metric] = {
+            "interval in use": way,
+            "coverage": f"{min(used):.1%} to {max(used):.1%}",
+            "plain bootstrap": f"{min(plain):.1%} to {max(plain):.1%}",
+            "within the band": "yes" if inside else "no",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")

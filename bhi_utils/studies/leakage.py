@@ -1,0 +1,306 @@
+"""How large is the leak? The same small models under splits that share cases between training and test, and under those that do not.
+
+Used by ``notebooks/studies/leakage.ipynb`` only. This is the one place that trains on a split by image, and on a split by case after
+SMOTE over all cases; its results carry the name of what they leak and never become a model.
+"""
+
+import hashlib
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from bhi_utils.core import provenance, titles
+from bhi_utils.core.paths import cache_dir
+from bhi_utils.core.provenance import git_commit
+from bhi_utils.core.run import Run
+from bhi_utils.data import archive, case_folds, slide_grid, splits
+from bhi_utils.data.archive import Pack
+from bhi_utils.evaluation import metrics
+from bhi_utils.training import smote
+from bhi_utils.training.cross_validation import logistic_regression
+
+#: What is compared: how patches get to folds, and where SMOTE stands. ``leaks`` says what test and training share.
+ARMS = {
+    "case": {"split": "grouped by case", "smote": "none", "leaks": "nothing known"},
+    "runs": {"split": "grouped by runs of ids", "smote": "none", "leaks": "nothing known"},
+    "image": {"split": "by image", "smote": "none", "leaks": "cases"},
+    "SMOTE after, case": {"split": "grouped by case", "smote": "in the training part", "leaks": "nothing known"},
+    "SMOTE before, case": {"split": "grouped by case", "smote": "before the split", "leaks": "parents of synthetic patches"},
+    "SMOTE before, image": {"split": "by image", "smote": "before the split", "leaks": "cases and parents"},
+    "SMOTE before, image, mixture": {"split": "by image", "smote": "before the split, tested on real and synthetic", "leaks": "all"},
+}
+#: Pairs whose difference is reported, first minus second.
+PAIRS = (
+    ("image", "case"),
+    ("runs", "case"),
+    ("SMOTE after, case", "case"),
+    ("SMOTE before, case", "SMOTE after, case"),
+    ("SMOTE before, image", "SMOTE after, case"),
+    ("SMOTE before, image, mixture", "SMOTE after, case"),
+)
+METRICS = ("auc", "auprc", "brier")
+HEADS = ("logistic regression", "one hidden layer")
+RESULTS = "leakage.json"
+
+
+def recorded() -> dict[str, Any]:
+    """The result that the repository keeps, of the real sample; its form is that of `study`."""
+    return provenance.result(RESULTS)
+
+
+def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, seed: int, resamples: int) -> dict[str, Any]:
+    """Compute everything and write ``leakage.json`` into the run's artefacts.
+
+    Args:
+        run: the study's folder.
+        source: a data source, see `archive.find_source`.
+        weights: EfficientNetB0's weights; never ``none``, since a random base has no features.
+        image_size: side in pixels that patches are resized to.
+        folds: number of folds.
+        seed: seed of folds, SMOTE and models.
+        resamples: how often the cases are drawn for intervals.
+
+    Returns:
+        what `measure` gives, with ``data``, ``command``, ``commit`` and ``parameters``.
+
+    Raises:
+        InputError: the source, its cases or the weights do not allow it.
+    """
+    pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    material = prepare(pack, weights=weights, image_size=image_size, folds=folds, seed=seed, cache=cache_dir())
+    given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size}
+    command = provenance.command("leakage", **given, FOLDS=folds, SEED=seed, RESAMPLES=resamples)
+    data = {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")}
+    parameters = {"image_size": image_size, "folds": folds, "seed": seed}
+    facts = {"command": command, "commit": git_commit(), "data": data, "parameters": parameters}
+    result = facts | measure(material, seed=seed, resamples=resamples)
+    run.write_json(RESULTS, result)
+    return result
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every arm shares.
+
+    Attributes:
+        manifest: the real patches, one row each.
+        real: float32 array (n, d), their features.
+        folds: fold of each real patch under ``case``, ``runs`` and ``image``.
+        plan: SMOTE over all real patches.
+        synthetic: float32 array (k, d), features of the plan's patches.
+        inside: for each fold that tests, plan and features of SMOTE over the other folds' cases; its rows are rows of the pack.
+    """
+
+    manifest: pd.DataFrame
+    real: np.ndarray
+    folds: dict[str, np.ndarray]
+    plan: smote.SmotePlan
+    synthetic: np.ndarray
+    inside: list[tuple[smote.SmotePlan, np.ndarray]]
+
+
+def head(name: str, seed: int) -> Pipeline:
+    """A small model on frozen features, with a fixed recipe: nothing is chosen on data that might leak."""
+    if name == "logistic regression":
+        return logistic_regression()
+    # 15 epochs do not converge, and are not meant to: the recipe is the same for every arm
+    network = MLPClassifier(hidden_layer_sizes=(64,), alpha=1e-3, batch_size=128, learning_rate_init=5e-4, max_iter=15, random_state=seed)
+    return make_pipeline(StandardScaler(), network)
+
+
+def prepare(pack: Pack, *, weights: str, image_size: int, folds: int, seed: int, cache: Path) -> Material:
+    """Deal the folds, plan SMOTE, and run the frozen EfficientNetB0 once over every patch that any arm needs.
+
+    Args:
+        pack: the data set.
+        weights: as for `models.efficientnetb0`.
+        image_size: side in pixels that patches are resized to.
+        folds: number of folds.
+        seed: seed of folds, SMOTE and models.
+        cache: folder that keeps the features.
+
+    Raises:
+        InputError: too few cases, or runs of case ids, for the folds; or the weights cannot be had.
+    """
+    from bhi_utils.model import networks, seen
+    from bhi_utils.training import feature_cache
+
+    seen.guard(pack, weights)
+    manifest, labels = pack.manifest, pack.manifest["label"].to_numpy()
+    numbers = {"image": case_folds.image_folds(len(manifest), seed=seed, folds=folds)}
+    for arm, scheme in (("case", "grouped"), ("runs", "runs")):
+        table = splits.make(manifest, scheme=scheme, seed=seed, folds=folds)
+        splits.assert_disjoint(table)
+        numbers[arm] = manifest["case"].map(table.set_index("case")["fold"]).to_numpy()
+    whole = networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed)
+    front = feature_cache.front(whole, "pool")
+
+    def featured(fetch: Any, count: int, what: bytes, title: str) -> np.ndarray:
+        identity = hashlib.sha256(pack.info["fingerprint"].encode() + what).hexdigest()
+        found = feature_cache.FeatureCache(front, fetch, count, identity=identity, cache=cache)
+        found.ensure(np.arange(count), title=title)
+        return found.read(0).astype(np.float32)
+
+    def planned(rows: np.ndarray, title: str) -> tuple[smote.SmotePlan, np.ndarray]:
+        local = smote.smote_plan(pack.patches[rows], labels[rows], seed=seed)
+        plan = smote.SmotePlan(rows[local.base], rows[local.neighbour], local.step, local.label)
+        what = b"smote" + plan.base.tobytes() + plan.neighbour.tobytes() + plan.step.tobytes()
+        return plan, featured(lambda index: smote.draw(pack.patches, plan, index), len(plan), what, title)
+
+    real = featured(lambda index: pack.patches[index].astype(np.float32), len(manifest), b"real", "Features of the patches")
+    plan, synthetic = planned(np.arange(len(manifest)), "Features of SMOTE before the split")
+    inside = [planned(np.flatnonzero(numbers["case"] != fold), f"Features of SMOTE without fold {fold}") for fold in range(folds)]
+    return Material(manifest, real, numbers, plan, synthetic, inside)
+
+
+def predict(material: Material, arm: str, name: str, *, seed: int) -> pd.DataFrame:
+    """Out-of-fold predictions of one arm and one head: ``case, row, synthetic, label, logit, probability``, one row a tested patch.
+
+    ``row`` is the patch's row in the manifest; a synthetic patch has its base patch's row and case.
+    """
+    frames = []
+    labels = material.manifest["label"].to_numpy()
+    for train, test, plan_labels in _folds(material, arm, seed=seed):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the epochs are fixed on purpose
+            model = head(name, seed).fit(train[0], train[1])
+        probability = np.clip(model.predict_proba(test[0])[:, 1], 1e-7, 1 - 1e-7)
+        rows, made = test[1], test[2]
+        frame = pd.DataFrame({"case": material.manifest["case"].to_numpy()[rows], "row": rows, "synthetic": made})
+        frame["label"] = np.where(made, plan_labels, labels[rows])
+        frames.append(frame.assign(logit=logit(probability), probability=probability))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _folds(
+    material: Material, arm: str, *, seed: int
+) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray], int]]:
+    """For each fold: training features and labels; test features, rows and which are synthetic; the synthetic label."""
+    labels, case = material.manifest["label"].to_numpy(), material.manifest["case"].to_numpy()
+    scheme = next(name for name in ("runs", "image", "case") if name in arm)
+    fold = material.folds[scheme]
+    before, plan = "before" in arm, material.plan
+    if before and scheme == "image":  # the mixture is shuffled as if every patch were real
+        count = len(labels) + len(plan)
+        # another draw than that of the real patches alone; with seed 0 the one of the recorded result
+        mixed = case_folds.image_folds(count, seed=len(plan) + seed, folds=int(fold.max()) + 1)
+        fold, synthetic_fold = mixed[: len(labels)], mixed[len(labels) :]
+    else:
+        synthetic_fold = fold[plan.base]
+    for number in range(int(fold.max()) + 1):
+        train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        if scheme != "image" and np.isin(case[test], case[train]).any():
+            raise ValueError(f"A case is in training and test of the arm {arm!r}.")
+        extra, extra_label, tested = np.empty((0, material.real.shape[1]), np.float32), plan.label, np.empty(0, int)
+        if before:
+            extra, tested = material.synthetic[synthetic_fold != number], np.flatnonzero(synthetic_fold == number)
+        elif "after" in arm:
+            inner, extra = material.inside[number]
+            extra_label = inner.label
+            if not np.isin(np.r_[inner.base, inner.neighbour], train).all():
+                raise ValueError("SMOTE after the split has a parent outside the training part.")
+        tested = tested if "mixture" in arm else tested[:0]
+        yield (
+            (np.concatenate([material.real[train], extra]), np.concatenate([labels[train], np.full(len(extra), extra_label)])),
+            (
+                np.concatenate([material.real[test], material.synthetic[tested]]),
+                np.concatenate([test, plan.base[tested]]),
+                np.repeat([False, True], [len(test), len(tested)]),
+            ),
+            plan.label,
+        )
+
+
+def measure(material: Material, *, seed: int, resamples: int) -> dict[str, Any]:
+    """Every arm and head with intervals by case, and the paired differences of `PAIRS`.
+
+    Returns:
+        ``{"arms": …, "models": {head: {arm: {metric: {"value", "low", "high"}}}}, "differences": {head: {"a − b": …}},
+        "neighbours": …, "seconds": …}``.
+    """
+    start = time.perf_counter()
+    result: dict[str, Any] = {"arms": ARMS, "resamples": resamples, "models": {}, "differences": {}, "neighbours": neighbours(material)}
+    for name in HEADS:
+        found = {arm: predict(material, arm, name, seed=seed) for arm in ARMS}
+        measured = {arm: metrics.evaluate(frame, threshold=0.5, resamples=resamples, seed=seed) for arm, frame in found.items()}
+        result["models"][name] = {arm: {metric: values[metric] for metric in METRICS} for arm, values in measured.items()}
+        result["differences"][name] = {}
+        for first, second in PAIRS:
+            values = metrics.difference(found[first], found[second], resamples=resamples, seed=seed)
+            result["differences"][name][f"{first} − {second}"] = {metric: values[metric] for metric in METRICS}
+        result["neighbours"][name] = _by_neighbour(material, found["image"], found["case"])
+    result["seconds"] = round(time.perf_counter() - start, 1)
+    return result
+
+
+def _touching(material: Material) -> np.ndarray:
+    """Under the split by image, which patches share an edge on the slide with a patch of their own training part."""
+    manifest, fold = material.manifest, material.folds["image"]
+    place = manifest[["case", "x", "y"]].assign(row=np.arange(len(manifest)))
+    touching = np.zeros(len(manifest), bool)
+    for dx, dy in ((slide_grid.STRIDE, 0), (-slide_grid.STRIDE, 0), (0, slide_grid.STRIDE), (0, -slide_grid.STRIDE)):
+        moved = place.assign(x=place["x"] + dx, y=place["y"] + dy)
+        near = place.merge(moved, on=["case", "x", "y"], suffixes=("", "_2"))
+        apart = fold[near["row"]] != fold[near["row_2"]]
+        touching[near["row"][apart]] = True
+    return touching
+
+
+def neighbours(material: Material) -> dict[str, Any]:
+    """How complete the slides are: shares of patches that touch a training patch under the split by image, and the fullest cases."""
+    touching = pd.Series(_touching(material)).groupby(material.manifest["case"].to_numpy()).agg(["mean", "size"])
+    full = touching[touching["mean"] > 0.8].sort_values("size", ascending=False)
+    return {
+        "touching": float(_touching(material).mean()),
+        "full_cases": [{"case": int(case), "patches": int(row["size"]), "touching": float(row["mean"])} for case, row in full.iterrows()],
+    }
+
+
+def _by_neighbour(material: Material, image: pd.DataFrame, case: pd.DataFrame) -> dict[str, Any]:
+    """AUC of the patches that touch a training patch under the split by image and of the others, under both splits; no intervals."""
+    touching, found = _touching(material), {}
+    for group, chosen in (("touching a training patch", touching), ("touching none", ~touching)):
+        found[group] = {"patches": int(chosen.sum())}
+        for name, frame in (("image", image), ("case", case)):
+            part = frame[chosen[frame["row"].to_numpy()]]
+            if part["label"].nunique() == 2:
+                found[group][name] = metrics.evaluate(part, threshold=0.5, resamples=0)["auc"]["value"]
+    return found
+
+
+def table(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
+    """One row an arm: how it splits, where SMOTE stands, and for each head ``value (low–high)``."""
+    rows = {}
+    for arm, facts in result["arms"].items():
+        cells = {name: titles.cell(result["models"][name][arm][metric]) for name in HEADS}
+        rows[arm] = {"split": facts["split"], "SMOTE": facts["smote"], **cells}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def differences(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
+    """One row a pair of arms: the paired difference of each head as ``value (low to high)``."""
+    rows = {}
+    for pair in result["differences"][HEADS[0]]:
+        rows[pair] = {name: titles.cell(result["differences"][name][pair][metric], sign=True) for name in HEADS}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("difference")
+
+
+def by_neighbour(result: dict[str, Any]) -> pd.DataFrame:
+    """AUC under both splits of patches with and without a touching training patch: one row a head and group."""
+    rows = []
+    for name in HEADS:
+        for group, facts in result["neighbours"][name].items():
+            rows.append({"model": name, "patches that are": group, **facts})
+    found = pd.DataFrame(rows)
+    return found.assign(leak=found["image"] - found["case"])

@@ -1,0 +1,239 @@
+"""How a trained network becomes the packaged model: four files in ``bhi_utils/trained``, and the card, which quotes nothing but the bundle.
+
+Used by whoever trains the model that comes with the package, and by the test that holds the card to the bundle. Evaluate the recipe out of
+fold, train it with some cases kept for early stopping only, let these `decide`, then `save`. `recalibrate` repeats the last two steps.
+"""
+
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.special import expit
+from tqdm import tqdm
+
+from bhi_utils.core import atomic_files, paths
+from bhi_utils.core.messages import counted, text
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.titles import METRICS, cell
+from bhi_utils.data import archive
+from bhi_utils.data.archive import Pack
+from bhi_utils.evaluation import metrics, thresholds
+from bhi_utils.evaluation.calibration import Calibration, describe, fit_calibration
+from bhi_utils.model import bundles, predictor, seen
+from bhi_utils.model.backend import answers
+from bhi_utils.training import cross_validation
+
+#: The model file may have so many bytes.
+LARGEST = 18_000_000
+CARD = "MODEL_CARD.md"
+
+
+def save(
+    model: keras.Model,
+    pack: Pack,
+    *,
+    threshold: float,
+    calibration: Calibration,
+    threshold_rule: Mapping[str, Any],
+    out_of_fold: Mapping[str, Mapping[str, float | None]],
+    early_stopping: Mapping[str, Mapping[str, float | None]] | None = None,
+    initialisation: str,
+    training: Mapping[str, Any],
+    folder: Path | None = None,
+    rows: np.ndarray | None = None,
+    validation_cases: tuple[int, ...] = (),
+) -> list[Path]:
+    """Write the packaged model, its bundle, the digests of what it has seen, and its card.
+
+    Args:
+        model: an ``efficientnetb0`` trained on ``rows`` of the pack.
+        pack: the data set.
+        threshold: a patch is called IDC+ at sigmoid(logit) ≥ threshold.
+        calibration: what turns a logit into a calibrated probability.
+        threshold_rule: how the threshold was chosen, from `thresholds.kept`.
+        out_of_fold: metric to ``{"value", "low", "high"}``, as ``metrics.evaluate`` gives them, of models that had not seen the case.
+        early_stopping: the same of this model at this threshold, on ``validation_cases``.
+        initialisation: where the network's training began, such as ``imagenet``.
+        training: what the card tells of the training, name to plain value: recipe, image size, epochs, folds, resamples, seed, minutes.
+        folder: where the files go; the package's own by default.
+        rows: rows of the pack that the network was trained or tuned on; all by default.
+        validation_cases: those that served for early stopping only; `decide` takes threshold and calibration from them.
+
+    Returns:
+        the paths written: model, bundle, digests, card.
+
+    Raises:
+        ValueError: the model file is too large for the package; nothing is left of it.
+    """
+    folder = bundles.PACKAGED.parent if folder is None else Path(folder)
+    rows = np.arange(len(pack.manifest)) if rows is None else np.asarray(rows)
+    labels = pack.manifest["label"].to_numpy()[rows]
+    cases = {int(case) for case in np.unique(pack.manifest["case"].to_numpy()[rows])}
+    data = {name: pack.info[name] for name in ("kind", "synthetic", "fingerprint")}
+    about = {
+        "data": {**data, "patches": len(rows), "cases": len(cases), "positive": int(labels.sum())},
+        "initialisation": initialisation,
+        "threshold_rule": threshold_rule,
+        "training": dict(training),
+        "metrics": {
+            part: {name: dict(values) for name, values in found.items()}
+            for part, found in (("out_of_fold", out_of_fold), ("early_stopping", early_stopping or {}))
+            if found
+        },
+        "train_cases": sorted(cases - set(validation_cases)),
+        "validation_cases": sorted(validation_cases),
+    }
+    known = seen.of_rows(pack, rows)
+    bundle = predictor.save_bundle(model, folder, threshold=threshold, calibration=calibration, card=about, seen=known)
+    content, file = bundles.read(bundle)
+    files = [file, bundle, folder / content["seen"]["file"]]
+    if file.stat().st_size > LARGEST:
+        size = file.stat().st_size
+        for path in files:
+            path.unlink()
+        raise ValueError(f"The model file has {size:,} bytes, more than the {LARGEST:,} that the package may hold.")
+    return [*files, atomic_files.write_text(folder / CARD, card(content))]
+
+
+def decide(model: keras.Model, pack: Pack, cases: Collection[int], *, recall: float, resamples: int, seed: int) -> dict[str, Any]:
+    """Threshold and calibration of a network from its own answers on cases that it was not fitted on, and what they give there.
+
+    Args:
+        model: takes raw patches, gives logits.
+        pack: the data set.
+        cases: those that served for early stopping only.
+        recall: what the threshold reaches on them.
+        resamples: how often they are drawn for intervals.
+        seed: seed of the draws.
+
+    Returns:
+        what `save` takes under these names: ``threshold``, ``calibration``, ``threshold_rule`` and ``early_stopping``. The last has only
+        metrics that calibration does not change: slope and intercept of a fit on the same cases say nothing.
+    """
+    rows = np.flatnonzero(pack.manifest["case"].isin(cases))
+    chunks = [rows[start : start + 64] for start in range(0, len(rows), 64)]
+    bar = tqdm(chunks, desc=f"{model.name} on early-stopping cases", unit="batch", file=sys.stderr, mininterval=1)
+    logits = np.concatenate([answers(model, pack.patches[chunk].astype(np.float32), whole=64)[:, 0] for chunk in bar]).astype(np.float64)
+    frame = pack.manifest.iloc[rows][["case", "label"]].assign(logit=logits, probability=expit(logits))
+    rule = thresholds.kept({"rule": "recall", "value": recall}, "early_stopping")
+    threshold = thresholds.choose(frame["label"], frame["probability"], rule=rule)
+    measured = metrics.evaluate(frame, threshold=threshold, resamples=resamples, seed=seed)
+    return {
+        "threshold": threshold,
+        "calibration": fit_calibration(frame["label"], frame["logit"]),
+        "threshold_rule": rule,
+        "early_stopping": {name: measured[name] for name in metrics.NAMES if name in ("auc", "auprc", *cross_validation.DECISIONS)},
+    }
+
+
+def recalibrate(
+    source: str, *, recall: float = 0.93, resamples: int = metrics.RESAMPLES, seed: int = 0, bundle: Path | None = None
+) -> list[Path]:
+    """Set threshold and calibration of the packaged model anew, see `decide`, and write its bundle and card; the network stays.
+
+    Args:
+        source: the data that it was trained on, see `archive.find_source`.
+        recall: what the threshold reaches on the early-stopping cases.
+        resamples: how often these are drawn for intervals.
+        seed: seed of the draws.
+        bundle: another packaged model's ``.bundle.json``.
+
+    Returns:
+        the paths written: bundle, card.
+
+    Raises:
+        InputError: the source is not what the model was trained on.
+    """
+    path = bundles.packaged() if bundle is None else Path(bundle)
+    content, file = bundles.read(path)
+    pack = archive.pack(archive.find_source(source, cache=paths.cache_dir()), paths.cache_dir())
+    if pack.info["fingerprint"] != content["data"]["fingerprint"]:
+        raise InputError(f"{path.name} was made from other data (fingerprint {content['data']['fingerprint'][:12]}): give those.")
+    model = keras.saving.load_model(file, compile=False, safe_mode=True)
+    found = decide(model, pack, content["validation_cases"], recall=recall, resamples=resamples, seed=seed)
+    content |= {name: found[name] for name in ("threshold", "threshold_rule")}
+    content["calibration"] = found["calibration"].to_json()
+    content["metrics"] |= {"early_stopping": found["early_stopping"]}
+    return [atomic_files.write_json(path, content), atomic_files.write_text(path.parent / CARD, card(content))]
+
+
+def recorded() -> dict[str, Any]:
+    """The packaged bundle."""
+    return bundles.read(bundles.packaged())[0]
+
+
+def sentence(bundle: Mapping[str, Any]) -> str:
+    """What the packaged model learned from, in the words of the README."""
+    cases, found = bundles.served(bundle), bundle["metrics"]["early_stopping"]
+    return (
+        f"**The packaged model** is recipe fast once more, fitted on {cases['fitted_on']:,} of these cases. The other "
+        f"{cases['early_stopping_on']:,} chose its epoch, threshold and calibration; on them, which is too favourable, its recall is "
+        f"{cell(found['recall'])} and its precision {cell(found['precision'])}."
+    )
+
+
+def card(bundle: Mapping[str, Any]) -> str:
+    """The model card of a packaged bundle as Markdown; every number in it is the bundle's."""
+    data, cases, found = bundle["data"], bundles.served(bundle), bundle["metrics"]
+    kind = "synthetic phantom" if data["synthetic"] else "real"
+    heads = {"out_of_fold": "out of fold, at the folds' thresholds", "early_stopping": "early-stopping cases, at this threshold"}
+    heads = {part: head for part, head in heads.items() if found.get(part)}
+    lines = [["metric", *heads.values()], ["---"] * (1 + len(heads))]
+    lines += [[title, *(cell(found[part].get(name)) for part in heads)] for name, title in METRICS.items() if name in found["out_of_fold"]]
+    facts = [f"- {name.replace('_', ' ')}: {value}" for name, value in bundle["training"].items()]
+    served = [f"- {text(name, 'en')}: {count:,} cases" for name, count in cases.items()]
+    notes = [f"- {text(f'note_{part}', 'en')}" for part in heads]
+    return f"""# Model card: {bundle["name"]}
+
+**Research use only, not a medical device.** The model that `bhi predict`, `bhi app` and `bhi evaluate` use unless `--model` names another,
+and from whose base `--weights packaged` starts. This page is written by `bhi_utils.release` from `{bundle["name"]}.bundle.json`.
+
+## What it does
+
+It takes one H&E patch of 50×50 pixels at the scale of the Breast Histopathology Images archive, with values in 0–255, and gives the
+probability that it shows invasive ductal carcinoma (IDC+).
+
+## What it was trained on
+
+{counted(data["patches"], f"{kind} patch")} of {counted(data["cases"], "case")}, {data["positive"]:,} of them IDC+ (data fingerprint
+`{data["fingerprint"][:12]}`). Training began from {bundle["initialisation"]} weights.
+
+{chr(10).join(served + facts)}
+
+## How well it does
+
+No case of these data is new to the packaged network, so nothing here measures it on new cases. In brackets: 95 % intervals over resampled
+cases.
+
+{chr(10).join("| " + " | ".join(line) + " |" for line in lines)}
+
+{chr(10).join(notes)}
+
+Threshold on the probability: {bundle["threshold"]:.4f}, the {thresholds.sentence(bundle["threshold_rule"])}.
+Calibration: {describe(bundle["calibration"])}. Out of fold, AUC, average precision, loss, Brier score and calibration error are of
+calibrated probabilities, each fold's from its own validation cases.
+{_how(bundle)}
+## Limits
+
+- One archive: slides of other laboratories, scanners and stains may be answered wrongly without any sign of it.
+- Patches are labelled by the region that they lie in, so labels at a tumour's border are noisy.
+- Whether two case ids of the archive share a patient is not known.
+- What the model was trained on is left out wherever it is evaluated or trained further, by case id and by pixels
+  (`{bundle["seen"]["file"]}` holds {bundle["seen"]["patches"]:,} truncated hashes); single answers on it are marked *seen in training*.
+"""
+
+
+def _how(bundle: Mapping[str, Any]) -> str:
+    """Where threshold and calibration come from, as a paragraph of the card; nothing for a bundle whose rule says something else."""
+    rule, count = bundle["threshold_rule"], bundles.served(bundle).get("early_stopping_on", 0)
+    if not isinstance(rule, Mapping) or rule["where"] != "early_stopping":
+        return ""
+    return f"""
+Threshold and calibration come from this network's own answers on the {count:,} cases that served it for early stopping only. It was not
+fitted on them, but they chose its epoch, so both lean to the favourable side. Each fold's network chose its own in the same way, on its
+own validation cases: the recall out of fold is what that gives on new cases where {rule["value"]:g} is asked. With the data at hand,
+`python -c "from bhi_utils.studies import package_model; package_model.recalibrate('archive.zip')"` sets both anew.
+"""

@@ -1,0 +1,212 @@
+"""What every study of training shares: the data, its folds, the weights, a folder that keeps what is done, and where a result comes from.
+
+Used by ``studies.recipes``, ``studies.ablations`` and ``studies.paper_recipe``.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bhi_utils.core import provenance
+from bhi_utils.core.paths import cache_dir
+from bhi_utils.core.provenance import command, git_commit
+from bhi_utils.core.run import Run
+from bhi_utils.data import archive
+from bhi_utils.model import bundles, seen
+from bhi_utils.training import cross_validation
+from bhi_utils.training.cross_validation import Arm, Fold
+
+if TYPE_CHECKING:
+    from bhi_utils.training.train_networks import Trained
+
+
+def sampled(pack: archive.Pack, per_case: int, *, seed: int) -> archive.Pack:
+    """The data set with at most ``per_case`` patches of each case, drawn at random, in their order; its fingerprint is its own."""
+    order = pd.Series(np.random.default_rng(seed).permutation(len(pack.manifest)))
+    rows = np.flatnonzero(order.groupby(pack.manifest["case"].to_numpy()).rank() <= per_case)
+    manifest = pack.manifest.iloc[rows].reset_index(drop=True)
+    identity = hashlib.sha256(f"{pack.info['fingerprint']} {per_case} {seed}".encode()).hexdigest()
+    about = {"patches": len(rows), "positive": int(manifest["label"].sum()), "fingerprint": identity}
+    return replace(pack, patches=np.asarray(pack.patches[rows]), manifest=manifest, info=pack.info | about)
+
+
+def _basis(weights: str) -> list[Any]:
+    """What answers depend on beside data and settings: the weights' content, the libraries, and the modules that fit arms.
+
+    ``imagenet`` stands for itself: which file it means depends on Keras' version, which is among the libraries'.
+    """
+    path = Path(weights)
+    versions = {name: version for name, version in provenance.versions().items() if name != "papermill"}
+    return [bundles.sha256(path) if path.is_file() else weights, versions, provenance.code_hash("studies.study_base")]
+
+
+class Study:
+    """Answers out of fold, arm by arm. What was answered is kept, so that a study that was stopped goes on.
+
+    It is kept under all that it depends on: settings, seed, folds, data, weights, libraries, and the sources of what fits it.
+
+    Args:
+        run: the study's folder.
+        source: a data source, see `archive.find_source`.
+        weights: EfficientNetB0's pretrained weights, ``imagenet`` or a file.
+        number: number of folds.
+        seed: seed of folds and models.
+        recall: what thresholds must reach on validation cases.
+        per_case: how many patches of each case the study is about, drawn at random; 0 takes all.
+
+    Attributes:
+        pack: the data set.
+        folds: its folds, in order.
+
+    Raises:
+        InputError: the source, its cases or the weights do not allow it.
+    """
+
+    def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float, per_case: int = 0) -> None:
+        self._run, self._source, self._weights, self._seed, self._recall = run, source, weights, seed, recall
+        self._began, self._basis = time.perf_counter(), _basis(weights)
+        self.pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+        seen.guard(self.pack, weights)
+        if per_case:
+            self.pack = sampled(self.pack, per_case, seed=seed)
+        self.folds = cross_validation.deal(self.pack, run.artifacts / "checkpoints", folds=number, seed=seed)
+
+    def answer(
+        self, name: str, values: Mapping[str, Any], arm: cross_validation.Arm, *, on: list[Fold] | None = None
+    ) -> dict[str, pd.DataFrame]:
+        """The arm's answers, by its names for its ways of answering.
+
+        Args:
+            name: what is fitted and on what, in words that tell it from everything else with the same values.
+            values: all settings of the arm.
+            arm: what to fit.
+            on: the folds, where they are not the study's own.
+        """
+        about = [name, dict(values), self._seed, len(self.folds), self.pack.info["fingerprint"], *self._basis]
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+        return cross_validation.out_of_fold(on or self.folds, arm, recall=self._recall, keep=self._run.artifacts / "folds" / key)
+
+    def facts(self, notebook: str, **given: Any) -> dict[str, Any]:
+        """Where a result comes from: ``command, commit, data, parameters, seconds``; ``given`` are further parameters of the notebook."""
+        own = {"DATA": Path(self._source).name, "WEIGHTS": Path(self._weights).name, "FOLDS": len(self.folds), "SEED": self._seed}
+        names = ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")
+        return {
+            "command": command(notebook, **own, **given),
+            "commit": git_commit(),
+            "data": {name: self.pack.info[name] for name in names},
+            "parameters": {
+                "folds": len(self.folds),
+                "seed": self._seed,
+                "recall": self._recall,
+                "weights": Path(self._weights).name,
+            },
+            "seconds": round(time.perf_counter() - self._began, 1),
+        }
+
+
+#: What a recipe may also say, for the ablations: how the networks' parts are fed and frozen.
+USUAL = {"INPUT_RANGE": 255, "TRAIN_BATCHNORM": False}
+#: Side in pixels that the probe's patches are resized to: what a frozen network does best at, of those that were tried.
+PROBE_SIZE = 200
+
+
+def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_views: int = 8) -> Arm:
+    """An arm that trains EfficientNetB0.
+
+    Args:
+        values: settings, see `recipes.settings`, and perhaps something of `USUAL`.
+        weights: as for ``models.efficientnetb0``, pretrained.
+        seed: seed of everything random.
+        answer_views: besides the patch as it is, answer with the mean of so many views, where there is a cache; 1 leaves that out.
+    """
+
+    def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
+        trained = train(fold, values, weights=weights, seed=seed)
+        cut, parts = trained.cut, ("val", "test")
+        if cut is None:
+            return _answered(trained, fold, answer_views=1)
+        # what the cache held already is counted as if it had been computed for this fit
+        seconds = np.array(trained.seconds - cut.filling + cut.cost)
+        ways = _ways(answer_views)
+        found = {way: {part: cut.logits(fold.rows(part), views=views) for part in parts} for way, views in ways.items()}
+        return {way: {**logits, "seconds": seconds} for way, logits in found.items()}
+
+    return fit
+
+
+def frozen_features(pack: archive.Pack, *, weights: str, seed: int) -> np.ndarray:
+    """Pooled output of the network as it was pretrained, of every patch at `PROBE_SIZE`: float32 array (n, 1280)."""
+    from bhi_utils.model import networks
+    from bhi_utils.training import feature_cache
+
+    front = feature_cache.front(networks.efficientnetb0(image_size=PROBE_SIZE, weights=weights, seed=seed), "pool")
+    identity, every = pack.info["fingerprint"], np.arange(len(pack.patches))
+    found = feature_cache.FeatureCache(front, lambda rows: pack.patches[rows], len(every), identity=identity, cache=cache_dir())
+    found.ensure(every, title="Features of the probe")
+    return found.read(0).astype(np.float32)
+
+
+def custom_cnn(values: Mapping[str, Any], *, seed: int, answer_views: int = 8) -> Arm:
+    """An arm that trains the custom CNN from scratch; its arguments are those of `fine_tuned`.
+
+    ``CNN_EPOCHS`` may be left out of the settings where both networks train equally long, for ``EPOCHS``.
+    """
+    epochs = values.get("CNN_EPOCHS", values["EPOCHS"])
+
+    def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
+        from bhi_utils.training import fit_phases, samples, train_networks
+
+        train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
+        recipe = fit_phases.FitSettings(epochs=epochs, batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
+        trained = train_networks.train_cnn(fold.pack, fold.table, train, recipe, image_size=values["CNN_IMAGE_SIZE"])
+        return _answered(trained, fold, answer_views=answer_views)
+
+    return fit
+
+
+def _ways(answer_views: int) -> dict[str, int]:
+    """How an arm calls its ways of answering, and of how many views each takes the mean."""
+    return {"": 1} if answer_views == 1 else {"": 1, f", {answer_views} views": answer_views}
+
+
+def _answered(trained: "Trained", fold: Fold, *, answer_views: int) -> dict[str, dict[str, np.ndarray]]:
+    """What a network says to the patches themselves, and to their views, and what it cost."""
+    from bhi_utils.model import augment
+
+    logits = {}
+    for part in ("val", "test"):
+        patches = fold.pack.patches[fold.rows(part)]
+        turned = (augment.dihedral(patches, view) for view in range(answer_views))
+        logits[part] = np.stack([trained.model.predict(view, batch_size=64, verbose=0)[:, 0] for view in turned], dtype=np.float64)
+    return {
+        way: {**{part: found[:views].mean(axis=0) for part, found in logits.items()}, "seconds": np.array(trained.seconds)}
+        for way, views in _ways(answer_views).items()
+    }
+
+
+def train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> "Trained":
+    """EfficientNetB0 trained on a fold as ``values`` say."""
+    from bhi_utils.training import fit_phases, samples, train_networks
+
+    values = USUAL | dict(values)
+    train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
+    return train_networks.train_efficientnetb0(
+        fold.pack,
+        fold.table,
+        train,
+        fit_phases.FitSettings(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder),
+        image_size=values["IMAGE_SIZE"],
+        weights=weights,
+        blocks=values["FINE_TUNE_BLOCKS"],
+        rate=values["FINE_TUNE_RATE"],
+        views=values["VIEWS"],
+        input_range=float(values["INPUT_RANGE"]),
+        batchnorm=values["TRAIN_BATCHNORM"],
+    )

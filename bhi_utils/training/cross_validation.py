@@ -1,0 +1,239 @@
+"""Cross-validation by case: every patch is answered by models that were trained without its case.
+
+Used by training for its probe, by the studies, and for the packaged model's card. Each fold tests on one fifth of the cases, chooses
+epoch, threshold and calibration on another, and trains on the rest, as ``data.splits`` deals them. An arm is a function that fits one model
+on one fold; all arms see the same folds, so that their answers can be compared case by case.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from bhi_utils.core.atomic_files import write_atomic
+from bhi_utils.core.messages import counted
+from bhi_utils.core.paths import InputError
+from bhi_utils.data import splits
+from bhi_utils.data.archive import Pack
+from bhi_utils.evaluation import metrics, thresholds
+from bhi_utils.evaluation.calibration import Calibration, NoSkill, fit_calibration
+from bhi_utils.training import checkpoint
+
+#: Metrics that depend on the order of the answers or on their value, and those that depend on a threshold.
+SCORES = ("auc", "auprc", "loss", "brier", "ece", "calibration_slope", "calibration_intercept")
+DECISIONS = ("recall", "precision", "specificity", "binary_accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted")
+#: Ranges of each colour's histogram in `colour_histograms`.
+BINS = 16
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of a data set.
+
+    Attributes:
+        pack: the data set.
+        table: the split, ``case, split, fold``.
+        number: which fold is the test part.
+        folder: for checkpoints, the fold's own.
+        learned: int array, the training rows where fewer than all are learned from, see `thinned`.
+    """
+
+    pack: Pack
+    table: pd.DataFrame
+    number: int
+    folder: Path
+    learned: np.ndarray | None = None
+
+    def rows(self, part: str) -> np.ndarray:
+        """Rows of the pack that belong to a part."""
+        if part == "train" and self.learned is not None:
+            return self.learned
+        return splits.indices(self.pack.manifest, self.table, part)
+
+    def labels(self, part: str) -> np.ndarray:
+        """Their labels."""
+        return self.pack.manifest["label"].to_numpy()[self.rows(part)]
+
+    def cases(self, part: str) -> np.ndarray:
+        """Ids of the cases that they belong to, each once."""
+        return np.unique(self.pack.manifest["case"].to_numpy()[self.rows(part)])
+
+
+#: Fits one model; gives the logits of validation and test rows for each way of answering that it has a name for, as ``val`` and
+#: ``test``, and where it is known what the fit cost, as ``seconds``.
+Arm = Callable[[Fold], Mapping[str, Mapping[str, np.ndarray]]]
+
+
+def deal(pack: Pack, folder: Path, *, folds: int, seed: int) -> list[Fold]:
+    """The folds of a data set, in order."""
+    found = []
+    for number in range(folds):
+        table = splits.make(pack.manifest, scheme="kfold", seed=seed, folds=folds, fold=number)
+        splits.assert_disjoint(table)
+        found.append(Fold(pack, table, number, folder / f"fold_{number}"))
+    return found
+
+
+def thinned(fold: Fold, *, seed: int, patches: float = 1.0, cases: float = 1.0, count: int | None = None) -> Fold:
+    """The fold with fewer training patches, drawn at random; validation and test stay as they are.
+
+    Args:
+        fold: from `deal`.
+        seed: seed of the draw; with equal seeds, a smaller draw of cases or of a case's patches lies within a larger one.
+        patches: this share of each training case's patches, at least one of them.
+        cases: this share of the training cases, at least one of them.
+        count: so many patches of those that are left.
+
+    Raises:
+        InputError: there are fewer than ``count``.
+    """
+    random, rows = np.random.default_rng([seed, fold.number]), fold.rows("train")
+    frame = pd.DataFrame({"row": rows, "case": fold.pack.manifest["case"].to_numpy()[rows], "order": random.permutation(len(rows))})
+    kept = random.permutation(fold.cases("train"))
+    kept = kept[: max(1, round(cases * len(kept)))]
+    frame = frame[frame["case"].isin(kept)].sort_values("order")
+    place, size = frame.groupby("case").cumcount(), frame.groupby("case")["row"].transform("size")
+    frame = frame[place < np.maximum(1, np.round(patches * size))]
+    if count is not None and count > len(frame):
+        raise InputError(
+            f"{counted(count, 'training patch')} must be there and fold {fold.number} has {len(frame):,}: give a larger source."
+        )
+    return replace(fold, learned=np.sort(frame["row"].to_numpy()[:count]))
+
+
+def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> pd.DataFrame:
+    """The test rows of a fold with everything that its validation rows decide.
+
+    A network that ranks its validation rows no better than chance has nothing that could be calibrated: each of its calibrated
+    probabilities is then the share of IDC+ among the validation rows, the best that can be said without it.
+
+    Args:
+        fold: the fold.
+        logits: float arrays for ``val`` and ``test``, in the order of `Fold.rows`; ``seconds`` is optional.
+        recall: the threshold is the highest that reaches it on the validation rows.
+
+    Returns:
+        ``row, case, fold, label, logit, probability, probability_calibrated, margin, seconds``; ``margin`` is the logit minus the
+        threshold's, so that a patch is called IDC+ at ``margin >= 0`` in every fold; ``seconds`` is what the fold's fit took, or NaN.
+    """
+    valid, test = (np.asarray(logits[part], dtype=np.float64) for part in ("val", "test"))
+    try:
+        calibration = fit_calibration(fold.labels("val"), valid)
+    except NoSkill:
+        calibration = Calibration(0.0, float(logit(fold.labels("val").mean())))
+    threshold = thresholds.threshold_for_recall(fold.labels("val"), expit(valid), recall=recall)
+    rows = fold.rows("test")
+    frame = pd.DataFrame({"row": rows, "case": fold.pack.manifest["case"].to_numpy()[rows], "fold": fold.number})
+    return frame.assign(
+        label=fold.labels("test"),
+        logit=test,
+        probability=expit(test),
+        probability_calibrated=calibration.apply(test),
+        margin=test - logit(threshold),
+        seconds=float(logits.get("seconds", np.nan)),
+    )
+
+
+def scored(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with calibrated probabilities and their logits as ``probability`` and ``logit``: what pooled metrics compare.
+
+    Logits of different folds come from different networks; calibration, fitted on each fold's validation cases, gives them one scale.
+    """
+    probability = frame["probability_calibrated"].clip(1e-9, 1 - 1e-9)
+    return frame.assign(probability=probability, logit=logit(probability))
+
+
+def decided(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with ``margin`` as logit: evaluated at 0.5, it decides by each fold's own threshold."""
+    return frame.assign(logit=frame["margin"], probability=expit(frame["margin"]))
+
+
+def pooled(frame: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, Any]:
+    """Metrics over all folds' answers, with intervals by case, and the AUC of each fold.
+
+    Returns:
+        metric to ``{"value", "low", "high"}``, and ``fold_auc`` (a list) and ``mean_fold_auc``.
+    """
+    ranks = metrics.evaluate(scored(frame), threshold=0.5, resamples=resamples, seed=seed)
+    calls = metrics.evaluate(decided(frame), threshold=0.5, resamples=resamples, seed=seed)
+    result: dict[str, Any] = {name: ranks[name] for name in SCORES} | {name: calls[name] for name in DECISIONS}
+    by_fold = [metrics.evaluate(part, threshold=0.5, resamples=0)["auc"]["value"] for _, part in frame.groupby("fold")]
+    return result | {"fold_auc": by_fold, "mean_fold_auc": float(np.mean(by_fold))}
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, dict[str, float | None]]:
+    """Metrics of ``first`` minus those of ``second``, the same cases drawn for both."""
+    ranks = metrics.difference(scored(first), scored(second), resamples=resamples, seed=seed)
+    calls = metrics.difference(decided(first), decided(second), resamples=resamples, seed=seed)
+    return {name: ranks[name] for name in SCORES} | {name: calls[name] for name in DECISIONS}
+
+
+def colour_histograms(patches: np.ndarray) -> np.ndarray:
+    """Histograms of red, green and blue: uint8 array (n, 50, 50, 3) to float32 array (n, 3 · `BINS`), each colour adding up to 1."""
+    index = patches // (256 // BINS)
+    found = np.empty((len(patches), 3 * BINS), dtype=np.float32)
+    for start in range(0, len(patches), 4096):
+        part = index[start : start + 4096]
+        for channel in range(3):
+            flat = part[..., channel].reshape(len(part), -1).astype(np.int64) + BINS * np.arange(len(part))[:, None]
+            counts = np.bincount(flat.ravel(), minlength=BINS * len(part)).reshape(len(part), BINS)
+            found[start : start + 4096, channel * BINS : (channel + 1) * BINS] = counts / flat.shape[1]
+    return found
+
+
+def logistic_regression() -> Pipeline:
+    """The classifier of every probe, with a fixed recipe: strongly regularised, since features outnumber what cases can tell."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000))
+
+
+def linear(features: np.ndarray) -> Arm:
+    """An arm that fits a logistic regression on fixed features, float array (n, d), one row a patch of the pack."""
+
+    def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
+        model = logistic_regression().fit(features[fold.rows("train")], fold.labels("train"))
+        return {"": {part: model.decision_function(features[fold.rows(part)]) for part in ("val", "test")}}
+
+    return fit
+
+
+def out_of_fold(folds: list[Fold], arm: Arm, *, recall: float, keep: Path | None = None) -> dict[str, pd.DataFrame]:
+    """Fit an arm on every fold.
+
+    Args:
+        folds: from `deal`.
+        arm: what to fit.
+        recall: for the thresholds, see `answers`.
+        keep: a folder that keeps each fold's logits, so that a study that was stopped goes on; None keeps nothing.
+
+    Returns:
+        by the arm's names for its ways of answering, `answers` of all folds.
+    """
+    found: dict[str, list[pd.DataFrame]] = {}
+    for fold in folds:
+        for name, logits in _kept(fold, arm, keep).items():
+            found.setdefault(name, []).append(answers(fold, logits, recall=recall))
+    if not found:
+        raise InputError("There is no fold to fit: give at least 3.")
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in found.items()}
+
+
+def _kept(fold: Fold, arm: Arm, keep: Path | None) -> Mapping[str, Mapping[str, np.ndarray]]:
+    if keep is None:
+        return arm(fold)
+    path = keep / f"fold_{fold.number}.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            names = sorted({key.rpartition("|")[0] for key in stored})
+            return {name: {key.rpartition("|")[2]: stored[key] for key in stored if key.rpartition("|")[0] == name} for name in names}
+    found = arm(fold)
+    with write_atomic(path) as temporary:
+        np.savez(temporary, **{f"{name}|{part}": values for name, parts in found.items() for part, values in parts.items()})
+    checkpoint.clear(fold.folder)
+    return found

@@ -1,0 +1,227 @@
+"""The output of a network's frozen part, computed once for each patch and view, and kept on disk as float16.
+
+Used by training and by the studies: while only the last blocks of EfficientNetB0 learn, everything before them gives the same output
+in every epoch, so it is run once over each patch and over its turned and mirrored views. The folder's name is a hash of all that the
+content depends on, and a patch is filled in when it is first asked for. So the folds of a cross-validation share one cache, no patch
+is computed for nothing, and a run that was killed goes on where it stopped.
+
+Processes may fill one cache at once. The two files of a view, its outputs and which of them are computed, are made in a private folder
+that is renamed into place, so whoever comes second uses those of the first. After that nothing is replaced: each process writes its own
+rows, and marks them once they are on disk. That takes no locks.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from bhi_utils.core import atomic_files, provenance
+from bhi_utils.core.atomic_files import write_json
+from bhi_utils.core.messages import counted
+from bhi_utils.core.paths import InputError, shown
+from bhi_utils.model.augment import dihedral
+from bhi_utils.model.backend import answers
+from bhi_utils.model.networks import fold
+
+#: Part of every key: raise it when the files change their form, so that older ones are left alone.
+FORMAT = "bhi-features 2"
+#: Patches a call of the frozen part: on two cores, 16 to 64 are about equally quick.
+BATCH = 32
+#: Patches after which what is done is noted on disk.
+_NOTE_EVERY = 2048
+
+
+def front(model: keras.Model, cut: str) -> keras.Model:
+    """The part of ``model`` from patches to the output of the layer named ``training.frozen_base``, for answers only (see `folding`)."""
+    folded = fold(model)
+    return keras.Model(folded.input, folded.get_layer(cut).output, name=cut)
+
+
+class FeatureCache:
+    """Outputs of a frozen part for the samples of one source.
+
+    Args:
+        front: from `front`; takes patches in 0–255.
+        fetch: takes sample numbers, gives patches (k, 50, 50, 3) in 0–255.
+        count: number of samples in the source.
+        identity: hash of the samples' pixels and order.
+        cache: folder that keeps the files.
+
+    Attributes:
+        shape: of all outputs under one view.
+        folder: where they lie.
+        filling: seconds that this object has spent on computing outputs.
+    """
+
+    def __init__(self, front: keras.Model, fetch: Callable[[np.ndarray], np.ndarray], count: int, *, identity: str, cache: Path) -> None:
+        self._front, self._fetch = front, fetch
+        self.shape = (count, *front.output_shape[1:])
+        self.folder = cache / "features" / _key(front, identity, self.shape)
+        self._maps: dict[int, np.ndarray] = {}
+        self.filling = 0.0
+
+    def missing(self, rows: np.ndarray, views: int) -> int:
+        """How many outputs `ensure` would compute."""
+        return sum(len(part) for _, part in self._todo(np.unique(rows), views))
+
+    def ensure(self, rows: np.ndarray, views: int = 1, *, title: str = "Features") -> None:
+        """Compute what is not on disk yet, after saying how much that is.
+
+        Args:
+            rows: sample numbers.
+            views: the first ``views`` of the eight dihedral views, the patch as it is being the first.
+            title: what the line and the progress bar say.
+
+        Raises:
+            InputError: too little disk space, an output that float16 cannot hold, or a cache that was damaged or taken away meanwhile.
+        """
+        rows = np.unique(rows)
+        todo = self._todo(rows, views)
+        total = sum(len(part) for _, part in todo)
+        size = 2 * views * len(rows) * int(np.prod(self.shape[1:]))
+        known = "all" if not total else "none" if total == views * len(rows) else f"{views * len(rows) - total:,} of them"
+        print(
+            f"{title}: {counted(views, 'view')} of {counted(len(rows), 'patch')}, cut at {self._front.name}, {size / 1e6:,.0f} MB on disk, "
+            f"{known} known"
+        )
+        if total:
+            self._check_space(2 * total * int(np.prod(self.shape[1:])))
+            with tqdm(total=total, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:
+                for view, part in todo:
+                    self._fill(view, part, bar)
+        self._maps = {view: np.load(self._outputs(view), mmap_mode="r") for view in range(views)} if len(rows) else {}
+        if self.missing(rows, views):
+            raise InputError(f"{shown(self.folder)} was changed by another process while it was filled: run this again.")
+
+    def read(self, view: int) -> np.ndarray:
+        """The outputs under one view: float16 memory map (count, …), read-only; only rows that were ensured mean anything."""
+        if view not in self._maps:
+            self._maps[view] = np.load(self._outputs(view), mmap_mode="r")
+        return self._maps[view]
+
+    def gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Outputs of samples ``rows``, each under its own view: float32 array (k, …)."""
+        result = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
+        for place, (row, view) in enumerate(zip(rows, views, strict=True)):
+            result[place] = self.read(int(view))[row]
+        return result
+
+    def _todo(self, rows: np.ndarray, views: int) -> list[tuple[int, np.ndarray]]:
+        return [(view, rows[~self._done(view)[rows]]) for view in range(views)]
+
+    def _fill(self, view: int, rows: np.ndarray, bar: tqdm) -> None:
+        if not len(rows):
+            return
+        with self._opened(view) as (target, notes):
+            for start in range(0, len(rows), _NOTE_EVERY):
+                began, block = time.perf_counter(), rows[start : start + _NOTE_EVERY]
+                for first in range(0, len(block), BATCH):
+                    part = block[first : first + BATCH]
+                    output = np.asarray(answers(self._front, dihedral(self._fetch(part), view).astype(np.float32), whole=BATCH))
+                    if not np.abs(output).max() <= np.finfo(np.float16).max:
+                        raise InputError("The frozen part's output does not fit float16: set VIEWS to 0, which trains without the cache.")
+                    _put(target, part, output.astype(np.float16))
+                    bar.update(len(part))
+                # marked after the outputs are on disk: what a killed run leaves behind is whole as far as it says
+                target.flush()
+                os.fsync(target.fileno())
+                _put(notes, block, np.ones(len(block), dtype=bool))
+                notes.flush()
+                self._spend(len(block), time.perf_counter() - began)
+
+    @contextmanager
+    def _opened(self, view: int) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+        """The files of a view, outputs and marks, for writing; made where there are none, or none that are whole."""
+        folder = self._outputs(view).parent
+        try:
+            if folder.exists() and self._marks(view) is None:
+                atomic_files.set_aside(folder)
+            if not folder.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                atomic_files.sweep(self.folder)
+                with atomic_files.building(folder) as temporary:
+                    np.lib.format.open_memmap(temporary / "outputs.npy", mode="w+", dtype=np.float16, shape=self.shape).flush()
+                    np.save(temporary / "done.npy", np.zeros(self.shape[0], dtype=bool))
+                    atomic_files.commit(temporary, folder)
+            with open(folder / "outputs.npy", "r+b") as target, open(folder / "done.npy", "r+b") as notes:
+                yield target, notes
+        except OSError as error:
+            raise InputError(
+                f"Cannot write {shown(folder)}: {error.strerror or error}; free some disk space or check the folder."
+            ) from error
+
+    def cost(self, outputs: int) -> float:
+        """Seconds that so many outputs take to compute, from what those on disk took; NaN where none was computed yet."""
+        known = self._spent()
+        return outputs * known["seconds"] / known["outputs"] if known["outputs"] else float("nan")
+
+    def _spent(self) -> dict[str, float]:
+        try:
+            return json.loads((self.folder / "spent.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {"outputs": 0, "seconds": 0.0}
+
+    def _spend(self, outputs: int, seconds: float) -> None:
+        self.filling += seconds
+        known = self._spent()
+        total = {"outputs": known["outputs"] + outputs, "seconds": known["seconds"] + seconds}
+        with suppress(InputError):  # an estimate's basis, which another process may hold open on Windows
+            write_json(self.folder / "spent.json", total)
+
+    def _done(self, view: int) -> np.ndarray:
+        """Bool array (count,): which samples are on disk."""
+        done = self._marks(view)
+        return np.zeros(self.shape[0], dtype=bool) if done is None else done
+
+    def _marks(self, view: int) -> np.ndarray | None:
+        """What ``done.npy`` says, None when one of a view's two files is missing or damaged."""
+        try:
+            done = np.load(self._outputs(view).with_name("done.npy"))
+            whole = np.load(self._outputs(view), mmap_mode="r").shape == self.shape
+        except (OSError, ValueError, EOFError):
+            return None
+        return done if whole and done.shape == self.shape[:1] and done.dtype == bool else None
+
+    def _outputs(self, view: int) -> Path:
+        return self.folder / f"view_{view}" / "outputs.npy"
+
+    def _check_space(self, size: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < size + 200_000_000:
+            raise InputError(
+                f"The feature cache needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free at {shown(self.folder.parent)}: "
+                "free some disk space, or lower VIEWS or IMAGE_SIZE."
+            )
+
+
+def _put(stream: BinaryIO, rows: np.ndarray, values: np.ndarray) -> None:
+    """Write rows of an ``.npy`` file in place, no byte beside them; a map would write whole pages, on a network disk others' rows too."""
+    stream.seek(0)
+    np.lib.format.read_magic(stream)
+    np.lib.format.read_array_header_1_0(stream)
+    begin, size = stream.tell(), values[0].nbytes
+    for row, value in zip(rows.tolist(), values, strict=True):
+        stream.seek(begin + row * size)
+        stream.write(value.tobytes())
+
+
+def _key(front: keras.Model, identity: str, shape: Sequence[int]) -> str:
+    # what weights do not show: the input's size and its range
+    scales = [str(layer.get_config()["scale"]) for layer in front.layers if isinstance(layer, keras.layers.Rescaling)]
+    software = {name: version for name, version in provenance.versions().items() if name in ("backend", "keras", keras.config.backend())}
+    facts = [FORMAT, software, identity, front.name, list(shape), front.get_layer("resize").get_config()["height"], scales]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for weight in front.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:24]

@@ -1,0 +1,165 @@
+"""What test_backends runs in a process of its own, since a process has one Keras backend: ``python backend_child.py JOB FOLDER``."""
+
+import json
+import os
+import pickle
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+SIZE = 32
+
+
+class Refusing:
+    """Finds TensorFlow wherever it is looked for, and fails when it is imported; a library may look whether it is there."""
+
+    def find_spec(self, name, path=None, target=None):
+        return ModuleSpec(name, self) if name.split(".")[0] in ("tensorflow", "tf_keras") else None
+
+    def create_module(self, spec):
+        raise ImportError(f"{spec.name} was imported under KERAS_BACKEND={os.environ['KERAS_BACKEND']}")
+
+    def exec_module(self, module):
+        raise AssertionError
+
+
+def train(folder: Path) -> dict:
+    """Train both networks, EfficientNetB0 from the cache and from patches, and leave a bundle of each with what it answers."""
+    from bhi_utils.core import provenance
+    from bhi_utils.core.hardware import device_line
+    from bhi_utils.data import archive, splits
+    from bhi_utils.data.phantom import synthetic_cohort
+    from bhi_utils.evaluation import calibration
+    from bhi_utils.model import predictor
+    from bhi_utils.training import fit_phases, samples, train_networks
+
+    source = synthetic_cohort.write(folder / "small.zip", cases=8, patches_per_case=12, seed=1, nested=False)
+    pack = archive.pack(source, folder, progress=False)
+    table = splits.make(pack.manifest, seed=0)
+    train = samples.training_samples(pack, table, mode="class_weight", seed=0)
+    found = {"device": device_line(), "versions": provenance.versions(), "histories": {}}
+    # one batch an epoch: JAX compiles a step for each length of batch that it meets
+    recipes = (fit_phases.FitSettings(epochs=2, batch_size=128, seed=0, folder=folder / f"state_{number}") for number in range(3))
+    options = {"image_size": SIZE, "weights": str(folder / "start.weights.h5"), "rate": 1e-3}
+    trained = {"cnn": train_networks.train_cnn(pack, table, train, next(recipes), image_size=SIZE)}
+    trained["cached"] = train_networks.train_efficientnetb0(pack, table, train, next(recipes), blocks=1, views=2, **options)
+    trained["raw"] = train_networks.train_efficientnetb0(pack, table, train, next(recipes), blocks=0, views=0, **options)
+    for name, one in trained.items():
+        card = {"threshold": 0.5, "calibration": calibration.Calibration(1.0, 0.0), "card": {}}
+        found["histories"][name] = one.history.to_dict("records")
+        bundle = predictor.save_bundle(one.model, folder / name, **card)
+        if name != "raw":
+            predictor.Predictor.load(bundle).predict(pack.patches[:16]).to_csv(folder / name / "answers.csv")
+    return found
+
+
+def answer(folder: Path) -> dict:
+    """Answer for the patches of ``patches.npy`` with each bundle of the folder, and repeat given augmentations."""
+    import keras
+    import numpy as np
+
+    from bhi_utils.model import augment
+    from bhi_utils.model.predictor import Predictor
+
+    patches, found = np.load(folder / "patches.npy"), {}
+    for bundle in sorted(folder.glob("*.bundle.json")):
+        answers, maps = Predictor.load(bundle).predict_with_evidence(patches)
+        found[bundle.name] = {"logit": answers["logit"].to_numpy(), "probability": answers["probability"].to_numpy(), "maps": maps}
+    floats = patches.astype(np.float32)
+    for size in (SIZE, 64, 200):
+        found[f"resize to {size}"] = keras.ops.convert_to_numpy(keras.layers.Resizing(size, size, interpolation="bilinear")(floats))
+    for name, (layer, drawn) in augmented(floats, folder / "drawn.pickle").items():
+        # a tensor, as in a network's graph, and one of its own: on PyTorch, the brightness layer changes its input in place
+        given = keras.ops.convert_to_tensor(floats.copy())
+        found[name] = keras.ops.convert_to_numpy(layer.transform_images(given, drawn, training=True))
+    found["not in training"] = keras.ops.convert_to_numpy(augment.augmenter(0)(floats, training=False))
+    with open(folder / f"answers_{keras.config.backend()}.pickle", "wb") as file:
+        pickle.dump(found, file)
+    return {}
+
+
+def augmented(patches, path: Path) -> dict:
+    """Each augmentation's layer with what the first backend to come here has drawn for it."""
+    import keras
+
+    from bhi_utils.model import augment
+
+    layers = augment.transforms(0)
+    if not path.exists():
+        drawn = {}
+        for name, layer in layers.items():
+            made = layer.get_random_transformation(patches, training=True)
+            drawn[name] = keras.tree.map_structure(lambda x: keras.ops.convert_to_numpy(x) if keras.ops.is_tensor(x) else x, made)
+        path.write_bytes(pickle.dumps(drawn))
+    drawn = pickle.loads(path.read_bytes())
+    return {name: (layer, drawn[name]) for name, layer in layers.items()}
+
+
+def share(folder: Path) -> dict:
+    """The same training on one device and on two: which device held what of each batch, and what came out."""
+    import keras
+    import numpy as np
+
+    from bhi_utils.core.paths import InputError
+    from bhi_utils.model import networks
+    from bhi_utils.training import samples, several_devices
+
+    generator = np.random.default_rng(0)
+    patches, labels = generator.integers(0, 256, (10, 50, 50, 3)).astype(np.uint8), np.arange(10) % 2
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            step = self.model.train_function
+
+            def watched(state, batches):
+                batch = next(batches)
+                seen.append([[str(part.device), *part.data.shape[:1]] for part in getattr(batch[0], "addressable_shards", [])])
+                return step(state, iter([batch]))
+
+            self.model.train_function = watched
+
+    def fit(count: int, batch_size: int) -> dict:
+        os.environ["BHI_DEVICES"] = str(count)
+        with several_devices.shared(batch_size):
+            model = networks.cnn(image_size=SIZE, seed=0, filters=(4, 4))
+            for layer in model.layers:
+                # frozen: a batch that is filled up would count its fillers in the statistics
+                layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+            model.compile(
+                keras.optimizers.Adam(1e-3),
+                keras.losses.BinaryCrossentropy(from_logits=True),
+                weighted_metrics=[keras.metrics.AUC(from_logits=True, name="auc")],
+            )
+            batches = samples.Batches(lambda index, _: patches[index], labels, batch_size=batch_size, seed=0)
+            valid = samples.Batches(lambda index, _: patches[index], labels[:7], batch_size=4)
+            history = model.fit(
+                several_devices.dealt(batches, learning=True),
+                validation_data=several_devices.dealt(valid, learning=False),
+                epochs=2,
+                shuffle=False,
+                verbose=0,
+                callbacks=[Watch()],
+            ).history
+        outside = model.predict_on_batch(patches[:3].astype(np.float32))
+        return {"history": history, "weights": [weight.tolist() for weight in model.get_weights()], "outside": outside.tolist()}
+
+    found, seen = {}, []
+    found["one"] = fit(1, 4)
+    seen.clear()
+    found["two"] = fit(2, 4)
+    found["shards"] = list(seen)
+    os.environ["BHI_DEVICES"] = "3"
+    for batch_size in (6, 4):
+        try:
+            with several_devices.shared(batch_size):
+                found[str(batch_size)] = ""
+        except InputError as error:
+            found[str(batch_size)] = str(error)
+    return found
+
+
+if __name__ == "__main__":
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        sys.meta_path.insert(0, Refusing())
+    job, place = sys.argv[1:]
+    print("\n" + json.dumps({**globals()[job](Path(place)), "tensorflow": "tensorflow" in sys.modules}))
