@@ -75,7 +75,7 @@ def _metrics(metrics: dict[str, Any], language: str) -> str:
         if any(name in metrics[part] for part in parts):
             cells = "".join(f"<td>{_value(metrics[part].get(name), language)}</td>" for part in parts)
             rows += f"<tr><th scope=row>{name.replace('_', ' ')}</th>{cells}</tr>"
-    notes = [text("card_interval", language), *(text(f"note_{part}", language) for part in parts if f"note_{part}" in TEXTS)]
+    notes = [text("card_interval", language), *(text(f"note_{part}", language) for part in parts if f"note_{part}" in TEXTS[language])]
     return (
         f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>{page_html.bullets(notes)}'
     )

@@ -72,7 +72,7 @@ def build(predictor: Predictor, uploads: Uploads, kept: Kept, *, cases: Callable
     gradio_guard.install()
     examples = [patch for _, patch in synthetic_examples()]
     endpoints = api.Endpoints(predictor, Cases(cases), kept, uploads.taken)
-    i18n = gr.I18n(**messages.labels())
+    i18n = gr.I18n(**messages.TEXTS)
 
     def opened(language: str) -> tuple[str, ...]:
         spoken = language if language in messages.LANGUAGES else "en"

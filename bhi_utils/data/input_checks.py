@@ -154,7 +154,7 @@ def _chunks(patches: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def judged(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What was measured, held against the levels: reason, a key of `words.SENTENCES`, to bool array."""
+    """What was measured, held against the levels: reason, a key of `core.messages.SENTENCES`, to bool array."""
     coloured = found["coloured"] >= ENOUGH
     plain = found["deviation"] < PLAIN
     return {

@@ -79,20 +79,6 @@ def test_one_patch_is_judged_as_among_many(tissue):
         assert reasons == {name for name, wrong in many.items() if wrong[0] and name != "any"}
 
 
-def test_every_sentence_exists_in_both_languages_with_the_same_values():
-    for key, texts in messages.SENTENCES.items():
-        fields = [{name for _, name, _, _ in string.Formatter().parse(text) if name} for text in texts]
-        assert len(texts) == len(messages.LANGUAGES) and fields[0] == fields[1] and texts[0] != texts[1], key
-        assert key in calibration.METHODS or all(text[0].isupper() or text[0] == "{" for text in texts)
-
-
-def test_a_sentence_is_its_english_text_and_can_be_said_in_spanish():
-    said = messages.say("mostly_strange", share=0.7, reason=messages.say("grey"))
-    assert said.startswith("70% of the tissue") and said.endswith("such a patch.")
-    assert messages.translated(said, "es").endswith("nunca ha visto un parche así.")
-    assert messages.translated("as it is", "es") == "as it is" and messages.translated(said, "xx") == said
-
-
 def test_a_doubt_reaches_whoever_asks_about_a_file(tmp_path):
     Image.fromarray(photograph("china.jpg")[0]).save(tmp_path / "photo.png")
     found = input_checks.check_file(tmp_path / "photo.png")
