@@ -4,7 +4,6 @@ Also ``python -m bhi_utils``. Heavy libraries are imported by the subcommand tha
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,7 +133,6 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     text = "skip what an earlier run into the same folder has finished, and go on with a training that was killed"
     command.add_argument("--resume", action="store_true", help=text)
     command.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and run nothing")
-    command.add_argument("--devices", type=int, metavar="N", help="train on N GPUs of this machine, with KERAS_BACKEND=jax (1)")
 
 
 def _command(
@@ -147,8 +145,6 @@ def _command(
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.devices is not None:
-        os.environ[hardware.VARIABLE] = str(options.devices)
     from bhi_utils.runner import pipeline
 
     values: dict[str, str] = {name: value for name, value in (("DATA", options.data), ("WEIGHTS", options.weights)) if value is not None}

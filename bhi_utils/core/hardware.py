@@ -20,8 +20,6 @@ from bhi_utils.core.paths import InputError
 
 #: The backends that train; Keras' others, numpy and openvino, only predict. Each is also the name of its library.
 BACKENDS = ("tensorflow", "jax", "torch")
-#: The environment variable that says on how many devices to train: ``bhi run --devices`` sets it, the kernels inherit it.
-VARIABLE = "BHI_DEVICES"
 
 
 def backend_name() -> str:
@@ -52,28 +50,6 @@ def require_backend() -> str:
             f"{', '.join(other for other in BACKENDS if other != chosen)}."
         )
     return chosen
-
-
-def require_devices(batch_size: int = 0) -> int:
-    """On how many devices to train, as ``BHI_DEVICES`` asks: 1 where it is unset or 0.
-
-    Args:
-        batch_size: samples a step, which the devices share; 0 where that is not known yet.
-
-    Raises:
-        InputError: see ``require``; no whole number; more than one on another backend than JAX; or a batch that cannot be shared evenly.
-    """
-    chosen = require_backend()
-    text = os.environ.get(VARIABLE, "").strip() or "0"
-    if not text.isdecimal():
-        raise InputError(f"{VARIABLE} {text!r} is no number of devices: give 1, 2 or more, or 0 for one.")
-    count = max(1, int(text))
-    if count > 1 and chosen != "jax":
-        # on TensorFlow, Keras' distribution API takes the call and trains on one device all the same
-        raise InputError(f"{count} devices need the JAX backend, and this is {chosen}: set KERAS_BACKEND=jax, or ask for one device.")
-    if batch_size % count:
-        raise InputError(f"BATCH_SIZE {batch_size} cannot be shared evenly by {count} devices: give a multiple of {count}.")
-    return count
 
 
 class Card(NamedTuple):

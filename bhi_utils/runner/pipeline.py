@@ -208,8 +208,8 @@ def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
     for step in steps:
         own = ", ".join(f"{name}={value!r}" for name, value in step.given.items() if name != "OUT")
         print(f"  {step.name}" + (f": {own}" if own else ""))
+    hardware.require_backend()
     for step in steps:
-        hardware.require_devices(int(step.values.get("BATCH_SIZE", 0)))
         if step.values.get("WEIGHTS") == bundles.START:
             bundles.packaged()  # a copy of the package without one is told before anything runs
     values = {step.name: step.values for step in steps}

@@ -25,7 +25,6 @@ from bhi_utils.core.paths import InputError
 from bhi_utils.model.backend import keep_memory
 from bhi_utils.training import checkpoint
 from bhi_utils.training.samples import Batches
-from bhi_utils.training.several_devices import dealt
 
 #: Epochs without a better validation AUC after which a phase ends, but for what `patience_from_scratch` says.
 PATIENCE = 4
@@ -76,10 +75,8 @@ class Phases:
         self.earlier, self._began = 0.0, time.perf_counter()
         self._best: list[np.ndarray] = []
         self._number = 0
-        distribution = keras.distribution.distribution()
-        devices = 1 if distribution is None else int(distribution.device_mesh.devices.size)
         layers = [[type(layer).__name__, _nameless(layer.get_config())] for layer in model.layers]
-        self._fits = checkpoint.fingerprint(model.name, layers, _arrays(model.variables), basis, devices, _software())
+        self._fits = checkpoint.fingerprint(model.name, layers, _arrays(model.variables), basis, _software())
 
     def fit(
         self, phase: str, part: keras.Model, train: Batches, valid: Batches, *, epochs: int, rate: float, patience: int | None = None
@@ -157,7 +154,7 @@ class Phases:
         options = {"epochs": watch.epochs, "initial_epoch": watch.begin, "callbacks": [watch, bar], "shuffle": False, "verbose": 0}
         try:
             with explained_memory():
-                part.fit(dealt(train, learning=True), validation_data=dealt(valid, learning=False), **options)
+                part.fit(train, validation_data=valid, **options)
         finally:
             bar.epoch_bar.close()
 

@@ -31,7 +31,6 @@ from bhi_utils.training import checkpoint, cross_validation, device_patches
 from bhi_utils.training.fit_phases import FitSettings, Phases, explained_memory, patience_from_scratch
 from bhi_utils.training.frozen_base import CachedBase
 from bhi_utils.training.samples import Batches, Samples, fingerprint, guard
-from bhi_utils.training.several_devices import on_devices
 from bhi_utils.training.smote import check_balance
 
 #: Adam's rate for new layers: the paper's.
@@ -58,7 +57,6 @@ class Trained:
 
 
 @explained_memory()
-@on_devices
 def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: FitSettings, *, image_size: int) -> Trained:
     """Train the custom CNN from scratch, in one phase."""
     start = time.perf_counter()
@@ -70,7 +68,6 @@ def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: FitSett
 
 
 @explained_memory()
-@on_devices
 def train_efficientnetb0(
     pack: Pack,
     table: pd.DataFrame,

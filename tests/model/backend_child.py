@@ -95,69 +95,6 @@ def augmented(patches, path: Path) -> dict:
     return {name: (layer, drawn[name]) for name, layer in layers.items()}
 
 
-def share(folder: Path) -> dict:
-    """The same training on one device and on two: which device held what of each batch, and what came out."""
-    import keras
-    import numpy as np
-
-    from bhi_utils.core.paths import InputError
-    from bhi_utils.model import networks
-    from bhi_utils.training import samples, several_devices
-
-    generator = np.random.default_rng(0)
-    patches, labels = generator.integers(0, 256, (10, 50, 50, 3)).astype(np.uint8), np.arange(10) % 2
-
-    class Watch(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            step = self.model.train_function
-
-            def watched(state, batches):
-                batch = next(batches)
-                seen.append([[str(part.device), *part.data.shape[:1]] for part in getattr(batch[0], "addressable_shards", [])])
-                return step(state, iter([batch]))
-
-            self.model.train_function = watched
-
-    def fit(count: int, batch_size: int) -> dict:
-        os.environ["BHI_DEVICES"] = str(count)
-        with several_devices.shared(batch_size):
-            model = networks.cnn(image_size=SIZE, seed=0, filters=(4, 4))
-            for layer in model.layers:
-                # frozen: a batch that is filled up would count its fillers in the statistics
-                layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-            model.compile(
-                keras.optimizers.Adam(1e-3),
-                keras.losses.BinaryCrossentropy(from_logits=True),
-                weighted_metrics=[keras.metrics.AUC(from_logits=True, name="auc")],
-            )
-            batches = samples.Batches(lambda index, _: patches[index], labels, batch_size=batch_size, seed=0)
-            valid = samples.Batches(lambda index, _: patches[index], labels[:7], batch_size=4)
-            history = model.fit(
-                several_devices.dealt(batches, learning=True),
-                validation_data=several_devices.dealt(valid, learning=False),
-                epochs=2,
-                shuffle=False,
-                verbose=0,
-                callbacks=[Watch()],
-            ).history
-        outside = model.predict_on_batch(patches[:3].astype(np.float32))
-        return {"history": history, "weights": [weight.tolist() for weight in model.get_weights()], "outside": outside.tolist()}
-
-    found, seen = {}, []
-    found["one"] = fit(1, 4)
-    seen.clear()
-    found["two"] = fit(2, 4)
-    found["shards"] = list(seen)
-    os.environ["BHI_DEVICES"] = "3"
-    for batch_size in (6, 4):
-        try:
-            with several_devices.shared(batch_size):
-                found[str(batch_size)] = ""
-        except InputError as error:
-            found[str(batch_size)] = str(error)
-    return found
-
-
 if __name__ == "__main__":
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         sys.meta_path.insert(0, Refusing())

@@ -1,4 +1,4 @@
-"""Any Keras backend: training and prediction without TensorFlow, the same answers on each, and several devices on JAX.
+"""Any Keras backend: training and prediction without TensorFlow, the same answers on each.
 
 JAX is tested always, PyTorch where it is installed (`make test-backends` installs it). A process has one backend, so each has its own.
 """
@@ -21,12 +21,10 @@ from PIL import Image
 
 from bhi_utils.__main__ import main
 from bhi_utils.core import hardware
-from bhi_utils.core.paths import InputError
 from bhi_utils.data import archive
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.evaluation import calibration
 from bhi_utils.model import networks, predictor
-from bhi_utils.training import samples, several_devices
 
 CHILD = Path(__file__).with_name("backend_child.py")
 ARCHIVE, WEIGHTS = os.environ.get("BHI_TEST_ARCHIVE", ""), os.environ.get("BHI_TEST_WEIGHTS", "")
@@ -164,46 +162,10 @@ def test_what_jax_compiles_is_kept_in_the_cache_folder_and_read_by_the_next_proc
     assert hits > none, "the second process reads the step that the first one compiled"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
-def test_two_devices_share_each_batch_and_give_what_one_gives(tmp_path):
-    found = child("share", tmp_path, "jax", XLA_FLAGS=f"{QUICK} --xla_force_host_platform_device_count=2", JAX_PLATFORMS="cpu")
-    # ten training samples in batches of four; seven of validation, so that its last batch is filled up
-    batch = [["cpu:0", 2], ["cpu:1", 2]]
-    last = [["cpu:0", 1], ["cpu:1", 1]]
-    assert found["shards"] == [batch, batch, last] * 2
-    one, two = found["one"], found["two"]
-    np.testing.assert_allclose(two["history"]["loss"], one["history"]["loss"], atol=1e-5)
-    np.testing.assert_allclose(two["history"]["val_loss"], one["history"]["val_loss"], atol=1e-5)
-    np.testing.assert_allclose(two["history"]["val_auc"], one["history"]["val_auc"], atol=1e-5)
-    for ours, theirs in zip(one["weights"], two["weights"], strict=True):
-        np.testing.assert_allclose(theirs, ours, atol=1e-5)
-    np.testing.assert_allclose(two["outside"], one["outside"], atol=1e-5)
-    assert "3 devices are asked for and JAX finds 2" in found["6"]
-    assert "BATCH_SIZE 4 cannot be shared evenly by 3 devices" in found["4"]
-
-
-@pytest.mark.parametrize("parts", [2, 3, 4])
-def test_samples_that_fill_a_batch_up_change_neither_a_steps_loss_nor_the_validation_loss(parts):
-    losses = np.random.default_rng(0).random(11)
-    batches = samples.Batches(lambda index, _: index, np.zeros(11), batch_size=5, seed=1)
-    batches.on_epoch_begin()
-    learning, judging = several_devices._Even(batches, parts, True), several_devices._Even(batches, parts, False)
-    total, length = 0.0, 0
-    for number in range(len(batches)):
-        index, labels, weight = learning[number]
-        assert len(index) == len(labels) == len(weight) and len(index) % parts == 0
-        assert np.mean(losses[index] * weight) == pytest.approx(losses[batches[number][0]].mean())
-        index, _, weight = judging[number]
-        total, length = total + np.sum(losses[index] * weight), length + len(index)
-    assert total / length == pytest.approx(losses.mean())
-
-
 @pytest.fixture
 def unloaded(monkeypatch):
     """As if this process had not loaded Keras."""
     monkeypatch.delitem(sys.modules, "keras")
-    # set, not removed: the command sets it too, and what was absent before would stay behind for other tests
-    monkeypatch.setenv(hardware.VARIABLE, "")
     return monkeypatch
 
 
@@ -227,24 +189,3 @@ def test_the_backend_is_the_one_that_keras_would_choose(unloaded, tmp_path):
     assert hardware.backend_name() == "torch"
     unloaded.setenv("KERAS_BACKEND", "jax")
     assert hardware.backend_name() == "jax"
-
-
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
-def test_several_devices_on_another_backend_than_jax_are_refused(backend, unloaded, capsys):
-    unloaded.setenv("KERAS_BACKEND", backend)
-    unloaded.setattr(hardware, "require_backend", lambda: backend)
-    assert main(["run", "--dry-run", "--devices", "2"]) == 2
-    assert capsys.readouterr().err.startswith(f"bhi: 2 devices need the JAX backend, and this is {backend}")
-
-
-@pytest.mark.parametrize("wish", ["two", "-1", "1.5"])
-def test_a_number_of_devices_that_is_none_is_one_sentence(wish, unloaded):
-    unloaded.setenv(hardware.VARIABLE, wish)
-    with pytest.raises(InputError, match="is no number of devices"):
-        hardware.require_devices()
-
-
-@pytest.mark.parametrize("wish", ["", "0", "1"])
-def test_one_device_is_the_default_on_any_backend(wish, unloaded):
-    unloaded.setenv(hardware.VARIABLE, wish)
-    assert hardware.require_devices(7) == 1

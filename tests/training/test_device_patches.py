@@ -9,7 +9,7 @@ from bhi_utils.core.paths import InputError
 from bhi_utils.data import archive, splits
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model import networks
-from bhi_utils.training import device_patches, fit_phases, samples, several_devices, train_networks
+from bhi_utils.training import device_patches, fit_phases, samples, train_networks
 
 #: A large card of a recent generation, as `resident.on_gpu` is told of it.
 LARGE = (80e9, 9.0)
@@ -97,15 +97,6 @@ def test_training_through_the_device_leaves_the_network_that_takes_patches(pack,
     assert again.input_shape == (None, 50, 50, 3) and {layer.dtype_policy.name for layer in again.layers} == {"float32"}
     batch = pack.patches[:4].astype(np.float32)
     np.testing.assert_array_equal(again.predict_on_batch(batch), trained.model.predict_on_batch(batch))
-
-
-def test_several_devices_can_share_batches_of_row_numbers(pack, table):
-    train = samples.training_samples(pack, table, mode="smote", seed=0)
-    _, draw, _ = device_patches.feeds(networks.cnn(image_size=32, seed=0, filters=(4,)), train, train.real[:4], resident=True)
-    even = several_devices._Even(samples.Batches(lambda index, _: draw(index), train.labels[:7], batch_size=5), 4, learning=True)
-    columns, labels, weight = even[0]
-    assert set(columns) == {"base", "neighbour", "step"} and {len(column) for column in columns.values()} == {8} == {len(labels)}
-    assert (weight > 0).sum() == 5
 
 
 def test_a_cpu_has_host_batches_in_float32_and_says_nothing(monkeypatch):
