@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from typing import get_args
 
 import pandas as pd
 import pytest
 
-from bhi_utils.__main__ import BENCHES, PROFILES, main
-from bhi_utils.core.provenance import paper
-from bhi_utils.core.run import Run
-from bhi_utils.reports.summary import summary
+from bhi_utils import __version__
+from bhi_utils.__main__ import COMMANDS, main
+from bhi_utils.cli.bench import Subject
+from bhi_utils.cli.options import PAIR, one_value_each
+from bhi_utils.cli.run import Profile
+from bhi_utils.data import kaggle_download
 from bhi_utils.runner.parameters import profiles
 
 
@@ -29,23 +33,71 @@ def wrong(capsys, *arguments):
 
 
 def test_help_names_every_command_and_needs_no_heavy_library():
-    code = "import sys; from bhi_utils.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    code += "print({'tensorflow', 'keras', 'gradio', 'papermill'} & set(sys.modules))"
+    code = "import sys; from bhi_utils.__main__ import main; print(main(['--help']))\n"
+    code += "print({'tensorflow', 'keras', 'gradio', 'papermill', 'pandas', 'rich'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True).stdout
-    assert said.endswith("set()\n")
+    assert said.endswith("\n0\nset()\n") and "\x1b" not in said and "..." not in said.partition("Commands")[2]
     for command in ("run", "index", "download", "phantom", "bench", "notebooks", "predict", "map", "export", "evaluate", "card", "app"):
-        assert f"\n    {command}" in said
+        assert f"\n  {command} " in said
+
+
+def test_the_version_is_said(capsys):
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"bhi_utils {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_every_option_says_what_it_is_for(command, capsys):
+    assert main([command.__name__, "--help"]) == 0
+    said = capsys.readouterr().out.partition("Options:")[2]
+    assert said and not re.search(r"^  --?[a-z-]+( <?[A-Z][^ ]*)?$\n(?!   )", said, re.M)
 
 
 def test_the_profiles_on_offer_are_those_that_exist():
-    assert sorted(PROFILES) == sorted(profiles())
+    assert sorted(get_args(Profile)) == sorted(profiles())
 
 
-@pytest.mark.parametrize("arguments", [[], ["walk"], ["run", "--profile", "fast"], ["run", "-p", "SEED"], ["app", "--port", "http"]])
-def test_a_malformed_command_line_exits_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "A command is missing"),
+        (["walk"], "No such command 'walk'"),
+        (["run", "--profile", "fast"], "'fast' is not one of 'quick', 'cpu', 'paper', 'gpu'"),
+        (["run", "--devices", "2"], "No such option: --devices"),
+        (["run", "--only"], "'--only' requires an argument"),
+        (["run", "-p", "SEED"], "-p takes a name and a value"),
+        (["run", "-p"], "'-p' requires an argument"),
+        (["app", "--port", "http"], "Invalid value for '--port'"),
+        (["index"], "Missing argument 'SOURCE'"),
+        (["predict", "patch.png"], "Missing option '--csv'"),
+    ],
+)
+def test_a_malformed_command_line_is_one_sentence(arguments, words, capsys):
+    assert words in wrong(capsys, *arguments)
+
+
+def test_an_option_takes_many_values_after_one_name_and_p_takes_two():
+    given = ["run", "--only", "05", "06", "-p", "SEED", "-1", "-p", "A", "--b", "--resume", "--only", "7"]
+    expected = ["run", "--only", "05", "--only", "06", "-p", f"SEED{PAIR}-1", "-p", f"A{PAIR}--b", "--resume", "--only", "7"]
+    assert one_value_each(given) == expected
+    assert one_value_each(["bench", "--sizes", "8", "32", "--of", "training"]) == [
+        "bench",
+        "--sizes",
+        "8",
+        "--sizes",
+        "32",
+        "--of",
+        "training",
+    ]
+    assert one_value_each(["predict", "a.png", "b.png", "--csv", "c.csv"]) == ["predict", "a.png", "b.png", "--csv", "c.csv"]
+
+
+def test_an_interruption_is_said_and_exits_with_130(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kaggle_download, "fetch", interrupted)
+    assert main(["download"]) == 130
+    assert capsys.readouterr().err == "bhi: interrupted\n"
 
 
 def test_a_phantom_is_written_and_indexed(tmp_path, capsys):
@@ -72,7 +124,7 @@ WRITING = {
     "export": ["export", "--model", "no.bundle.json"],
     "evaluate": ["evaluate", "no.zip", "--model", "no.bundle.json", "--out"],
     "card": ["card"],
-    **{f"bench {of}": ["bench", "--of", of, "--data", "no.zip", "--out"] for of in BENCHES},
+    **{f"bench {of}": ["bench", "--of", of, "--data", "no.zip", "--out"] for of in get_args(Subject)},
 }
 
 
@@ -91,8 +143,6 @@ def test_a_relative_place_is_one_in_the_current_folder(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert main(["phantom", "p.zip", "--cases", "4", "--patches", "20"]) == 0
     assert main(["index", "p.zip", "--out", "lists"]) == 0 and (tmp_path / "lists" / "index.json").is_file()
-    assert main(["bench", "--of", "smote", "--data", "p.zip", "--repeats", "1", "--out", "times"]) == 0
-    assert (tmp_path / "times" / "artifacts" / "smote.json").is_file()
     assert main(["run", "--dry-run", "--data", "p.zip", "--out", "walk"]) == 0
     assert f"Run {(tmp_path / 'walk').as_posix()}, profile quick" in capsys.readouterr().out
 
@@ -116,22 +166,3 @@ def test_the_module_runs_as_a_program():
     command = [sys.executable, "-m", "bhi_utils", "index", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2 and done.stderr.startswith("bhi: nowhere does not exist")
-
-
-def test_the_summary_sets_both_models_beside_the_paper(tmp_path):
-    run = Run.open(tmp_path)
-    values = {"auc": {"value": 0.91234, "low": 0.88, "high": 0.94}, "loss": {"value": None, "low": None, "high": None}}
-    run.write_json("metrics.json", {"data": {}, "models": {"cnn": {"test": values}, "efficientnetb0": {"test": values}}})
-    run.write_json("training.json", {"better": "cnn", "models": {"cnn": {"initialisation": "scratch"}}})
-    run.write_json("dataset.json", {"kind": "zip", "synthetic": True, "cases": 48, "patches": 2880})
-    text = summary(run)
-    rows = {line.split("  ")[0]: line for line in text.splitlines()}
-    assert "cnn (scratch)" in text and "efficientnetb0" in text and "2,880 patches of 48 cases, SYNTHETIC" in text
-    assert "0.9123 (0.880–0.940)" in rows["AUC"] and rows["AUC"].endswith(f"{paper()['auc']:.4f}")
-    assert rows["loss"].count("–") == 2 and "Figures: " in text
-    assert "No metrics" in summary(run, fresh=False)
-
-
-def test_the_papers_figures_are_those_of_the_paper():
-    assert paper() == {"auc": 0.9558, "recall": 0.9319, "precision": 0.7163, "binary_accuracy": 0.8761, "loss": 0.2926}
-    assert json.dumps(paper())

@@ -54,7 +54,7 @@ def edit(path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["app/server", "app/files_answer", "reports/run_report", "plots/patches", "__main__"])
+@pytest.mark.parametrize("module", ["app/server", "app/files_answer", "reports/run_report", "plots/patches", "cli/run", "__main__"])
 def test_a_change_of_app_pages_or_commands_keeps_a_study_s_answers(fitted, package, module):
     edit(package / f"{module}.py")
     assert fitted() == 0
@@ -129,3 +129,7 @@ def test_the_hash_that_a_checkpoint_and_a_resumed_notebook_trust_knows_what_they
 def test_a_module_that_is_not_there_is_no_code_to_trust():
     with pytest.raises(ValueError, match="bhi_utils.training is no module"):
         provenance.code_hash("training")
+
+
+def test_the_papers_figures_are_those_of_the_paper():
+    assert provenance.paper() == {"auc": 0.9558, "recall": 0.9319, "precision": 0.7163, "binary_accuracy": 0.8761, "loss": 0.2926}

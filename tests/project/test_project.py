@@ -48,6 +48,7 @@ FLOORS = (
     "runner",
     "notebook",
     "studies",
+    "cli",
     "__main__",
 )
 #: Distribution of an imported name where the two differ.
