@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from bhi_utils import __version__
-from bhi_utils.cli import app, bench, card, download, evaluate, export, index, options, phantom, predict, run
+from bhi_utils.cli import app, bench, data, options, predict, reports, run
 from bhi_utils.core.paths import InputError
 
 #: The subcommands in the order of ``bhi --help``.
 COMMANDS = (
-    *(run.run, index.index, download.download, phantom.phantom, bench.bench, run.notebooks),
-    *(predict.predict, predict.map, export.export, evaluate.evaluate, card.card, app.app),
+    *(run.run, data.index, data.download, data.phantom, bench.bench, run.notebooks),
+    *(predict.predict, predict.map, predict.export, reports.evaluate, reports.card, app.app),
 )
 bhi = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 for _command in COMMANDS:

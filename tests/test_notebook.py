@@ -57,7 +57,7 @@ def test_the_device_line_says_that_a_gpu_is_hidden(tmp_path):
     if sys.platform == "win32":
         pytest.skip("needs an executable script")
     script = tmp_path / "nvidia-smi"
-    script.write_text("#!/bin/sh\necho Test GPU\n", encoding="utf-8")
+    script.write_text("#!/bin/sh\necho '16384, 7.5, Test GPU'\n", encoding="utf-8")
     script.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "-1"}
     code = "from bhi_utils.core.hardware import device_line; print(device_line())"

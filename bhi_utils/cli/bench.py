@@ -1,20 +1,16 @@
 """``bhi bench``: how long things take on this machine."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
 from bhi_utils.cli.options import Model, bundle, out_folder
 from bhi_utils.core.paths import InputError, shown
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from bhi_utils.core.run import Run
-
 Subject = Literal["archive", "training", "app", "export"]
+#: The file of the result, below the artefacts of the folder.
+WRITTEN = {"archive": "benchmarks.json", "training": "training_speed.json", "app": "app.json", "export": "export.json"}
 
 
 def bench(
@@ -22,11 +18,10 @@ def bench(
     of: Annotated[Subject, Option(help="what is measured")] = "archive",
     data: Annotated[str, Option(metavar="SOURCE", help="a zip of patches, or phantom; for archive, one of its size")] = "phantom",
     sizes: Annotated[
-        list[int] | None,
-        Option(metavar="N [N ...]", help="archive: numbers of patches (10,000 50,000 100,000 277,524); training: samples a step"),
+        list[int] | None, Option(metavar="N [N ...]", help="archive: patches (10,000 … 277,524); training: batch sizes")
     ] = None,
     weights: Annotated[
-        str, Option(metavar="WEIGHTS", help="training: imagenet or a file; by default random, time is the same", show_default=False)
+        str, Option(metavar="WEIGHTS", help="training: imagenet or a file; by default random ones", show_default=False)
     ] = "",
     epochs: Annotated[int | None, Option(metavar="N", help="training: epochs of either recipe (15), 0 leaves the recipes out")] = None,
     blocks: Annotated[int | None, Option(metavar="N", help="training: blocks that either recipe fine-tunes (those of profile cpu)")] = None,
@@ -40,38 +35,30 @@ def bench(
         raise InputError(f"--weights, --epochs and --blocks are for --of training: leave them out, --of {of} trains nothing.")
     if model and of not in ("app", "export"):
         raise InputError(f"--model is for --of app and export: leave it out, --of {of} takes no trained model.")
-    from bhi_utils.core import hardware
     from bhi_utils.core.run import Run
 
-    hardware.require_backend()
-    trained = bundle(model) if of in ("app", "export") else None
-    run = Run.open(out)
     if of == "archive":
         from bhi_utils.studies import benchmark_archive as archive
 
-        result = archive.study(run, data, sizes=sizes or archive.SIZES, repeats=repeats)
-        _tell(
-            run, archive.RESULTS, [table(result) for table in (archive.ingest_table, archive.epochs_table, archive.delivery_table)], ",.1f"
-        )
+        found = archive.study(Run.open(out), data, sizes=sizes or archive.SIZES, repeats=repeats)
+        tables, form = [archive.ingest_table(found), archive.epochs_table(found), archive.delivery_table(found)], "{:,.1f}"
     elif of == "training":
         from bhi_utils.studies import benchmark_training as training
 
-        given = {name: value for name, value in (("epochs", epochs), ("blocks", blocks)) if value is not None}
-        result = training.study(run, data, weights=weights, batches=sizes or (), repeats=repeats, **given)
-        _tell(run, training.RESULTS, [table(result) for table in (training.table, training.recipes_table)], ",.3g")
+        given: dict[str, Any] = {name: value for name, value in (("epochs", epochs), ("blocks", blocks)) if value is not None}
+        found = training.study(Run.open(out), data, weights=weights, batches=sizes or (), repeats=repeats, **given)
+        tables, form = [training.table(found), training.recipes_table(found)], "{:,.3g}"
     elif of == "app":
+        trained = bundle(model)
         from bhi_utils.studies import benchmark_app as interface
 
-        _tell(run, interface.RESULTS, [interface.table(interface.study(run, trained))], ",.2f")
+        tables, form = [interface.table(interface.study(Run.open(out), trained))], "{:,.2f}"
     else:
+        trained = bundle(model)
         from bhi_utils.studies import benchmark_export as export
 
-        _tell(run, export.RESULTS, [export.table(export.study(run, trained, repeats=repeats))], ",.2f")
-
-
-def _tell(run: "Run", written: str, tables: "Sequence[pd.DataFrame]", form: str) -> None:
-    """Prints what was measured, and where it was written."""
+        tables, form = [export.table(export.study(Run.open(out), trained, repeats=repeats))], "{:,.2f}"
     for table in tables:
         if len(table):
-            print(table.to_string(float_format=f"{{:{form}}}".format), end="\n\n")
-    print(f"Wrote {written} to {shown(run.artifacts)}.")
+            print(table.to_string(float_format=form.format), end="\n\n")
+    print(f"Wrote {WRITTEN[of]} to {shown(Run(out).artifacts)}.")

@@ -6,30 +6,22 @@ Nothing heavy is imported at the top of a command's file: ``bhi --help`` reads t
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from bhi_utils.core.paths import InputError, project_root, shown
-
-if TYPE_CHECKING:
-    from bhi_utils.model.predictor import Predictor
 
 #: Options that take one value or more; and what joins the name and the value of ``-p``, a character that no command line can hold.
 MANY, PAIR = ("--only", "--sizes"), "\0"
 NOTICE = "Research use only: not a medical device."
 SOURCES = "phantom, kaggle, or a folder or zip of patches"
 
-Source = Annotated[str, Argument(metavar="SOURCE", help=SOURCES)]
-Model = Annotated[
-    Path | None,
-    Option(metavar="BUNDLE", help="a .bundle.json, or a run's folder for its better model; by default the packaged model"),
-]
-
 
 def one_value_each(argv: Sequence[str]) -> list[str]:
     """Returns a command line in typer's form: ``--only 05 --only 06`` for ``--only 05 06``, and one word for the two after ``-p``."""
-    words, said, many = deque(argv), [], ""
+    words, many = deque(argv), ""
+    said: list[str] = []
     while words:
         word = words.popleft()
         if word.startswith("-"):
@@ -40,15 +32,6 @@ def one_value_each(argv: Sequence[str]) -> list[str]:
         if word == "-p" and len(words) > 1:
             said.append(PAIR.join((words.popleft(), words.popleft())))
     return said
-
-
-def out_folder(help: str, *, default: str = "") -> Any:
-    """Returns the option ``--out DIR``, a folder that can be written; ``default`` is one of the project's folders."""
-    more: dict[str, Any] = {"metavar": "DIR", "callback": folder}
-    if default:
-        help += f" ({default} of the project)"
-        more |= {"default_factory": lambda: project_root() / default, "show_default": False}
-    return Option(help=help, **more)
 
 
 def folder(out: Path | None) -> Path | None:
@@ -65,12 +48,31 @@ def file(out: Path) -> Path:
     return writable(out, folder=False)
 
 
-def bundle(model: Path | None) -> Path:
-    """Returns the bundle that was asked for, or the packaged one, once it is known to be readable; prints which."""
+def out_folder(help: str, *, default: str = "") -> Any:
+    """Returns the option ``--out DIR``, a folder that can be written; ``default`` is one of the project's folders."""
+    more: dict[str, Any] = {"metavar": "DIR", "callback": folder}
+    if default:
+        help += f" ({default} of the project)"
+        more |= {"default_factory": lambda: project_root() / default, "show_default": False}
+    return Option(help=help, **more)
+
+
+def _backend(model: Path | None) -> Path | None:
+    """Checks Keras' backend, which every command that takes a model needs, before anything imports Keras."""
     from bhi_utils.core.hardware import require_backend
-    from bhi_utils.core.run import Run
 
     require_backend()
+    return model
+
+
+_MODEL = "a .bundle.json, or a run's folder for its better model; by default the packaged model"
+Model = Annotated[Path | None, Option(metavar="BUNDLE", help=_MODEL, callback=_backend)]
+Source = Annotated[str, Argument(metavar="SOURCE", help=SOURCES)]
+
+
+def bundle(model: Path | None) -> Path:
+    """Returns the bundle that was asked for, or the packaged one, once it is known to be readable; prints which."""
+    from bhi_utils.core.run import Run
     from bhi_utils.model import bundles
 
     if model is None:
@@ -82,11 +84,3 @@ def bundle(model: Path | None) -> Path:
     bundles.read(found)
     print(f"Model: {shown(found)}{why}", flush=True)
     return found
-
-
-def predictor(model: Path | None) -> "Predictor":
-    """Returns the model that was asked for, or the packaged one, loaded."""
-    path = bundle(model)
-    from bhi_utils.model.predictor import Predictor
-
-    return Predictor.load(path)

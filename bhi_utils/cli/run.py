@@ -19,9 +19,7 @@ def run(
     out: Annotated[str, Option(metavar="DIR", help="the run's folder (runs/<profile>)", show_default=False)] = "",
     values: Annotated[list[str] | None, Option("-p", metavar="NAME VALUE", help="set a notebook's parameter; again for more")] = None,
     only: Annotated[list[str] | None, Option(metavar="NN [NN ...]", help="run these notebooks only, such as 05 06")] = None,
-    resume: Annotated[
-        bool, Option("--resume", help="skip what an earlier run into the same folder has finished, and go on with a killed training")
-    ] = False,
+    resume: Annotated[bool, Option("--resume", help="skip what an earlier run has finished, and go on with a killed training")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="print the plan and its cost, and run nothing")] = False,
 ) -> int:
     """Run the notebooks with papermill."""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and whether a place can be written before anything is computed.
+"""Files and folders that appear whole or not at all, and checks that a place can be written before anything is computed.
 
 Used by everything that writes. A file is written beside its place and renamed into it. A folder is built under a lock that a killed
 process loses, so that `sweep` can tell what is left behind from what somebody works on.
@@ -6,7 +6,6 @@ process loses, so that `sweep` can tell what is left behind from what somebody w
 
 import glob
 import gzip
-import io
 import json
 import os
 import re
@@ -26,11 +25,11 @@ from bhi_utils.core.paths import InputError, exists, shown
 try:
     import fcntl
 except ImportError:  # Windows, where an open file cannot be deleted: that serves as the lock
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 
 def check_space(folder: Path, needed: int, *, advice: str = "free some or set BHI_CACHE to another folder") -> None:
-    """Refuse to start what the disk of ``folder`` cannot hold; ``advice`` ends the sentence."""
+    """Raises an InputError that ends in ``advice`` when the disk of ``folder`` has fewer than ``needed`` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
@@ -40,9 +39,9 @@ def check_space(folder: Path, needed: int, *, advice: str = "free some or set BH
 
 @contextmanager
 def building(target: Path) -> Iterator[Path]:
-    """A temporary folder beside ``target`` under a lock that a killed process loses; both go afterwards.
+    """Makes a temporary folder beside ``target``, and a lock that a killed process loses; both go at the end.
 
-    The lock only tells `sweep` that somebody lives; what keeps processes apart is that each has a folder of its own, and `commit`.
+    The lock only tells `sweep` that somebody works there. Processes do not meet, since each has a folder of its own, see `commit`.
     """
     handle, name = tempfile.mkstemp(prefix=f".{target.name}-", suffix=".lock", dir=target.parent)
     lock, temporary = Path(name), Path(name).with_suffix(".part")
@@ -59,7 +58,7 @@ def building(target: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Delete what killed builds of ``name``, or all, left in ``folder``: a lock that can be taken (or on Windows deleted) is nobody's."""
+    """Deletes what killed builds of ``name``, or all, left in ``folder``: a lock that can be taken (or on Windows deleted) is nobody's."""
     for lock in folder.glob(f".{glob.escape(name)}-*.lock" if name else ".*.lock"):
         with suppress(OSError):
             with open(lock, "rb") as stream:
@@ -70,7 +69,7 @@ def sweep(folder: Path, name: str = "") -> None:
 
 
 def commit(temporary: Path, folder: Path) -> None:
-    """Rename into place. What another process has put there stays, and is not empty; a virus scanner's short grip is waited for."""
+    """Renames into place, unless another process has put the folder there. A virus scanner's short grip is waited for."""
     for attempt in range(10):
         if folder.exists():
             return
@@ -84,7 +83,7 @@ def commit(temporary: Path, folder: Path) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Make room where a damaged folder lies. It is renamed first, which Windows refuses as long as somebody uses it."""
+    """Deletes a damaged folder. It is renamed first, which Windows refuses as long as somebody uses it."""
     aside = folder.with_name(f".{folder.name}-{os.getpid()}.damaged")
     try:
         os.rename(folder, aside)
@@ -94,9 +93,7 @@ def set_aside(folder: Path) -> None:
 
 
 def writable(out: Path, *, folder: bool) -> Path:
-    """``out`` as an absolute path, taken from the current folder, once it is sure that it can be written; nothing is made yet.
-
-    Called before an hour is spent on what will be written.
+    """Returns ``out`` as an absolute path, taken from the current folder, once it is sure that it can be written; nothing is made yet.
 
     Args:
         out: what a command was told to write.
@@ -121,7 +118,7 @@ def writable(out: Path, *, folder: bool) -> Path:
 
 @contextmanager
 def write_atomic(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """A temporary path beside ``path``; replaces it when the block ends well and is removed when it does not.
+    """Gives a temporary path beside ``path``; it takes that name when the block ends well and is removed when it does not.
 
     With ``replace=False``, a file that another process has put there meanwhile stays as it is.
 
@@ -146,26 +143,26 @@ def write_atomic(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def _place(temporary: Path, path: Path) -> None:
-    """Give ``temporary`` the name ``path``, unless that is taken."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return
-    except OSError:  # a disk without hard links
-        with suppress(FileExistsError):  # Windows refuses to rename onto a file; elsewhere it is looked for a moment before
+    """Gives ``temporary`` the name ``path``, unless that is taken."""
+    with suppress(FileExistsError):
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links; Windows refuses to rename onto a file, elsewhere it is looked for a moment before
             if not path.exists():
                 os.rename(temporary, path)
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write ``text`` (UTF-8, Unix line ends) to ``path``, whole or not at all."""
+    """Writes ``text`` (UTF-8, Unix line ends), whole or not at all; returns ``path``."""
     with write_atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write ``value`` as indented JSON. NaN is refused: a metric that does not exist is ``null``."""
+    """Writes ``value`` as indented JSON; returns ``path``. NaN is refused: a metric that does not exist is ``null``."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -174,35 +171,34 @@ _FORMULA, _HARMLESS = re.compile("'*[=+@\t\r\n-]"), re.compile("'+[=+@\t\r\n-]")
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """``frame`` without its index as CSV. A text that a spreadsheet would run, one that begins with = + - @, a tab or a line's end, gets
-    an apostrophe in front, which `read_csv` takes away again.
+    """Returns ``frame`` as CSV without its index.
+
+    A text that a spreadsheet would run, one that begins with = + - @, a tab or a line's end, gets an apostrophe in front; `read_csv`
+    takes it away again.
     """
     return _changed(frame, _FORMULA, lambda text: f"'{text}").to_csv(index=False, lineterminator="\n")
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """What `write_csv` has written, by ``pandas.read_csv`` with ``options``."""
+    """Returns what `write_csv` has written; ``options`` are those of ``pandas.read_csv``."""
     return _changed(pd.read_csv(path, **options), _HARMLESS, lambda text: text[1:])
 
 
-def _changed(frame: pd.DataFrame, begins: re.Pattern, change: Callable[[str], str]) -> pd.DataFrame:
-    """``frame`` with those of its texts changed that begin so; columns without any are left as they are."""
-    for name, column in frame.select_dtypes(exclude=["number", "bool"]).items():
-        found = [isinstance(one, str) and begins.match(one) is not None for one in column]
-        if any(found):
-            said = [change(one) if hit else one for one, hit in zip(column, found, strict=True)]
-            frame = frame.assign(**{name: pd.Series(said, frame.index, column.dtype)})
-    return frame
+def _changed(frame: pd.DataFrame, begins: re.Pattern[str], change: Callable[[str], str]) -> pd.DataFrame:
+    """Returns ``frame`` with ``change`` made to its texts that begin so."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    said = {
+        name: pd.Series([change(one) if isinstance(one, str) and begins.match(one) else one for one in column], frame.index, column.dtype)
+        for name, column in texts.items()
+    }
+    return frame.assign(**said)
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> Path:
-    """Write `csv_text` of ``frame``; a ``.gz`` name is compressed with a fixed time stamp, so equal data gives equal bytes."""
-    text = csv_text(frame)
+    """Writes `csv_text` of ``frame``; returns ``path``. A ``.gz`` name is compressed without a time stamp: equal data, equal bytes."""
     if Path(path).suffix != ".gz":
-        return write_text(path, text)
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as stream:
-        stream.write(text.encode("utf-8"))
-    with write_atomic(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        return write_text(path, csv_text(frame))
+    with write_atomic(path) as temporary, open(temporary, "wb") as file:
+        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as stream:
+            stream.write(csv_text(frame).encode())
     return Path(path)

@@ -1,15 +1,14 @@
-"""Which library computes for Keras and on how many devices, settled before either is loaded.
+"""Which library computes for Keras and on what device, settled before that library is loaded.
 
-Used by the command and by ``runner.pipeline``, so that a wrong wish is one sentence and not a traceback out of Keras, by
-``runner.run_record``, and by ``devices`` and ``training.device_patches``, which place batches and patches. Keras itself chooses by the same
-rules: ``KERAS_BACKEND``, else its ``keras.json``, else TensorFlow.
+Used by the commands and the runner, so that a wrong KERAS_BACKEND is one sentence, by training, which places batches and patches, and by
+the banner of every notebook.
 """
 
+import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def backend_name() -> str:
-    """The backend in force, or the one that Keras is going to choose."""
+    """Returns the backend in force, or the one that Keras will choose: ``KERAS_BACKEND``, else its ``keras.json``, else TensorFlow."""
     if "keras" in sys.modules:
         return sys.modules["keras"].config.backend()
     if os.environ.get("KERAS_BACKEND"):
@@ -36,7 +35,7 @@ def backend_name() -> str:
 
 
 def require_backend() -> str:
-    """The backend's name, once it is sure that Keras can load it.
+    """Returns the backend's name.
 
     Raises:
         InputError: there is no such backend, or its library is not installed.
@@ -45,9 +44,9 @@ def require_backend() -> str:
     if chosen not in BACKENDS:
         raise InputError(f"KERAS_BACKEND {chosen!r} does not exist here: choose one of {', '.join(BACKENDS)}.")
     if importlib.util.find_spec(chosen) is None:
+        others = ", ".join(other for other in BACKENDS if other != chosen)
         raise InputError(
-            f"KERAS_BACKEND is {chosen}, which is not installed: run `pip install {chosen}`, or set KERAS_BACKEND to one of "
-            f"{', '.join(other for other in BACKENDS if other != chosen)}."
+            f"KERAS_BACKEND is {chosen}, which is not installed: run `pip install {chosen}`, or set KERAS_BACKEND to one of {others}."
         )
     return chosen
 
@@ -60,21 +59,24 @@ class Card(NamedTuple):
     name: str = "the GPU"
 
 
-def card() -> Card | None:
-    """This machine's NVIDIA card with the least memory, used or not; None without one, or without its tool."""
-    if not shutil.which("nvidia-smi"):
-        return None
+def _cards() -> list[Card]:
+    """Returns this machine's NVIDIA cards, used or not; none without ``nvidia-smi``."""
     ask = ["nvidia-smi", "--query-gpu=memory.total,compute_cap,name", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
-        found = (line.split(",", 2) for line in said.splitlines())
-        return min(Card(float(memory) * 2**20, float(generation), name.strip()) for memory, generation, name in found)
+        found = [line.split(",", 2) for line in said.splitlines()]
+        return [Card(float(memory) * 2**20, float(generation), name.strip()) for memory, generation, name in found]
     except (OSError, subprocess.SubprocessError, ValueError):
-        return None
+        return []
+
+
+def card() -> Card | None:
+    """Returns this machine's NVIDIA card with the least memory, used or not; None without one."""
+    return min(_cards(), default=None)
 
 
 def card_in_use() -> Card | None:
-    """The card on which the backend is going to compute. Another process asks the backend for it, so that this one stays light."""
+    """Returns the card on which the backend will compute. Another process asks the backend, so that this one stays light."""
     found = card()
     if found is None:
         return None
@@ -87,7 +89,7 @@ def card_in_use() -> Card | None:
 
 
 def gpus() -> int:
-    """How many GPUs the backend in force can use. The one place in the package that asks a backend instead of Keras."""
+    """Returns how many GPUs the backend in force can use. No other place in the package asks a backend instead of Keras."""
     backend = backend_name()
     if backend == "tensorflow":
         import tensorflow
@@ -103,51 +105,42 @@ def gpus() -> int:
 
 
 def device_line() -> str:
-    """The device that Keras computes on, or why a GPU that is present is unused. Loads Keras if the notebook has not."""
+    """Returns the device that Keras computes on, or why a GPU that is present is unused. Loads Keras."""
     import keras
 
-    backend = keras.backend.backend()
+    backend, gpu = keras.backend.backend(), _gpu_name()
     on = f"Keras {keras.__version__} on {backend} {version(backend)}".rstrip()
-    names = _gpu_names()
     if gpus():
-        return f"GPU, {names[0] if names else 'model unknown'} ({on})"
-    cpu = f"CPU, {counted(os.cpu_count() or 1, 'core')} ({on})"
-    return f"{cpu}; {_why_unused(backend, names)}" if names else f"{cpu}; no GPU found"
+        return f"GPU, {gpu or 'model unknown'} ({on})"
+    unused = f"{gpu} is present but unused: {_why_unused(backend, gpu)}" if gpu else "no GPU found"
+    return f"CPU, {counted(os.cpu_count() or 1, 'core')} ({on}); {unused}"
 
 
-def _gpu_names() -> list[str]:
-    """The GPUs of this machine, whether or not anything can use them."""
-    if shutil.which("nvidia-smi"):
-        ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        try:
-            said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
-        except (OSError, subprocess.SubprocessError):
-            said = ""
-        if said.strip():
-            return [line.strip() for line in said.strip().splitlines()]
+def _gpu_name() -> str:
+    """Returns the name of this machine's first GPU, whether or not anything can use it; empty without one."""
+    if cards := _cards():
+        return cards[0].name
     if any(Path("/dev").glob("nvidia[0-9]*")):
-        return ["NVIDIA GPU"]
-    apple = sys.platform == "darwin" and platform.machine() == "arm64"
-    return ["Apple GPU"] if apple else []
+        return "NVIDIA GPU"
+    return "Apple GPU" if sys.platform == "darwin" and platform.machine() == "arm64" else ""
 
 
-def _why_unused(backend: str, names: list[str]) -> str:
-    """One clause on why the GPU ``names[0]`` does no work."""
-    unused = f"{names[0]} is present but unused: "
+def _why_unused(backend: str, gpu: str) -> str:
+    """Returns one clause on why the GPU called ``gpu`` does no work."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
-        return unused + "CUDA_VISIBLE_DEVICES hides it"
-    if names[0] == "Apple GPU":
-        return unused + f"{backend} has no build for it here"
+        return "CUDA_VISIBLE_DEVICES hides it"
+    if gpu == "Apple GPU":
+        return f"{backend} has no build for it here"
     if sys.platform == "win32" and backend == "tensorflow":
-        return unused + "TensorFlow has no CUDA build for Windows, use WSL2"
+        return "TensorFlow has no CUDA build for Windows, use WSL2"
     installed = {dist.name.lower() for dist in importlib.metadata.distributions() if dist.name}
     if not any(name.startswith("nvidia-cudnn") for name in installed):
-        return unused + "the CUDA libraries are not installed, run `pip install -e .[gpu]`"
-    return unused + f"{backend} cannot open it, compare `nvidia-smi` with the CUDA version of the installed libraries"
+        return "the CUDA libraries are not installed, run `pip install -e .[gpu]`"
+    return f"{backend} cannot open it, compare `nvidia-smi` with the CUDA version of the installed libraries"
 
 
 def version(package: str) -> str:
-    """The installed version of ``package``, empty when it is not installed under that name."""
+    """Returns the installed version of ``package``, empty when it is not installed under that name."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -163,12 +156,12 @@ BFLOAT16, LARGE_BATCH = 8.0, 32
 
 
 def mixes(generation: float, batch_size: int) -> bool:
-    """Whether a card of that compute capability trains in bfloat16 beside float32."""
+    """Returns whether a card of that compute capability trains in bfloat16 beside float32."""
     return generation >= BFLOAT16 and batch_size >= LARGE_BATCH
 
 
 def gpu_memory(patches: int, *, batch_size: int, image_size: int, mixed: bool) -> float:
-    """Bytes that training EfficientNetB0 takes on a card that holds the patches as well."""
+    """Returns the bytes that training EfficientNetB0 takes on a card that holds the patches as well."""
     step = batch_size * ACTIVATIONS * (image_size / 224) ** 2 / (2 if mixed else 1)
     # twice the patches: while they are copied, or laid out anew by a compiler, two copies exist
     return 2 * patches * PIXELS + step + FIXED_CARD

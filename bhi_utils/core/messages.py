@@ -108,4 +108,4 @@ def number(value: float, language: str, *, digits: int = 0) -> str:
     '13,244.5'
     """
     written = f"{value:,.{digits}f}"
-    return written.translate(str.maketrans({",": "\u202f", ".": ","})) if language == "es" else written
+    return written.translate(str.maketrans(",.", "\u202f,")) if language == "es" else written

@@ -1,7 +1,4 @@
-"""Where things are: the package, the project's root and the cache; how a path is shown; and the error that a user's mistake raises.
-
-Used by every other module.
-"""
+"""Where things are: the package, the project's root and the cache; how a path is shown; the error for a user's mistake. Used everywhere."""
 
 import os
 from pathlib import Path
@@ -11,22 +8,22 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class InputError(ValueError):
-    """What the user gave is wrong. The message is one sentence that says what and what to do; the command exits with 2."""
+    """The user's input is wrong. The message is one sentence that says what is wrong and what to do; the command exits with 2."""
 
 
 def project_root() -> Path:
-    """The folder that holds ``notebooks``: the checkout of an editable install, else the current folder."""
+    """Returns the folder that holds ``notebooks``: the checkout of an editable install, else the current folder."""
     checkout = PACKAGE.parent
     return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
 
 
 def cache_dir() -> Path:
-    """Where downloads and packed arrays are kept between runs: ``data/`` in the project, or ``BHI_CACHE``."""
+    """Returns the folder that keeps downloads and packed arrays between runs: ``BHI_CACHE``, else ``data/`` in the project."""
     return Path(os.environ.get("BHI_CACHE") or project_root() / "data")
 
 
 def shown(path: Path) -> str:
-    """``path`` as texts and artefacts show it: relative to the project, with forward slashes, where it lies inside."""
+    """Returns ``path`` as texts and artefacts show it: with forward slashes, and relative to the project where it lies inside."""
     try:
         return Path(path).resolve().relative_to(project_root().resolve()).as_posix()
     except ValueError:
@@ -34,7 +31,7 @@ def shown(path: Path) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Whether ``path`` is there.
+    """Returns whether ``path`` is there.
 
     Raises:
         InputError: it cannot be told, for want of permission or because no file can have such a name.
@@ -46,11 +43,15 @@ def exists(path: Path) -> bool:
 
 
 def plain(text: str) -> str:
-    """``text`` with unprintable characters escaped, so that every name fits on one line of a UTF-8 table."""
+    r"""Returns ``text`` with unprintable characters escaped, so that it fits on one line of a table.
+
+    >>> plain("a\nb")
+    'a\\nb'
+    """
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def brief(text: str) -> str:
-    """``text`` for a sentence: like `plain`, and a very long one without its middle."""
+    """Returns ``text`` for a sentence: like `plain`, and without its middle when it is longer than 200 characters."""
     text = plain(text)
     return text if len(text) <= 200 else f"{text[:80]} … {text[-100:]}"

@@ -1,11 +1,10 @@
-"""What a result depends on: the code, the notebook, the versions and the commit; and the recorded results that the repository keeps.
+"""What a result depends on: the code, the notebook, the versions and the commit; and the results that the repository keeps.
 
-Used by the record of a run, by the studies, and by everything that keeps an answer and must know when it is out of date.
+Used by the record of a run, by the studies, and by all that keeps an answer and must know when it is out of date.
 """
 
 import ast
 import hashlib
-import importlib.metadata
 import json
 import platform
 import shlex
@@ -23,39 +22,44 @@ PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "imbalanced-learn", "pap
 
 
 def code_hash(*modules: str) -> str:
-    """Hash of what results depend on in the package: the sources of ``modules`` and of all that they import, and the archive's tables.
+    """Returns a hash of the code of ``modules``, of all that they import from the package at any depth, and of the archive's tables.
 
-    Without ``modules``, all sources and the packaged model, whose bundle names the model's own hash. Imports are read from the sources, so
-    nobody keeps a list, and those within functions count too.
+    Without ``modules``, that is the whole package and the packaged model's bundle. Imports within functions count too.
 
     Args:
         modules: names below ``bhi_utils``, such as ``training.fit_phases``.
 
     Raises:
-        ValueError: there is no such module, so its code would be trusted unseen.
+        ValueError: there is no such module.
     """
     for name in modules:
         if not PACKAGE.joinpath(*name.split(".")).with_suffix(".py").is_file():
             raise ValueError(f"bhi_utils.{name} is no module.")
     sources = _needed(modules) if modules else {*PACKAGE.rglob("*.py"), *PACKAGE.glob("trained/*.json")}
-    return _digest([*sources, *PACKAGE.glob("data/*.json"), *PACKAGE.glob("data/*.csv")])
+    return _digest([*sources, *_matching("data/*.json", "data/*.csv")])
 
 
 def notebook_hash(notebook: Path) -> str:
-    """Hash of a notebook's cells, outputs and metadata apart, of the modules that it imports, and of the packaged model."""
+    """Returns a hash of a notebook's cells without outputs, of the modules that it imports with their texts, and of the packaged model."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     text = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
     try:
         modules = set().union(*(_imported("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"))
-        tables = [path for pattern in ("data/*.json", "data/*.csv", "trained/*.json") for path in PACKAGE.glob(pattern)]
-        code = [_digest([*_needed(modules), *tables])]
+        sources = _needed(modules)
     except SyntaxError:  # a cell of IPython's own commands
-        code = [code_hash()]
-    return hashlib.sha256(json.dumps([text, *code]).encode()).hexdigest()
+        sources = set(PACKAGE.rglob("*.py"))
+    texts = {path for source in sources for kind in ("locales", "templates") for path in source.parent.glob(f"{kind}/*")}
+    code = _digest([*sources, *texts, *_matching("data/*.json", "data/*.csv", "trained/*.json")])
+    return hashlib.sha256(json.dumps([text, code]).encode()).hexdigest()
+
+
+def _matching(*patterns: str) -> set[Path]:
+    """Returns the package's files that match one of ``patterns``."""
+    return {path for pattern in patterns for path in PACKAGE.glob(pattern)}
 
 
 def _needed(modules: Iterable[str]) -> set[Path]:
-    """The sources of ``modules`` and of what they import from the package, at any depth."""
+    """Returns the sources of ``modules`` and of what they import from the package, at any depth."""
     seen, waiting, found = set(), {"", *modules}, set()
     while waiting:
         name = waiting.pop()
@@ -72,7 +76,7 @@ def _needed(modules: Iterable[str]) -> set[Path]:
 
 @cache
 def _imported(source: str) -> set[str]:
-    """Names below ``bhi_utils`` that a source imports."""
+    """Returns the names below ``bhi_utils`` that a source imports."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -91,18 +95,18 @@ def _digest(files: Iterable[Path]) -> str:
 
 
 def result(name: str) -> dict[str, Any]:
-    """A measured result that the repository keeps: the content of ``bhi_utils/results/<name>``."""
+    """Returns a recorded result, the content of ``bhi_utils/results/<name>``."""
     return json.loads((PACKAGE / "results" / name).read_text(encoding="utf-8"))
 
 
 def command(notebook: str, **given: Any) -> str:
-    """The line that computes a study's result again: papermill, the study's notebook, and the parameters that it was ``given``."""
+    """Returns the papermill line that computes a study's result again with the parameters that its notebook was ``given``."""
     named = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in {"RECOMPUTE": True, **given}.items())
     return f"papermill notebooks/studies/{notebook}.ipynb OUT.ipynb {named}"
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, marked ``-dirty`` when tracked files differ from it; None outside git."""
+    """Returns the checkout's commit, marked ``-dirty`` when tracked files differ from it; None outside git."""
     ask = ["git", "-C", str(project_root()), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout.strip() or None
@@ -111,18 +115,12 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Python, the platform, Keras' backend and the packages that results depend on."""
+    """Returns the versions of Python, of Keras' backend and of the packages that results depend on, and the platform."""
     backend = hardware.backend_name()
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}", "backend": backend}
-    for package in (backend, *PACKAGES):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return found | {package: version for package in (backend, *PACKAGES) if (version := hardware.version(package))}
 
 
 def paper() -> dict[str, float]:
-    """The paper's results, from the one file that holds them."""
-    text = (PACKAGE / "results" / "paper.json").read_text(encoding="utf-8")
-    return json.loads(text)["metrics"]
+    """Returns the paper's results by metric."""
+    return result("paper.json")["metrics"]

@@ -1,7 +1,4 @@
-"""A run's folder: its artefacts, figures and notebooks, and which notebook writes which artefact.
-
-Used by the notebooks, the runner and everything that reads or writes an artefact.
-"""
+"""A run's folder: its artefacts, figures and notebooks, and which notebook writes which artefact. Used by all that reads or writes them."""
 
 import json
 from dataclasses import dataclass
@@ -10,42 +7,40 @@ from typing import Any
 
 import pandas as pd
 
-from bhi_utils.core.atomic_files import read_csv, write_csv, write_json
+from bhi_utils.core.atomic_files import read_csv, writable, write_csv, write_json
 from bhi_utils.core.paths import InputError, project_root, shown
 
-#: Which notebook writes which artefact: what a missing file's message names.
-WRITERS = {
-    "dataset.json": "01_dataset_exploration",
-    "manifest.csv.gz": "01_dataset_exploration",
-    "rejected.csv": "01_dataset_exploration",
-    "splits.csv": "02_case_split",
-    "splits.json": "02_case_split",
-    "smote.json": "03_preprocessing_smote",
-    "training.json": "05_training_cnn_vs_efficientnetb0",
-    "predictions.csv.gz": "05_training_cnn_vs_efficientnetb0",
-    "checkpoints": "05_training_cnn_vs_efficientnetb0",
-    "models": "05_training_cnn_vs_efficientnetb0",
-    "metrics.json": "06_metric_figures",
+#: The file in a run's folder that says what ran, and how.
+RECORD = "run.json"
+_WRITTEN = {
+    "01_dataset_exploration": ("dataset.json", "manifest.csv.gz", "rejected.csv"),
+    "02_case_split": ("splits.csv", "splits.json"),
+    "03_preprocessing_smote": ("smote.json",),
+    "05_training_cnn_vs_efficientnetb0": ("training.json", "predictions.csv.gz", "checkpoints", "models"),
+    "06_metric_figures": ("metrics.json",),
 }
+#: The notebook that writes an artefact, which the message for a missing one names.
+WRITERS = {name: notebook for notebook, names in _WRITTEN.items() for name in names}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder. ``root`` holds ``notebooks``, ``artifacts`` and ``figures``."""
+    """One run's folder, ``root``, which holds ``notebooks``, ``artifacts`` and ``figures``."""
 
     root: Path
 
     @classmethod
     def open(cls, out: str | Path) -> "Run":
-        """The run at ``out``, its folders made. A relative path is taken from the project's root, whatever the kernel's folder."""
+        """Returns the run at ``out``, its folders made. A relative path is taken from the project's root, whatever the kernel's folder.
+
+        Raises:
+            InputError: ``out`` is empty, or no folder that can be written.
+        """
         if not str(out).strip():
             raise InputError("OUT is empty: name a folder for the run, such as runs/walk.")
-        run = cls(project_root() / Path(out).expanduser())
-        try:
-            for folder in (run.artifacts, run.models, run.figures, run.notebooks):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"Cannot use {shown(run.root)} as a run's folder: {error.strerror}; pass another --out.") from error
+        run = cls(writable(project_root() / Path(out).expanduser(), folder=True))
+        for folder in (run.artifacts, run.models, run.figures, run.notebooks):
+            folder.mkdir(parents=True, exist_ok=True)
         return run
 
     @property
@@ -74,7 +69,7 @@ class Run:
         return self.root / "notebooks"
 
     def require(self, name: str) -> Path:
-        """The artefact's path.
+        """Returns the artefact's path.
 
         Raises:
             InputError: it is missing; the message names the notebook that makes it.
@@ -86,20 +81,17 @@ class Run:
         return path
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write an artefact as JSON."""
+        """Writes an artefact as JSON; returns its path."""
         return write_json(self.artifacts / name, value)
 
     def write_csv(self, name: str, frame: pd.DataFrame) -> Path:
-        """Write an artefact as CSV, compressed when the name ends in ``.gz``."""
+        """Writes an artefact as CSV, compressed when the name ends in ``.gz``; returns its path."""
         return write_csv(self.artifacts / name, frame)
 
     def read_json(self, name: str) -> Any:
-        """Read an artefact that is JSON; a missing one is an InputError, see ``require``."""
+        """Returns the content of an artefact that is JSON; a missing one is an InputError, see `require`."""
         return json.loads(self.require(name).read_text(encoding="utf-8"))
 
     def read_csv(self, name: str) -> pd.DataFrame:
-        """Read an artefact that is a table; a missing one is an InputError, see ``require``."""
+        """Returns an artefact that is a table; a missing one is an InputError, see `require`."""
         return read_csv(self.require(name))
-
-
-RECORD = "run.json"

@@ -1,4 +1,4 @@
-"""Names that pages, tables and figures share, of metrics, classes, parts of a split and models; and a metric's text with its interval."""
+"""Names of metrics, classes, parts of a split and models, and a metric's text with its interval. Used by pages, tables and figures."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,10 @@ METRICS = {
 
 
 def cell(metric: Mapping[str, float | None] | None, *, digits: int = 3, sign: bool = False) -> str:
-    """A metric as tables show it, ``0.912 (0.880–0.940)``; a dash for what does not exist.
+    """Returns a metric as tables show it; a dash for one that does not exist.
+
+    >>> cell({"value": 0.9121, "low": 0.8803, "high": 0.9399})
+    '0.912 (0.880–0.940)'
 
     Args:
         metric: ``{"value", "low", "high"}``, or None.

@@ -1,9 +1,7 @@
-"""Opens a zip only after counting what its directory holds.
+"""Opens a zip only after counting what its directory holds. Used by ``data.sources`` and ``predict.many_files``, for every zip.
 
-Used by ``data.sources`` and ``predict.many_files``, so by every way a zip comes in.
-
-``zipfile`` makes an object of about 700 bytes of every entry as soon as it opens a file: a zip of 400 MB with millions of empty members
-costs gigabytes before anyone can ask how many there are.
+``zipfile`` makes an object of about 700 bytes for each entry as soon as it opens a file, so a zip of 400 MB with millions of empty members
+would cost gigabytes before anyone can ask how many there are.
 """
 
 import mmap
@@ -11,7 +9,7 @@ import struct
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import _EndRecData as _end_record
+from zipfile import _EndRecData as _end_record  # type: ignore[attr-defined]  # private, and not in the types
 
 from bhi_utils.core.paths import InputError, shown
 
@@ -22,11 +20,11 @@ _ENTRY, _NAME, _ANYWAY = 46, 300, 65_536
 
 
 def opened(path: Path, *, most: int = MOST) -> zipfile.ZipFile:
-    """The zip at ``path``, once it is known to have at most ``most`` members; memory is bounded by these, whatever the file says.
+    """Returns the zip at ``path``, opened once it is known to have at most ``most`` members, whatever the file says.
 
     Raises:
         TooMany: it has more, or its directory is longer than so many members need.
-        zipfile.BadZipFile: it is none, or its directory holds another number of members than its end says.
+        zipfile.BadZipFile: it is no zip, or its directory holds another number of members than its end says.
         OSError: it cannot be read.
     """
     with open(path, "rb") as stream:
@@ -51,7 +49,7 @@ def opened(path: Path, *, most: int = MOST) -> zipfile.ZipFile:
 
 
 def _counted(stream: BinaryIO, location: int, size: int, most: int, *, wide: bool) -> int:
-    """How many members a directory of ``size`` bytes before the end record at ``location`` really has; above ``most`` nobody counts on."""
+    """Returns how many members a directory of ``size`` bytes before the end record at ``location`` has; counting ends above ``most``."""
     with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         # of a zip64 (``wide``), newer versions of zipfile give the place of the record that stands 76 bytes before the end record
         start = location - size - (76 if wide and data[location : location + 4] == b"PK\x05\x06" else 0)
