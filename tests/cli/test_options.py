@@ -1,13 +1,11 @@
 """The ``bhi`` command: exit codes, messages, and what its small subcommands write."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 from typing import get_args
 
-import pandas as pd
 import pytest
 
 from bhi_utils import __version__
@@ -98,19 +96,6 @@ def test_an_interruption_is_said_and_exits_with_130(monkeypatch, capsys):
     monkeypatch.setattr(kaggle_download, "fetch", interrupted)
     assert main(["download"]) == 130
     assert capsys.readouterr().err == "bhi: interrupted\n"
-
-
-def test_a_phantom_is_written_and_indexed(tmp_path, capsys):
-    assert main(["phantom", str(tmp_path / "p.zip"), "--cases", "4", "--patches", "12", "--seed", "3"]) == 0
-    assert main(["index", str(tmp_path / "p.zip"), "--out", str(tmp_path / "lists")]) == 0
-    said = capsys.readouterr().out
-    assert "SYNTHETIC" in said and "IDC share" in said
-    facts = json.loads((tmp_path / "lists" / "index.json").read_text(encoding="utf-8"))
-    assert " ".join(said.splitlines()[:-1]).endswith(facts["verdict"]) and said.splitlines()[-1].startswith("Wrote index.json")
-    assert len(pd.read_csv(tmp_path / "lists" / "measures.csv.gz")) == facts["totals"]["patches"]["found"]
-    manifest = pd.read_csv(tmp_path / "lists" / "manifest.csv.gz")
-    assert manifest["case"].nunique() == 4 and list(manifest.columns) == ["case", "x", "y", "label", "path", "width", "height"]
-    assert (tmp_path / "lists" / "rejected.csv").is_file()
 
 
 #: Every command that writes, with the place left out; what it reads does not exist, which it would say later.

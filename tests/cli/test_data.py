@@ -1,4 +1,4 @@
-"""What a careless user or a malicious zip may bring: one sentence, or a listed rejection, and nothing else is touched or lost."""
+"""What a data source may bring, careless or malicious: one sentence, or a listed rejection, and nothing else is touched or lost."""
 
 import io
 import json
@@ -76,6 +76,20 @@ def reasons(pack: archive.Pack) -> dict[str, str]:
     for path in set(GOOD) - set(pack.rejected["path"]):
         assert np.array_equal(kept[path], np.asarray(Image.open(io.BytesIO(GOOD[path]))))
     return dict(pack.rejected.itertuples(index=False))
+
+
+def test_a_phantom_is_written_and_indexed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
+    assert main(["phantom", str(tmp_path / "p.zip"), "--cases", "4", "--patches", "12", "--seed", "3"]) == 0
+    assert main(["index", str(tmp_path / "p.zip"), "--out", str(tmp_path / "lists")]) == 0
+    said = capsys.readouterr().out
+    assert "SYNTHETIC" in said and "IDC share" in said
+    facts = json.loads((tmp_path / "lists" / "index.json").read_text(encoding="utf-8"))
+    assert " ".join(said.splitlines()[:-1]).endswith(facts["verdict"]) and said.splitlines()[-1].startswith("Wrote index.json")
+    assert len(pd.read_csv(tmp_path / "lists" / "measures.csv.gz")) == facts["totals"]["patches"]["found"]
+    manifest = pd.read_csv(tmp_path / "lists" / "manifest.csv.gz")
+    assert manifest["case"].nunique() == 4 and list(manifest.columns) == ["case", "x", "y", "label", "path", "width", "height"]
+    assert (tmp_path / "lists" / "rejected.csv").is_file()
 
 
 def test_a_path_that_a_spreadsheet_would_run_is_harmless_in_the_lists_and_comes_back_as_it_was(tmp_path, monkeypatch):
