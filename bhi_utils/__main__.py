@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--like-archive", action="store_true", help="the archive's 279 cases with their true counts, 277,524 patches, twice"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
-    command = _command(commands, "bench", _bench, "time the archive's handling, SMOTE, training, the interface or the export", out=True)
+    command = _command(commands, "bench", _bench, "time the archive's handling, training, the interface or the export", out=True)
     command.add_argument("--of", choices=BENCHES, default="archive", help="what is measured (%(default)s)")
     command.add_argument("--data", metavar="SOURCE", default="phantom", help="a zip of patches, or phantom; for archive, one of its size")
     command.add_argument(
@@ -82,7 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--epochs", type=int, metavar="N", help="training: epochs of either recipe (15), 0 leaves the recipes out")
     command.add_argument("--blocks", type=int, metavar="N", help="training: blocks that either recipe fine-tunes (those of profile cpu)")
-    command.add_argument("--dry-run", action="store_true", help="smote: print what its search will cost, and measure nothing")
     command.add_argument("--model", type=Path, metavar="BUNDLE", help=f"app and export: {_MODEL}")
     command.add_argument("--repeats", type=int, default=3, help="how often each side is measured (%(default)s)")
     text, default = "the folder of the result, and for scratch (runs/studies of the project)", project_root() / "runs" / "studies"
@@ -216,14 +215,12 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.sizes and options.of in ("smote", "app", "export"):
+    if options.sizes and options.of in ("app", "export"):
         raise InputError(f"--sizes is for --of archive and training: leave it out, --of {options.of} has sizes of its own.")
     if (options.weights or options.epochs is not None or options.blocks is not None) and options.of != "training":
         raise InputError(f"--weights, --epochs and --blocks are for --of training: leave them out, --of {options.of} trains nothing.")
     if options.model and options.of not in ("app", "export"):
         raise InputError(f"--model is for --of app and export: leave it out, --of {options.of} takes no trained model.")
-    if options.dry_run and options.of != "smote":
-        raise InputError(f"--dry-run is for --of smote: leave it out, --of {options.of} has no estimate.")
     BENCHES[options.of](options)
 
 
@@ -244,20 +241,6 @@ def _bench_archive(options: argparse.Namespace) -> None:
     print(f"Wrote {benchmark_archive.RESULTS} to {shown(run.artifacts)}.")
 
 
-def _bench_smote(options: argparse.Namespace) -> None:
-    from bhi_utils.studies import benchmark_smote
-
-    if options.dry_run:
-        print("\n".join(cost.sentence() for cost in benchmark_smote.estimate(options.data)))
-        return
-    run = Run.open(options.out)
-    result = benchmark_smote.study(run, options.data, repeats=options.repeats)
-    for table in (benchmark_smote.table, benchmark_smote.goals):
-        print(table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
-    print(benchmark_smote.sentence(result))
-    print(f"Wrote {benchmark_smote.RESULTS} to {shown(run.artifacts)}.")
-
-
 def _bench_training(options: argparse.Namespace) -> None:
     hardware.require_backend()
     from bhi_utils.studies import benchmark_training
@@ -267,10 +250,9 @@ def _bench_training(options: argparse.Namespace) -> None:
     result = benchmark_training.study(
         run, options.data, weights=options.weights, batches=options.sizes or (), repeats=options.repeats, **given
     )
-    for table in (benchmark_training.table, benchmark_training.recipes_table, benchmark_training.goals):
+    for table in (benchmark_training.table, benchmark_training.recipes_table):
         if len(found := table(result)):
             print(found.to_string(float_format="{:,.3g}".format), end="\n\n")
-    print(benchmark_training.sentence(result))
     print(f"Wrote {benchmark_training.RESULTS} to {shown(run.artifacts)}.")
 
 
@@ -280,8 +262,7 @@ def _bench_app(options: argparse.Namespace) -> None:
 
     run = Run.open(options.out)
     result = benchmark_app.study(run, bundle)
-    for table in (benchmark_app.table, benchmark_app.goals):
-        print(table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
+    print(benchmark_app.table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
     print(f"Wrote {benchmark_app.RESULTS} to {shown(run.artifacts)}.")
 
 
@@ -292,14 +273,12 @@ def _bench_export(options: argparse.Namespace) -> None:
     run = Run.open(options.out)
     result = benchmark_export.study(run, bundle, repeats=options.repeats)
     print(benchmark_export.table(result).to_string(float_format="{:,.2f}".format), end="\n\n")
-    print(benchmark_export.sentence(result))
     print(f"Wrote {benchmark_export.RESULTS} to {shown(run.artifacts)}.")
 
 
 #: What `bhi bench` can measure.
 BENCHES = {
     "archive": _bench_archive,
-    "smote": _bench_smote,
     "training": _bench_training,
     "app": _bench_app,
     "export": _bench_export,

@@ -91,8 +91,6 @@ def test_a_relative_place_is_one_in_the_current_folder(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert main(["phantom", "p.zip", "--cases", "4", "--patches", "20"]) == 0
     assert main(["index", "p.zip", "--out", "lists"]) == 0 and (tmp_path / "lists" / "index.json").is_file()
-    assert main(["bench", "--of", "smote", "--data", "p.zip", "--repeats", "1", "--out", "times"]) == 0
-    assert (tmp_path / "times" / "artifacts" / "smote.json").is_file()
     assert main(["run", "--dry-run", "--data", "p.zip", "--out", "walk"]) == 0
     assert f"Run {(tmp_path / 'walk').as_posix()}, profile quick" in capsys.readouterr().out
 
