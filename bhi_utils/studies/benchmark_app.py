@@ -13,9 +13,11 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,43 +29,26 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from bhi_utils.app import start_options
-from bhi_utils.core import provenance
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError
-from bhi_utils.core.provenance import git_commit
 from bhi_utils.core.run import Run
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model import bundles
 from bhi_utils.model.predictor import Predictor
 from bhi_utils.predict import regions
-from bhi_utils.studies.benchmark import machine, pace, spread
+from bhi_utils.studies.benchmark import facts, pace, spread, turns
 
 RESULTS = "app.json"
-#: What is wanted: milliseconds that 95 of 100 patches need through the API; seconds until the page is ready; share of the bare network's
-#: patches a second at its best batch size; growth of the server's memory from half to all of the requests.
-PATCH_MS, READY, SHARE, GROWTH = 150, 15, 0.9, 0.05
-#: How much is asked for: single patches; clients and requests at once; patches of a region and of a batch; patch by patch.
-SINGLE, CLIENTS, REQUESTS, REGION, FILES, BY_ONE = 100, 50, 2000, 2500, 1000, 50
+#: Files that a zip may hold at most; patches that the bare network is asked for one by one.
+FILES, BY_ONE = 1000, 50
 #: Patches of one call of the bare network; its best counts.
 BATCHES = (8, 16, 32, 64, 128)
 #: How often region, zip and bare network take turns; patches that the bare network is given at least each time.
 REPEATS, LEAST = 3, 1024
 
 
-def recorded() -> dict[str, Any]:
-    """The result that the repository keeps; its form is that of `study`."""
-    return provenance.result(RESULTS)
-
-
 def study(
-    run: Run,
-    bundle: Path,
-    *,
-    single: int = SINGLE,
-    clients: int = CLIENTS,
-    requests: int = REQUESTS,
-    region: int = REGION,
-    files: int = FILES,
+    run: Run, bundle: Path, *, single: int = 100, clients: int = 50, requests: int = 2000, region: int = 2500, files: int = FILES
 ) -> dict[str, Any]:
     """Measure, and write ``app.json`` into the run's artefacts.
 
@@ -90,11 +75,7 @@ def study(
         Image.fromarray(large).save(folder / "region.png")
         _zip(folder / "files.zip", patches[:files])
         with _server(bundle) as (url, process, ready):
-            result = {
-                "command": f"bhi bench --of app{bundles.option(bundle)}",
-                "commit": git_commit(),
-                "machine": machine(os.cpu_count() or 1),
-            }
+            result = facts(f"bhi bench --of app{bundles.option(bundle)}", os.cpu_count() or 1)
             result |= {"model": bundle.name, "ready_seconds": ready, "patch_ms": _single(url, patches[:single], folder)}
             result |= _turns(url, folder, bundle, regions.cut(large).patches)
             result["load"] = _load(url, process, patches[:64], clients, requests, folder, Predictor.load(bundle))
@@ -158,25 +139,24 @@ def _turns(url: str, folder: Path, bundle: Path, patches: np.ndarray) -> dict[st
     model = keras.saving.load_model(bundles.read(bundle)[1], compile=False, safe_mode=True)
     # XLA is slower for batches on a CPU, and compiles anew for each length
     model.jit_compile = False
-    sizes, places = BATCHES, {"region": "region.png", "files": "files.zip"}
-    spent: dict[str, list[float]] = {name: [] for name in places}
-    rates: dict[int, list[float]] = {size: [] for size in sizes}
-    counts = {}
-    for _ in range(REPEATS):
-        for name, path in places.items():
-            seconds, counts[name] = _timed(url, folder / path, f"/{name}")
-            spent[name].append(seconds)
-        for size in sizes:
-            rates[size].append(pace(model.predict_on_batch, patches[:size].astype(np.float32), max(1, LEAST // size)))
-    found = {size: spread(each) for size, each in rates.items()}
-    best = max(found, key=lambda size: found[size]["median"])
+    counts: dict[str, int] = {}
+
+    def seconds(name: str, path: str) -> float:
+        spent, counts[name] = _timed(url, folder / path, f"/{name}")
+        return spent
+
+    sides = {name: partial(seconds, name, path) for name, path in (("region", "region.png"), ("files", "files.zip"))}
+    inputs = {str(size): patches[:size].astype(np.float32) for size in BATCHES}
+    rates = {size: partial(pace, model.predict_on_batch, batch, max(1, LEAST // len(batch))) for size, batch in inputs.items()}
+    found = {name: spread(each) for name, each in turns(sides | rates, REPEATS).items()}
     result: dict[str, Any] = {
-        name: {"patches": counts[name], "seconds": spread(each), "patches_per_second": counts[name] / float(np.median(each))}
-        for name, each in spent.items()
+        name: {"patches": counts[name], "seconds": found[name], "patches_per_second": counts[name] / found[name]["median"]}
+        for name in sides
     }
-    batches = {str(size): rate for size, rate in found.items()}
+    batches = {size: found[size] for size in rates}
+    best = max(batches, key=lambda size: batches[size]["median"])
     by_one = pace(lambda batch: model.predict(batch, verbose=0), patches[:1].astype(np.float32), BY_ONE)
-    return result | {"bare": {"batches": batches, "best_batch": best, "best": found[best]["median"], "by_one": by_one}}
+    return result | {"bare": {"batches": batches, "best_batch": int(best), "best": batches[best]["median"], "by_one": by_one}}
 
 
 def _timed(url: str, path: Path, name: str) -> tuple[float, int]:
@@ -195,7 +175,7 @@ def _load(
     paths = [folder / f"load-{number}.png" for number in range(len(patches))]
     for path, patch in zip(paths, patches, strict=True):
         Image.fromarray(patch).save(path)
-    memory, found = [], {"lost": 0, "mixed": 0}
+    memory: list[tuple[int, int]] = []
     opened = [_client(url) for _ in range(clients)]
     start = time.perf_counter()
 
@@ -208,18 +188,18 @@ def _load(
             return "lost"
         if number % max(1, requests // 40) == 0:
             memory.append((number, process.memory_info().rss))
-        return "" if right else "mixed"
+        return "right" if right else "mixed"
 
     with ThreadPoolExecutor(clients) as pool:
-        for what in pool.map(ask, range(requests)):
-            if what:
-                found[what] += 1
+        found = Counter(pool.map(ask, range(requests)))
     seconds = time.perf_counter() - start
     sizes = [size for _, size in sorted(memory)]
     half = sizes[len(sizes) // 2 :]
-    growth = max(half) / half[0] - 1
-    numbers = {"clients": clients, "requests": requests, "seconds": seconds, "requests_per_second": requests / seconds}
-    return {**numbers, **found, "memory_mb": [round(size / 2**20, 1) for size in sizes], "growth": growth}
+    return {
+        **{"clients": clients, "requests": requests, "seconds": seconds, "requests_per_second": requests / seconds},
+        **{"lost": found["lost"], "mixed": found["mixed"]},
+        **{"memory_mb": [round(size / 2**20, 1) for size in sizes], "growth": max(half) / half[0] - 1},
+    }
 
 
 def table(result: dict[str, Any]) -> pd.DataFrame:
@@ -236,37 +216,4 @@ def table(result: dict[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame({"patches/s": rows})
     return frame.assign(
         **{"of the bare network": frame["patches/s"] / bare["best"], "of patch by patch": frame["patches/s"] / bare["by_one"]}
-    )
-
-
-def goals(result: dict[str, Any]) -> pd.DataFrame:
-    """What was wanted beside what was measured: ``goal, measured, met``."""
-    load, best = result["load"], result["bare"]["best"]
-    rows = [
-        ("one patch through the API, p95, ms", f"≤ {PATCH_MS}", ms := result["patch_ms"]["p95"], ms <= PATCH_MS),
-        ("page ready, s", f"≤ {READY}", result["ready_seconds"], result["ready_seconds"] <= READY),
-    ]
-    for name in ("region", "files"):
-        share = result[name]["patches_per_second"] / best
-        rows.append((f"{name}, share of the bare network's pace", f"≥ {SHARE}", share, share >= SHARE))
-    rows += [
-        (f"lost of {load['requests']:,} answers", "0", load["lost"], load["lost"] == 0),
-        ("mixed up", "0", load["mixed"], load["mixed"] == 0),
-        ("growth of memory in the second half", f"≤ {GROWTH}", load["growth"], load["growth"] <= GROWTH),
-    ]
-    return pd.DataFrame(rows, columns=["what", "goal", "measured", "met"]).set_index("what")
-
-
-def sentence(result: dict[str, Any]) -> str:
-    """What was measured, in the words of the README."""
-    patch, load, best = result["patch_ms"], result["load"], result["bare"]["best"]
-    pace = {name: result[name]["patches_per_second"] for name in ("region", "files")}
-    wrong, cores = load["lost"] + load["mixed"], result["machine"]["cores"]
-    asked = f"{counted(load['requests'], 'request')} by {counted(load['clients'], 'client')} at once"
-    return (
-        f"On {cores} cores the app is ready in {result['ready_seconds']:.0f} s and answers a patch with its evidence "
-        f"map in {patch['median']:.0f} ms, 95 of 100 within {patch['p95']:.0f} ms. A region takes {pace['region']:.0f} patches a second "
-        f"and a zip {pace['files']:.0f}, where the bare network as it was saved takes {best:.0f} at its best batch size, and "
-        f"`model.predict` patch by patch {result['bare']['by_one']:.0f}. Of {asked}, "
-        f"{wrong or 'none'} got lost or mixed up."
     )
