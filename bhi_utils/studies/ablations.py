@@ -6,10 +6,12 @@ these studies are about: absolute values lie below those of ``studies.recipes``,
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from bhi_utils.core import provenance, titles
 from bhi_utils.core.run import Run
@@ -21,52 +23,13 @@ from bhi_utils.training import cross_validation
 
 #: Patches of each case in the ablations, drawn once for all arms: intervals come from cases, and more patches of each narrow them little.
 PER_CASE = 20
+_ARMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: What all arms share but for their own change.
-BASE = {
-    "IMAGE_SIZE": 128,
-    "CNN_IMAGE_SIZE": 64,
-    "BALANCE": "class_weight",
-    "BATCH_SIZE": 32,
-    "EPOCHS": 6,
-    "FINE_TUNE_BLOCKS": 1,
-    "FINE_TUNE_RATE": 3e-4,
-    "VIEWS": 2,
-    "INPUT_RANGE": 255,
-    "TRAIN_BATCHNORM": False,
-}
-#: Question to its arms: name to what is changed; the base answers every question as well.
-QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "input range": {"[0,1] into EfficientNetB0": {"INPUT_RANGE": 1}},
-    "balance": {
-        "none": {"BALANCE": "none"},
-        "oversample": {"BALANCE": "oversample"},
-        "SMOTE on pixels": {"BALANCE": "smote"},
-        "SMOTE on features": {"BALANCE": "feature_smote"},
-    },
-    "augmentation": {"off": {"VIEWS": 1}, "eight views": {"VIEWS": 8}, "the paper's seven": {"VIEWS": 0}},
-    "BatchNorm": {"trained": {"TRAIN_BATCHNORM": True}},
-    "depth of phase 2": {
-        "frozen base": {"FINE_TUNE_BLOCKS": 0},
-        "two blocks": {"FINE_TUNE_BLOCKS": 2},
-        "three blocks": {"FINE_TUNE_BLOCKS": 3},
-    },
-    "resolution": {f"{side} px": {"IMAGE_SIZE": side} for side in (96, 160, 200, 224)},
-    "answer": {},
-    "network": {},
-}
+BASE: dict[str, Any] = _ARMS["base"]
 #: What the base is called under each question.
-HERE = {
-    "input range": "0–255",
-    "balance": "class weights",
-    "augmentation": "two views",
-    "BatchNorm": "frozen",
-    "depth of phase 2": "one block",
-    "resolution": "128 px",
-    "answer": "one view",
-    "network": "EfficientNetB0",
-}
-#: Arms of one question that are compared with each other as well: the paper's choice, and leaving it out.
-PAIRS = (("balance", "SMOTE on pixels", "none"), ("augmentation", "the paper's seven", "off"))
+HERE: dict[str, str] = {question: asked["here"] for question, asked in _ARMS["questions"].items()}
+#: Arms of one question that are compared with each other as well, first minus second: the paper's choice, and leaving it out.
+PAIRS = tuple(map(tuple, _ARMS["pairs"]))
 RESULTS, CURVE = "ablations.json", "learning_curve.json"
 
 
@@ -77,7 +40,7 @@ def recorded(name: str = RESULTS) -> dict[str, Any]:
 
 def changes() -> dict[tuple[str, str], dict[str, Any]]:
     """All arms but the base: question and name to what is changed."""
-    return {(question, name): change for question, named in QUESTIONS.items() for name, change in named.items()}
+    return {(question, name): change for question, asked in _ARMS["questions"].items() for name, change in asked["arms"].items()}
 
 
 def study(
@@ -126,13 +89,8 @@ def study(
     for question, first, second in PAIRS:
         gap = cross_validation.paired(frames[question, first][0], frames[question, second][0], resamples=resamples, seed=seed)["auc"]
         pairs.append({"question": question, "first": first, "second": second, "difference": gap})
-    result = made.facts("ablations", PER_CASE=per_case, RESAMPLES=resamples) | {
-        "base": BASE,
-        "per_case": per_case,
-        "resamples": resamples,
-        "arms": found,
-        "pairs": pairs,
-    }
+    result = made.facts("ablations", PER_CASE=per_case, RESAMPLES=resamples)
+    result |= {"base": BASE, "per_case": per_case, "resamples": resamples, "arms": found, "pairs": pairs}
     run.write_json(RESULTS, result)
     return result
 
@@ -210,8 +168,8 @@ def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:
         name = HERE[question] + " (base)" if row["difference"] is None else row["arm"]
         gap = row["difference"]
         rows[name] = {
-            "AUC": "{value:.3f} ({low:.3f}–{high:.3f})".format(**row["auc"]),
-            "difference": "" if gap is None else "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**gap),
+            "AUC": titles.cell(row["auc"]),
+            "difference": "" if gap is None else titles.cell(gap, sign=True),
             "minutes": f"{row['minutes']:.1f}",
             "AUC above chance a minute": f"{max(0.0, row['auc']['value'] - 0.5) / row['minutes']:.3f}",
         }
@@ -238,12 +196,7 @@ def pairs_table(result: Mapping[str, Any]) -> pd.DataFrame:
 def curve_table(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row a point of the learning curves."""
     rows = [
-        {
-            "more": kind,
-            "cases": f"{row['cases']:,.0f}",
-            "patches": f"{row['patches']:,.0f}",
-            "AUC": "{value:.3f} ({low:.3f}–{high:.3f})".format(**row["auc"]),
-        }
+        {"more": kind, "cases": f"{row['cases']:,.0f}", "patches": f"{row['patches']:,.0f}", "AUC": titles.cell(row["auc"])}
         for kind in ("cases", "patches")
         for row in result[kind]
     ]

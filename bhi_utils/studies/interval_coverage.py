@@ -206,17 +206,16 @@ def _patchwise(label: np.ndarray, score: np.ndarray, bank: np.ndarray) -> np.nda
 def _covered(made: list[tuple[float | None, float | None]], truth: float) -> dict[str, float]:
     low, high = np.array(made, dtype=float).T
     below, above = high < truth, low > truth
-    return {
-        "covered": float(np.mean(~below & ~above)),
-        "below": float(below.mean()),
-        "above": float(above.mean()),
-        "width": float(np.mean(high - low)),
-    }
+    measured = {"covered": ~below & ~above, "below": below, "above": above, "width": high - low}
+    return {name: float(values.mean()) for name, values in measured.items()}
 
 
 def table(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
     """One row a scenario, one column a way: how often the 95 % interval covers the truth."""
-    rows = {name: {way: f"{one['covered']:.1%}" for way, one in found["coverage"][metric].items()} for name, found in scenarios(result)}
+    rows = {
+        name: {way: f"{one['covered']:.1%}" for way, one in found["coverage"][metric].items()}
+        for name, found in result["scenarios"].items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")
 
 
@@ -224,7 +223,7 @@ def settings(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row a scenario: what was simulated, and the true metrics."""
     names = {"cases": "cases", "effect": "shift of a case", "separation": "spread of separation", "together": "shift goes with share"}
     rows = {}
-    for name, found in scenarios(result):
+    for name, found in result["scenarios"].items():
         truth = {title: found["truth"][metric] for metric, title in (("auc", "true AUC"), ("recall", "recall"), ("precision", "precision"))}
         rows[name] = {title: found["setting"][key] for key, title in names.items()} | truth
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario").astype({"cases": int})
@@ -232,23 +231,19 @@ def settings(result: Mapping[str, Any]) -> pd.DataFrame:
 
 def misses(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
     """One row a way, in the first scenario: shares of intervals wholly below and above the truth, and their mean width."""
-    found = scenarios(result)[0][1]["coverage"][metric]
+    found = next(iter(result["scenarios"].values()))["coverage"][metric]
     rows = {
-        way: {"below": f"{one['below']:.1%}", "above": f"{one['above']:.1%}", "width": f"{one['width']:.4f}"} for way, one in found.items()
+        way: {name: f"{one[name]:{form}}" for name, form in (("below", ".1%"), ("above", ".1%"), ("width", ".4f"))}
+        for way, one in found.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("interval")
-
-
-def scenarios(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Name and content of each scenario, in order."""
-    return list(result["scenarios"].items())
 
 
 def goals(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row a metric: the least and the greatest coverage of the interval in use, the plain bootstrap's, and whether the band holds."""
     rows = {}
     for metric, way in CHOSEN.items():
-        used, plain = ([found["coverage"][metric][one]["covered"] for _, found in scenarios(result)] for one in (way, "percentile"))
+        used, plain = ([found["coverage"][metric][one]["covered"] for found in result["scenarios"].values()] for one in (way, "percentile"))
         inside = all(BAND[0] <= value <= BAND[1] for value in used)
         rows[metric] = {
             "interval in use": way,

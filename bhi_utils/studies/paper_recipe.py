@@ -67,29 +67,15 @@ def study(
         name: made.answer(f"{name}, {patches} patches of fold {fold}", each, study_base.fine_tuned(each, weights=weights, seed=seed), on=on)
         for name, each in values.items()
     }
-    result = made.facts("recipes", RESAMPLES=resamples, TARGET_RECALL=recall) | {
-        "fold": fold,
-        "patches": patches,
-        "epochs": EPOCHS,
-        "values": values,
-    }
-    result |= {"resamples": resamples, "cores": worker_processes.cores()}
-    result["models"] = {name: cross_validation.pooled(frame[""], resamples=resamples, seed=seed) for name, frame in frames.items()}
+    draws = {"resamples": resamples, "seed": seed}
+    result = made.facts("recipes", RESAMPLES=resamples, TARGET_RECALL=recall)
+    result |= {"fold": fold, "patches": patches, "epochs": EPOCHS, "values": values, "resamples": resamples}
+    result["cores"] = worker_processes.cores()
+    result["models"] = {name: cross_validation.pooled(frame[""], **draws) for name, frame in frames.items()}
     result["minutes"] = {name: round(float(frame[""]["seconds"].iloc[0]) / 60, 1) for name, frame in frames.items()}
-    result["difference"] = cross_validation.paired(frames["fast"][""], frames["paper"][""], resamples=resamples, seed=seed)
+    result["difference"] = cross_validation.paired(frames["fast"][""], frames["paper"][""], **draws)
     run.write_json(RESULTS, result)
     return result
-
-
-def sentence(result: Mapping[str, Any]) -> str:
-    """What was measured, in the words of the README."""
-    paper, fast = (titles.cell(result["models"][name]["auc"]) for name in ("paper", "fast"))
-    minutes, place = result["minutes"], "one core" if result["cores"] == 1 else f"{result['cores']} cores"
-    return (
-        f"{result['epochs']} epochs on {result['patches']:,} patches of one fold, {place}: recipe paper reaches AUC {paper} in "
-        f"{minutes['paper']:.0f} min, recipe fast {fast} in {minutes['fast']:.0f} min; the difference is "
-        f"{titles.cell(result['difference']['auc'], sign=True)}."
-    )
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from bhi_utils.core.run import Run
-from bhi_utils.data import archive, case_folds, splits
+from bhi_utils.data import archive, case_folds
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.studies import leakage
-from bhi_utils.training import smote
 
 ARMS = list(leakage.ARMS)
 FOLDS = 3
@@ -37,25 +36,13 @@ def pack(source) -> archive.Pack:
 
 
 def prepared(pack: archive.Pack, seed: int) -> leakage.Material:
-    """`leakage.prepare` with the mean colours of a patch's quarters in place of the frozen network's features."""
+    """Material with the mean colours of a patch's quarters in place of the frozen network's features."""
 
-    def features(patches):
-        return np.asarray(patches, np.float32).reshape(-1, 2, 25, 2, 25, 3).mean(axis=(2, 4)).reshape(len(patches), -1)
+    def features(fetch, count, *_):
+        patches = np.asarray(fetch(np.arange(count)), np.float32)
+        return patches.reshape(-1, 2, 25, 2, 25, 3).mean(axis=(2, 4)).reshape(count, -1)
 
-    labels = pack.manifest["label"].to_numpy()
-    numbers = {"image": case_folds.image_folds(len(labels), seed=seed, folds=FOLDS)}
-    for arm, scheme in (("case", "grouped"), ("runs", "runs")):
-        table = splits.make(pack.manifest, scheme=scheme, seed=seed, folds=FOLDS)
-        numbers[arm] = pack.manifest["case"].map(table.set_index("case")["fold"]).to_numpy()
-
-    def planned(rows):
-        local = smote.smote_plan(pack.patches[rows], labels[rows], seed=seed)
-        plan = smote.SmotePlan(rows[local.base], rows[local.neighbour], local.step, local.label)
-        return plan, features(smote.draw(pack.patches, plan, np.arange(len(plan))))
-
-    plan, synthetic = planned(np.arange(len(labels)))
-    inside = [planned(np.flatnonzero(numbers["case"] != fold)) for fold in range(FOLDS)]
-    return leakage.Material(pack.manifest, features(pack.patches), numbers, plan, synthetic, inside)
+    return leakage.prepare(pack, features, folds=FOLDS, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +52,7 @@ def material(pack):
 
 def drawn(material: leakage.Material, arm: str, seed: int) -> list[tuple]:
     """Every fold of an arm: training features, tested features, their rows, and which of them are synthetic."""
-    return [(train[0], *test) for train, test, _ in leakage._folds(material, arm, seed=seed)]
+    return [(train, test, rows, synthetic) for train, _, test, rows, synthetic in leakage._folds(material, arm, seed=seed)]
 
 
 @pytest.mark.parametrize("arm", ARMS)
