@@ -44,15 +44,7 @@ def changes() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def study(
-    run: Run,
-    source: str,
-    *,
-    weights: str,
-    per_case: int = PER_CASE,
-    number: int = 3,
-    seed: int = 0,
-    resamples: int = 2000,
-    recall: float = 0.93,
+    run: Run, source: str, *, weights: str, per_case: int = PER_CASE, number: int = 3, seed: int = 0, resamples: int = 2000
 ) -> dict[str, Any]:
     """Fit every arm on every fold and write ``ablations.json`` into the run's artefacts.
 
@@ -64,14 +56,13 @@ def study(
         number: number of folds.
         seed: seed of folds, patches and models.
         resamples: how often the cases are drawn for intervals.
-        recall: what thresholds must reach on validation cases.
 
     Returns:
         ``{"arms": [{"question", "arm", "change", "minutes", "auc", "recall", "precision", "difference"}, …], "pairs": [{"question",
         "first", "second", "difference"}, …], …}``; metrics and differences in AUC, from the base or first minus second, are ``{"value",
         "low", "high"}``, minutes those of training all folds, each from an empty cache.
     """
-    made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall, per_case=per_case)
+    made = Study(run, source, weights=weights, number=number, seed=seed, per_case=per_case)
     base = made.answer("base", BASE, study_base.fine_tuned(BASE, weights=weights, seed=seed))
     frames = {("", "base"): (base[""], {})}
     for (question, name), change in changes().items():
@@ -96,26 +87,24 @@ def study(
 
 
 def _measured(frame: pd.DataFrame, base: pd.DataFrame | None, *, resamples: int, seed: int) -> dict[str, Any]:
-    metrics = cross_validation.pooled(frame, resamples=resamples, seed=seed)
-    row = {"minutes": round(float(frame.groupby("fold")["seconds"].first().sum()) / 60, 2)}
-    row |= {name: metrics[name] for name in ("auc", "recall", "precision")}
-    return row | {"difference": None if base is None else cross_validation.paired(frame, base, resamples=resamples, seed=seed)["auc"]}
+    found = cross_validation.pooled(frame, resamples=resamples, seed=seed)
+    gap = None if base is None else cross_validation.paired(frame, base, resamples=resamples, seed=seed)["auc"]
+    minutes = round(float(frame.groupby("fold")["seconds"].first().sum()) / 60, 2)
+    return {"minutes": minutes, **{name: found[name] for name in ("auc", "recall", "precision")}, "difference": gap}
 
 
 #: Shares of the training cases, and of each of their patches, that a learning curve is drawn through.
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 
 
-def learning_curve(
-    run: Run, source: str, *, weights: str, number: int = 3, seed: int = 0, resamples: int = 2000, recall: float = 0.93
-) -> dict[str, Any]:
+def learning_curve(run: Run, source: str, *, weights: str, number: int = 3, seed: int = 0, resamples: int = 2000) -> dict[str, Any]:
     """Train on ever more cases, and on ever more patches of all cases, and write ``learning_curve.json``. Arguments as for `study`.
 
     Returns:
         ``{"cases": [{"share", "cases", "patches", "auc"}, …], "patches": […], "forecast": {"cases": …, "patches": …}, …}``; counts are
         means over the folds, a forecast is what `extrapolate` gives.
     """
-    made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall)
+    made = Study(run, source, weights=weights, number=number, seed=seed)
     arm, found, forecast = study_base.fine_tuned(BASE, weights=weights, seed=seed, answer_views=1), {}, {}
     for kind in ("cases", "patches"):
         rows, draws = [], []
@@ -162,12 +151,9 @@ def extrapolate(sizes: np.ndarray, auc: np.ndarray, cases: int, *, at: int) -> d
 def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:
     """One row an arm of a question, the base first: AUC, its difference from the base, minutes, and what a minute brings."""
     rows = {}
-    for row in result["arms"]:
-        if row["question"] not in ("", question):
-            continue
-        name = HERE[question] + " (base)" if row["difference"] is None else row["arm"]
+    for row in (row for row in result["arms"] if row["question"] in ("", question)):
         gap = row["difference"]
-        rows[name] = {
+        rows[HERE[question] + " (base)" if gap is None else row["arm"]] = {
             "AUC": titles.cell(row["auc"]),
             "difference": "" if gap is None else titles.cell(gap, sign=True),
             "minutes": f"{row['minutes']:.1f}",
@@ -178,13 +164,16 @@ def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:
 
 def verdicts(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row an arm: is it better than the base, worse, or not told apart (the interval holds zero)?"""
-    rows = []
-    for row in result["arms"]:
-        gap = row["difference"]
-        if gap is not None:
-            verdict = "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "not told apart"
-            rows.append({"question": row["question"], "arm": row["arm"], "than": HERE[row["question"]], "verdict": verdict})
+    rows = [
+        {"question": row["question"], "arm": row["arm"], "than": HERE[row["question"]], "verdict": _verdict(row["difference"])}
+        for row in result["arms"]
+        if row["difference"] is not None
+    ]
     return pd.DataFrame(rows)
+
+
+def _verdict(gap: Mapping[str, float]) -> str:
+    return "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "not told apart"
 
 
 def pairs_table(result: Mapping[str, Any]) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 Used by the benchmarks, such as ``studies.benchmark_archive``.
 """
 
-import importlib.metadata
 import os
 import platform
 import statistics
@@ -14,16 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import psutil
 
-from bhi_utils.core.provenance import git_commit
+from bhi_utils.core import provenance
 
 #: Seconds between two looks at the memory of a command.
 _EVERY = 0.05
-Side = TypeVar("Side")
 
 
 def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[float, int]:
@@ -78,9 +76,9 @@ def on_cores(count: int) -> Iterator[int]:
         os.sched_setaffinity(0, before)
 
 
-def turns(sides: Mapping[Side, Callable[[], float]], repeats: int) -> dict[Side, list[float]]:
+def turns(sides: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, list[float]]:
     """What each side measures in ``repeats`` rounds. The sides take turns, so that a busy moment of the machine meets all of them."""
-    found: dict[Side, list[float]] = {name: [] for name in sides}
+    found: dict[Any, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, measure in sides.items():
             found[name].append(measure())
@@ -107,12 +105,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def facts(command: str, cores: int) -> dict[str, Any]:
     """How a result was made: the command, the commit, and the machine with its cores, processor, system and versions."""
-    versions = {}
-    for name in ("keras", "tensorflow", "jax", "torch", "numpy", "pillow"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    machine = {"cores": cores, "processor": _processor(), "system": platform.system(), "python": platform.python_version(), **versions}
-    return {"command": command, "commit": git_commit(), "machine": machine}
+    machine = {"cores": cores, "processor": _processor(), "system": platform.system(), **provenance.versions()}
+    return {"command": command, "commit": provenance.git_commit(), "machine": machine}
 
 
 def _processor() -> str:

@@ -5,7 +5,6 @@ clients at once, each of which knows what it must hear. The bare network does th
 size, and patch by patch with ``model.predict``, as interfaces often do.
 """
 
-import io
 import os
 import re
 import subprocess
@@ -24,7 +23,6 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-import psutil
 from gradio_client import Client, handle_file
 from PIL import Image
 
@@ -73,12 +71,14 @@ def study(
         folder = Path(name)
         large = _region(region)
         Image.fromarray(large).save(folder / "region.png")
-        _zip(folder / "files.zip", patches[:files])
-        with _server(bundle) as (url, process, ready):
+        with zipfile.ZipFile(folder / "files.zip", "w") as made:
+            for path in _saved(patches[:files], folder):
+                made.write(path, Path(path).name)
+        with _server(bundle) as (url, ready):
             result = facts(f"bhi bench --of app{bundles.option(bundle)}", os.cpu_count() or 1)
             result |= {"model": bundle.name, "ready_seconds": ready, "patch_ms": _single(url, patches[:single], folder)}
             result |= _turns(url, folder, bundle, regions.cut(large).patches)
-            result["load"] = _load(url, process, patches[:64], clients, requests, folder, Predictor.load(bundle))
+            result["load"] = _load(url, patches[:64], clients, requests, folder, Predictor.load(bundle))
     result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
     return result
@@ -94,17 +94,9 @@ def _region(count: int) -> np.ndarray:
     return np.tile(slide, (rows, times, 1))
 
 
-def _zip(path: Path, patches: np.ndarray) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for number, patch in enumerate(patches):
-            stream = io.BytesIO()
-            Image.fromarray(patch).save(stream, "PNG")
-            archive.writestr(f"{number:04}.png", stream.getvalue())
-
-
 @contextmanager
-def _server(bundle: Path) -> Iterator[tuple[str, psutil.Process, float]]:
-    """Its address, its process, and the seconds until the page was there."""
+def _server(bundle: Path) -> Iterator[tuple[str, float]]:
+    """Its address, and the seconds until the page was there."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "bhi_utils", "app", "--model", str(bundle), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8") as process:
@@ -112,7 +104,7 @@ def _server(bundle: Path) -> Iterator[tuple[str, psutil.Process, float]]:
             found = next(filter(None, (re.search(r"http://\S+", line) for line in process.stdout)), None)
             if found is None:
                 raise RuntimeError("The interface did not start.")
-            yield found[0], psutil.Process(process.pid), time.perf_counter() - start
+            yield found[0], time.perf_counter() - start
         finally:
             process.terminate()
 
@@ -124,14 +116,20 @@ def _client(url: str) -> Client:
 
 def _single(url: str, patches: np.ndarray, folder: Path) -> dict[str, float]:
     client, spent = _client(url), []
-    for number, patch in enumerate(patches):
-        path = folder / f"single-{number}.png"
-        Image.fromarray(patch).save(path)
+    for path in _saved(patches, folder):
         start = time.perf_counter()
-        answer = client.predict(handle_file(str(path)), api_name="/predict")
+        answer = client.predict(handle_file(path), api_name="/predict")
         spent.append(1000 * (time.perf_counter() - start))
         assert not answer["problem"], answer["problem"]
     return {"median": float(np.median(spent)), "p95": float(np.quantile(spent, 0.95)), "most": max(spent)}
+
+
+def _saved(patches: np.ndarray, folder: Path) -> list[str]:
+    """Paths of the patches as files, each in a place of its own."""
+    paths = [str(folder / f"patch-{number}.png") for number in range(len(patches))]
+    for path, patch in zip(paths, patches, strict=True):
+        Image.fromarray(patch).save(path)
+    return paths
 
 
 def _turns(url: str, folder: Path, bundle: Path, patches: np.ndarray) -> dict[str, Any]:
@@ -141,11 +139,14 @@ def _turns(url: str, folder: Path, bundle: Path, patches: np.ndarray) -> dict[st
     model.jit_compile = False
     counts: dict[str, int] = {}
 
-    def seconds(name: str, path: str) -> float:
-        spent, counts[name] = _timed(url, folder / path, f"/{name}")
-        return spent
+    def seconds(name: str, given: Any) -> float:
+        start = time.perf_counter()
+        answer = _client(url).predict(given, api_name=f"/{name}")
+        counts[name] = answer["patches" if name == "region" else "count"]
+        return time.perf_counter() - start
 
-    sides = {name: partial(seconds, name, path) for name, path in (("region", "region.png"), ("files", "files.zip"))}
+    region, files = (handle_file(str(folder / name)) for name in ("region.png", "files.zip"))
+    sides = {"region": partial(seconds, "region", region), "files": partial(seconds, "files", [files])}
     inputs = {str(size): patches[:size].astype(np.float32) for size in BATCHES}
     rates = {size: partial(pace, model.predict_on_batch, batch, max(1, LEAST // len(batch))) for size, batch in inputs.items()}
     found = {name: spread(each) for name, each in turns(sides | rates, REPEATS).items()}
@@ -159,47 +160,27 @@ def _turns(url: str, folder: Path, bundle: Path, patches: np.ndarray) -> dict[st
     return result | {"bare": {"batches": batches, "best_batch": int(best), "best": batches[best]["median"], "by_one": by_one}}
 
 
-def _timed(url: str, path: Path, name: str) -> tuple[float, int]:
-    """Seconds that an endpoint needs for a file, and how many patches it answered for."""
-    start = time.perf_counter()
-    given = handle_file(str(path))
-    answer = _client(url).predict([given] if name == "/files" else given, api_name=name)
-    return time.perf_counter() - start, answer["patches" if name == "/region" else "count"]
-
-
-def _load(
-    url: str, process: psutil.Process, patches: np.ndarray, clients: int, requests: int, folder: Path, predictor: Predictor
-) -> dict[str, Any]:
-    """Many clients at once: how many answers were lost or belong to another patch, and the server's memory on the way."""
+def _load(url: str, patches: np.ndarray, clients: int, requests: int, folder: Path, predictor: Predictor) -> dict[str, Any]:
+    """Many clients at once: how many answers were lost or belong to another patch."""
     expected = predictor.predict(patches)["logit"].to_numpy()
-    paths = [folder / f"load-{number}.png" for number in range(len(patches))]
-    for path, patch in zip(paths, patches, strict=True):
-        Image.fromarray(patch).save(path)
-    memory: list[tuple[int, int]] = []
+    paths = _saved(patches, folder)
     opened = [_client(url) for _ in range(clients)]
     start = time.perf_counter()
 
     def ask(number: int) -> str:
         which = number % len(paths)
         try:
-            answer = opened[number % clients].predict(handle_file(str(paths[which])), api_name="/predict")
+            answer = opened[number % clients].predict(handle_file(paths[which]), api_name="/predict")
             right = abs(answer["logit"] - expected[which]) < 1e-2
         except Exception:  # whatever went wrong, the answer is lost
             return "lost"
-        if number % max(1, requests // 40) == 0:
-            memory.append((number, process.memory_info().rss))
         return "right" if right else "mixed"
 
     with ThreadPoolExecutor(clients) as pool:
         found = Counter(pool.map(ask, range(requests)))
     seconds = time.perf_counter() - start
-    sizes = [size for _, size in sorted(memory)]
-    half = sizes[len(sizes) // 2 :]
-    return {
-        **{"clients": clients, "requests": requests, "seconds": seconds, "requests_per_second": requests / seconds},
-        **{"lost": found["lost"], "mixed": found["mixed"]},
-        **{"memory_mb": [round(size / 2**20, 1) for size in sizes], "growth": max(half) / half[0] - 1},
-    }
+    rates = {"seconds": seconds, "requests_per_second": requests / seconds}
+    return {"clients": clients, "requests": requests, **rates, "lost": found["lost"], "mixed": found["mixed"]}
 
 
 def table(result: dict[str, Any]) -> pd.DataFrame:

@@ -233,11 +233,7 @@ def _train(
         raise RuntimeError(f"{len(trained.history)} epochs were run, not {values['epochs']}.")
     keras.utils.clear_session()
     values["samples"] = len(train)
-    views = f" and {counted(values['views'], 'view')}" if values["views"] else ""
-    print(
-        f"{values['balance']}{views}: {seconds:,.1f} s for {counted(values['epochs'], 'epoch')} of {counted(len(train), 'sample')}",
-        flush=True,
-    )
+    print(f"{values['balance']}, {counted(values['views'], 'view')}: {seconds:,.1f} s for {len(train):,} samples an epoch", flush=True)
     return seconds
 
 

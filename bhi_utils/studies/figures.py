@@ -46,14 +46,12 @@ def leakage(result: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(10.5, 4.6))
     left, right = figure.subplots(1, 2)
     _intervals(left, {name: {arm: cells["auc"] for arm, cells in arms.items()} for name, arms in result["models"].items()})
-    left.set_xlabel("AUC, out of fold")
-    left.set_title("What each way of splitting reports")
+    left.set(xlabel="AUC, out of fold", title="What each way of splitting reports")
     left.legend(loc="upper right")
     gaps = result["differences"].items()
     _intervals(right, {name: {pair.replace(" − ", "\n− "): cells["auc"] for pair, cells in pairs.items()} for name, pairs in gaps})
     right.axvline(0, color=INK, linewidth=0.9)
-    right.set_xlabel("difference in AUC, paired by case")
-    right.set_title("What it gains over its honest partner")
+    right.set(xlabel="difference in AUC, paired by case", title="What it gains over its honest partner")
     return figure
 
 

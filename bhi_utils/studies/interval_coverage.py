@@ -18,7 +18,6 @@ from scipy.special import expit, ndtr
 from tqdm import tqdm
 
 from bhi_utils.core import provenance
-from bhi_utils.core.provenance import git_commit
 from bhi_utils.core.run import Run
 from bhi_utils.evaluation import case_weights, intervals
 
@@ -69,27 +68,25 @@ class Scenario:
         """The same for the second model, whose shift of a case agrees with the first one's in part."""
         return replace(self, together=_AGREE * self.together, auc=self.auc - _LEAD)
 
-    def _prevalence(self) -> np.ndarray:
-        """Mean share of IDC+ of cases with each node's shift."""
+    def _classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """How much of all IDC+ and IDC− patches lies in cases with each node's shift, up to a factor."""
         middle = np.log(self.share / (1 - self.share))
         inner = self.together * _NODES[:, None] + np.sqrt(1 - self.together**2) * _NODES
-        return expit(middle + inner) @ _WEIGHTS / _WEIGHTS.sum()
+        share = expit(middle + inner) @ _WEIGHTS / _WEIGHTS.sum()
+        return _WEIGHTS * share, _WEIGHTS * (1 - share)
 
     def _auc(self, d: float) -> float:
-        share = self._prevalence()
-        positive, negative = _WEIGHTS * share, _WEIGHTS * (1 - share)
+        positive, negative = self._classes()
         ahead = ndtr((d + self.effect * (_NODES[:, None] - _NODES)) / np.sqrt(2 + self.separation**2))
         return float(positive @ ahead @ negative / positive.sum() / negative.sum())
 
     def truth(self, d: float, second: float, threshold: float) -> dict[str, float]:
         """The true metrics: of a model with distance ``d``, and its lead in AUC over one with distance ``second``."""
-        share = self._prevalence()
-        positive, negative = _WEIGHTS * share, _WEIGHTS * (1 - share)
+        positive, negative = self._classes()
         found = positive @ ndtr((d + self.effect * _NODES - threshold) / np.sqrt(1 + self.separation**2))
         alarms = negative @ ndtr(self.effect * _NODES - threshold)
-        ahead = self._auc(d) - self.rival._auc(second)
-        recall, precision = float(found / positive.sum()), float(found / (found + alarms))
-        return {"auc": self._auc(d), "recall": recall, "precision": precision, "difference in AUC": ahead}
+        auc, recall, precision = self._auc(d), float(found / positive.sum()), float(found / (found + alarms))
+        return {"auc": auc, "recall": recall, "precision": precision, "difference in AUC": auc - self.rival._auc(second)}
 
     def draw(self, generator: np.random.Generator, d: float, second: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One test set: case numbers, labels (bool) and both models' scores, one entry a patch."""
@@ -134,17 +131,18 @@ def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str,
         command, commit and parameters; ``below`` is the share of intervals that lie wholly below the truth.
     """
     start = time.perf_counter()
-    result: dict[str, Any] = {
+    measured = {
+        name: _measure(scenario, simulations, resamples, np.random.default_rng([seed, number]), title=name)
+        for number, (name, scenario) in enumerate(SCENARIOS.items())
+    }
+    result = {
         "command": provenance.command("intervals", SIMULATIONS=simulations, RESAMPLES=resamples, SEED=seed),
-        "commit": git_commit(),
+        "commit": provenance.git_commit(),
         "data": {"kind": "simulated scores", "synthetic": True},
         "parameters": {"simulations": simulations, "resamples": resamples, "seed": seed},
-        "scenarios": {},
+        "scenarios": measured,
+        "seconds": round(time.perf_counter() - start, 1),
     }
-    for number, (name, scenario) in enumerate(SCENARIOS.items()):
-        generator = np.random.default_rng([seed, number])
-        result["scenarios"][name] = _measure(scenario, simulations, resamples, generator, title=name)
-    result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
     return result
 

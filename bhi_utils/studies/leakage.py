@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from scipy.special import logit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
@@ -30,25 +31,11 @@ from bhi_utils.evaluation import metrics
 from bhi_utils.training import smote
 from bhi_utils.training.cross_validation import logistic_regression
 
+_ARMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: What is compared: how patches get to folds, and where SMOTE stands. ``leaks`` says what test and training share.
-ARMS = {
-    "case": {"split": "grouped by case", "smote": "none", "leaks": "nothing known"},
-    "runs": {"split": "grouped by runs of ids", "smote": "none", "leaks": "nothing known"},
-    "image": {"split": "by image", "smote": "none", "leaks": "cases"},
-    "SMOTE after, case": {"split": "grouped by case", "smote": "in the training part", "leaks": "nothing known"},
-    "SMOTE before, case": {"split": "grouped by case", "smote": "before the split", "leaks": "parents of synthetic patches"},
-    "SMOTE before, image": {"split": "by image", "smote": "before the split", "leaks": "cases and parents"},
-    "SMOTE before, image, mixture": {"split": "by image", "smote": "before the split, tested on real and synthetic", "leaks": "all"},
-}
+ARMS: dict[str, dict[str, str]] = _ARMS["arms"]
 #: Pairs whose difference is reported, first minus second.
-PAIRS = (
-    ("image", "case"),
-    ("runs", "case"),
-    ("SMOTE after, case", "case"),
-    ("SMOTE before, case", "SMOTE after, case"),
-    ("SMOTE before, image", "SMOTE after, case"),
-    ("SMOTE before, image, mixture", "SMOTE after, case"),
-)
+PAIRS = tuple(map(tuple, _ARMS["pairs"]))
 METRICS = ("auc", "auprc", "brier")
 HEADS = ("logistic regression", "one hidden layer")
 RESULTS = "leakage.json"
@@ -92,8 +79,8 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
     return result
 
 
-#: Gives features, float32 array (n, d), of patches that are fetched by their numbers: how to fetch them, how many there are, bytes that tell
-#: them from others of the same data set, and the title of the progress bar.
+#: Gives features, float32 array (n, d), of patches that are fetched by their numbers: how to fetch them, how many there are, bytes that
+#: tell them from others of the same data set, and the title of the progress bar.
 Features = Callable[[Callable[[np.ndarray], np.ndarray], int, bytes, str], np.ndarray]
 
 

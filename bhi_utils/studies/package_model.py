@@ -74,16 +74,13 @@ def save(
     labels = pack.manifest["label"].to_numpy()[rows]
     cases = {int(case) for case in np.unique(pack.manifest["case"].to_numpy()[rows])}
     data = {name: pack.info[name] for name in ("kind", "synthetic", "fingerprint")}
+    measured = {"out_of_fold": out_of_fold, "early_stopping": early_stopping}
     about = {
         "data": {**data, "patches": len(rows), "cases": len(cases), "positive": int(labels.sum())},
         "initialisation": initialisation,
         "threshold_rule": threshold_rule,
-        "training": dict(training),
-        "metrics": {
-            part: {name: dict(values) for name, values in found.items()}
-            for part, found in (("out_of_fold", out_of_fold), ("early_stopping", early_stopping or {}))
-            if found
-        },
+        "training": training,
+        "metrics": {part: found for part, found in measured.items() if found},
         "train_cases": sorted(cases - set(validation_cases)),
         "validation_cases": sorted(validation_cases),
     }
@@ -155,9 +152,8 @@ def recalibrate(
         raise InputError(f"{path.name} was made from other data (fingerprint {content['data']['fingerprint'][:12]}): give those.")
     model = keras.saving.load_model(file, compile=False, safe_mode=True)
     found = decide(model, pack, content["validation_cases"], recall=recall, resamples=resamples, seed=seed)
-    content |= {name: found[name] for name in ("threshold", "threshold_rule")}
-    content["calibration"] = found["calibration"].to_json()
-    content["metrics"] |= {"early_stopping": found["early_stopping"]}
+    content |= {name: found[name] for name in ("threshold", "threshold_rule")} | {"calibration": found["calibration"].to_json()}
+    content["metrics"]["early_stopping"] = found["early_stopping"]
     return [atomic_files.write_json(path, content), atomic_files.write_text(path.parent / CARD, card(content))]
 
 

@@ -195,11 +195,8 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
 
 def differences(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row a pair: the difference in AUC with its interval, paired by case."""
-    rows = {}
-    for pair, found in result["differences"].items():
-        first, second = pair.split(" − ")
-        rows[f"{NAMES[first]} − {NAMES[second]}"] = titles.cell(found["auc"], sign=True)
-    return pd.DataFrame({"AUC": rows})
+    pairs = {pair.partition(" − ")[::2]: titles.cell(found["auc"], sign=True) for pair, found in result["differences"].items()}
+    return pd.DataFrame({"AUC": {f"{NAMES[first]} − {NAMES[second]}": text for (first, second), text in pairs.items()}})
 
 
 #: What the study was to show: pooled AUC and mean of folds of recipe fast, its gain over the probe, precision at the chosen threshold,

@@ -37,16 +37,6 @@ def sampled(pack: archive.Pack, per_case: int, *, seed: int) -> archive.Pack:
     return replace(pack, patches=np.asarray(pack.patches[rows]), manifest=manifest, info=pack.info | about)
 
 
-def _basis(weights: str) -> list[Any]:
-    """What answers depend on beside data and settings: the weights' content, the libraries, and the modules that fit arms.
-
-    ``imagenet`` stands for itself: which file it means depends on Keras' version, which is among the libraries'.
-    """
-    path = Path(weights)
-    versions = {name: version for name, version in provenance.versions().items() if name != "papermill"}
-    return [bundles.sha256(path) if path.is_file() else weights, versions, provenance.code_hash("studies.study_base")]
-
-
 class Study:
     """Answers out of fold, arm by arm. What was answered is kept, so that a study that was stopped goes on.
 
@@ -69,9 +59,13 @@ class Study:
         InputError: the source, its cases or the weights do not allow it.
     """
 
-    def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float, per_case: int = 0) -> None:
+    def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float = 0.93, per_case: int = 0) -> None:
         self._run, self._source, self._weights, self._seed, self._recall = run, source, weights, seed, recall
-        self._began, self._basis = time.perf_counter(), _basis(weights)
+        self._began = time.perf_counter()
+        # what answers depend on beside data and settings; which file ``imagenet`` means depends on Keras' version
+        path, versions = Path(weights), {name: version for name, version in provenance.versions().items() if name != "papermill"}
+        content = bundles.sha256(path) if path.is_file() else weights
+        self._basis = [content, versions, provenance.code_hash("studies.study_base")]
         self.pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
         seen.guard(self.pack, weights)
         if per_case:

@@ -141,9 +141,10 @@ def test_the_published_recipe_and_the_fast_one_learn_the_same_patches_of_one_fol
     tiny = TINY | {"BALANCE": "class_weight", "BATCH_SIZE": 16, "FINE_TUNE_BLOCKS": 1}
     monkeypatch.setattr(recipes, "settings", lambda recipe: tiny | ({"VIEWS": 2} if recipe == "fast" else {"BALANCE": "smote"}))
     monkeypatch.setattr(paper_recipe, "EPOCHS", 3)
+    monkeypatch.setattr(paper_recipe, "PATCHES", 90)
     run = Run.open(tmp_path)
     quick.clear()
-    result = paper_recipe.study(run, source, weights="imagenet", patches=90, number=3, resamples=20)
+    result = paper_recipe.study(run, source, weights="imagenet", number=3, resamples=20)
     fast, paper = quick
     assert len(fast) == 90 and set(fast) == set(paper)
     values = result["values"]
@@ -154,8 +155,9 @@ def test_the_published_recipe_and_the_fast_one_learn_the_same_patches_of_one_fol
     shown = paper_recipe.table(result)
     assert shown.loc["fast − paper", "AUC"].startswith(f"{gap:+.3f} (") and (result["epochs"], result["patches"]) == (3, 90)
     assert list(shown.index) == ["recipe paper", "recipe fast", "fast − paper"]
+    monkeypatch.setattr(paper_recipe, "PATCHES", 90_000)
     with pytest.raises(InputError, match="90,000 training patches must be there"):
-        paper_recipe.study(run, source, weights="imagenet", patches=90_000, number=3)
+        paper_recipe.study(run, source, weights="imagenet", number=3)
 
 
 def test_what_the_ablations_change_changes_the_network(weights):
