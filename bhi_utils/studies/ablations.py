@@ -64,7 +64,7 @@ def study(
     """
     made = Study(run, source, weights=weights, number=number, seed=seed, per_case=per_case)
     base = made.answer("base", BASE, study_base.fine_tuned(BASE, weights=weights, seed=seed))
-    frames = {("", "base"): (base[""], {})}
+    frames: dict[tuple[str, str], tuple[pd.DataFrame, dict[str, Any]]] = {("", "base"): (base[""], {})}
     for (question, name), change in changes().items():
         values = BASE | change
         arm = study_base.fine_tuned(values, weights=weights, seed=seed, answer_views=1)
@@ -109,7 +109,8 @@ def learning_curve(run: Run, source: str, *, weights: str, number: int = 3, seed
     for kind in ("cases", "patches"):
         rows, draws = [], []
         for share in SHARES:
-            on = [cross_validation.thinned(fold, seed=seed, **{kind: share}) for fold in made.folds]
+            part: dict[str, Any] = {kind: share}
+            on = [cross_validation.thinned(fold, seed=seed, **part) for fold in made.folds]
             name = "arm" if share == 1 else f"{share} of {kind}"
             frame = made.answer(name, BASE, arm, on=on)[""]
             sizes = np.mean([[len(fold.cases("train")), len(fold.rows("train"))] for fold in on], axis=0)

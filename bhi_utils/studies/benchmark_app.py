@@ -5,6 +5,7 @@ clients at once, each of which knows what it must hear. The bare network does th
 size, and patch by patch with ``model.predict``, as interfaces often do.
 """
 
+import math
 import os
 import re
 import subprocess
@@ -77,7 +78,7 @@ def study(
         with _server(bundle) as (url, ready):
             result = facts(f"bhi bench --of app{bundles.option(bundle)}", os.cpu_count() or 1)
             result |= {"model": bundle.name, "ready_seconds": ready, "patch_ms": _single(url, patches[:single], folder)}
-            result |= _turns(url, folder, bundle, regions.cut(large).patches)
+            result |= _turns(url, folder, bundle, _tissue(large))
             result["load"] = _load(url, patches[:64], clients, requests, folder, Predictor.load(bundle))
     result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
@@ -88,10 +89,15 @@ def _region(count: int) -> np.ndarray:
     """A drawn slide, laid edge to edge until it holds ``count`` patches with tissue."""
     slide = synthetic_cohort.draw_slide(0, patches=300, seed=1).image
     slide = slide[: slide.shape[0] // 50 * 50, : slide.shape[1] // 50 * 50]
-    have = len(regions.cut(slide).patches)
-    times = int(np.ceil(np.sqrt(count / have)))
-    rows = -(-count // (have * times))
-    return np.tile(slide, (rows, times, 1))
+    times = math.ceil(math.sqrt(count / len(_tissue(slide))))
+    return np.tile(slide, (times, times, 1))
+
+
+def _tissue(region: np.ndarray) -> np.ndarray:
+    """The patches of a region that hold tissue."""
+    tiles = regions.cut(region)
+    assert isinstance(tiles, regions.Tiles)
+    return tiles.patches
 
 
 @contextmanager
@@ -101,7 +107,7 @@ def _server(bundle: Path) -> Iterator[tuple[str, float]]:
     command = [sys.executable, "-m", "bhi_utils", "app", "--model", str(bundle), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8") as process:
         try:
-            found = next(filter(None, (re.search(r"http://\S+", line) for line in process.stdout)), None)
+            found = next(filter(None, (re.search(r"http://\S+", line) for line in process.stdout or ())), None)
             if found is None:
                 raise RuntimeError("The interface did not start.")
             yield found[0], time.perf_counter() - start
@@ -194,7 +200,5 @@ def table(result: dict[str, Any]) -> pd.DataFrame:
         f"the bare network, batches of {bare['best_batch']}": bare["best"],
         "model.predict, patch by patch": bare["by_one"],
     }
-    frame = pd.DataFrame({"patches/s": rows})
-    return frame.assign(
-        **{"of the bare network": frame["patches/s"] / bare["best"], "of patch by patch": frame["patches/s"] / bare["by_one"]}
-    )
+    units = {"patches/s": 1, "of the bare network": bare["best"], "of patch by patch": bare["by_one"]}
+    return pd.DataFrame({title: pd.Series(rows) / unit for title, unit in units.items()})

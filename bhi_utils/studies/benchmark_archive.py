@@ -121,9 +121,8 @@ def _inventory(path: Path) -> tuple[pd.Series, dict[str, Any]]:
     """Number of patches of each case, by case; and what the data is."""
     listing = sources.index(path)
     cases = pd.Series([member.case for member in listing.members]).value_counts().sort_index()
-    kind = "phantom" if listing.synthetic else listing.kind
-    data = {"kind": kind, "synthetic": listing.synthetic, "patches": len(listing.members), "cases": len(cases)}
-    return cases, data | {"nested_copy": listing.nested_copy, "zip_mb": round(path.stat().st_size / 1e6)}
+    data = {"kind": "phantom" if listing.synthetic else listing.kind, "synthetic": listing.synthetic, "patches": len(listing.members)}
+    return cases, data | {"cases": len(cases), "nested_copy": listing.nested_copy, "zip_mb": round(path.stat().st_size / 1e6)}
 
 
 def _within(sizes: Sequence[int], cases: pd.Series) -> list[int]:
@@ -290,11 +289,11 @@ def epochs_table(result: dict[str, Any]) -> pd.DataFrame:
 
 def delivery_table(result: dict[str, Any]) -> pd.DataFrame:
     """Patches a second that each side delivers at the network's size, then of training steps, and how far each side is ahead of them."""
-    rows = []
+    rows = {}
     for name, cell in result["delivered"].items():
         ahead = {f"÷ step of {step}": cell["median"] / pace["median"] for step, pace in result["steps"].items()}
-        rows.append({"delivered by": name, "patches/s": cell["median"], **ahead})
-    return pd.DataFrame(rows).set_index("delivered by")
+        rows[name] = {"patches/s": cell["median"], **ahead}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("delivered by")
 
 
 def goals(result: dict[str, Any]) -> pd.DataFrame:

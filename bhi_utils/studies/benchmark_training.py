@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -98,7 +98,8 @@ def study(
         tempfile.TemporaryDirectory(prefix="bench-", dir=run.root, ignore_cleanup_errors=True) as folder,
     ):
         gpu = bool(hardware.gpus())
-        options = {"weights": weights or _random_weights(Path(folder)), "blocks": blocks, "image_size": image_size, "seed": seed}
+        start_from = weights or _random_weights(Path(folder))
+        options: dict[str, Any] = {"weights": start_from, "blocks": blocks, "image_size": image_size, "seed": seed}
         result = facts(command, used) | {
             "data": {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "fingerprint")}
         }
@@ -133,15 +134,15 @@ def fixed_patches(pack: Pack, train: int, valid: int, *, seed: int) -> tuple[Pac
     rows = np.sort(np.concatenate(chosen))
     manifest = pack.manifest.iloc[rows].reset_index(drop=True)
     fingerprint = hashlib.sha256(pack.info["fingerprint"].encode() + rows.tobytes()).hexdigest()
-    part = replace(pack, patches=pack.patches[rows], manifest=manifest, info={**pack.info, "fingerprint": fingerprint})
-    return part, table[table["case"].isin(manifest["case"])].reset_index(drop=True)
+    fixed = replace(pack, patches=pack.patches[rows], manifest=manifest, info={**pack.info, "fingerprint": fingerprint})
+    return fixed, table[table["case"].isin(manifest["case"])].reset_index(drop=True)
 
 
 def _random_weights(folder: Path) -> str:
     """A complete weight file of EfficientNetB0 with random weights, which take as long to train as any others."""
     base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(224, 224, 3))
     normalization = next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization))
-    normalization.set_weights([np.float32([0.485, 0.456, 0.406]), np.full(3, networks.VARIANCE_COMPLETE, np.float32), np.array(0)])
+    normalization.set_weights([np.array([0.485, 0.456, 0.406]), np.full(3, networks.VARIANCE_COMPLETE, np.float32), np.array(0)])
     base.save_weights(folder / "random.weights.h5")
     return str(folder / "random.weights.h5")
 
@@ -157,7 +158,7 @@ def _throughput(
         host = device_patches.Placement(False, device_patches.FLOAT32)
         for way in dict.fromkeys([host, replace(place, why="")]):
             model = networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed)
-            cell = {"patches": "resident" if way.resident else "host", "precision": way.policy, "batch_size": batch}
+            cell: dict[str, Any] = {"patches": "resident" if way.resident else "host", "precision": way.policy, "batch_size": batch}
             with device_patches.precision(model, way.policy):
                 part, draw, _ = device_patches.feeds(model, train, rows, resident=way.resident)
                 for step in STEPS:
@@ -168,7 +169,7 @@ def _throughput(
     return cells
 
 
-def _rates(part: keras.Model, draw: device_patches.Draw, labels: np.ndarray, batch: int, step: str, repeats: int) -> list[float]:
+def _rates(part: keras.Model, draw: Callable[[np.ndarray], Any], labels: np.ndarray, batch: int, step: str, repeats: int) -> list[float]:
     """Patches a second of ``repeats`` runs of as many steps as fill `LEAST` seconds, in the loop of Keras that training and answers use."""
     part.compile(keras.optimizers.Adam(1e-4), keras.losses.BinaryCrossentropy(from_logits=True))
 
@@ -200,13 +201,8 @@ def _recipes(pack: Pack, table: pd.DataFrame, folder: Path, epochs: int, repeats
 def _settings(recipe: str, epochs: int) -> dict[str, Any]:
     """What a recipe's profile says about time, made comparable: equal epochs, and `VIEWS` cached views where it caches at all."""
     values = recipes.settings(recipe)
-    return {
-        "balance": values["BALANCE"],
-        "batch_size": int(values["BATCH_SIZE"]),
-        "views": VIEWS if values.get("VIEWS") else 0,
-        "rate": float(values.get("FINE_TUNE_RATE", 1e-4)),
-        "epochs": epochs,
-    }
+    cached = {"views": VIEWS if values.get("VIEWS") else 0, "rate": float(values.get("FINE_TUNE_RATE", 1e-4))}
+    return {"balance": values["BALANCE"], "batch_size": int(values["BATCH_SIZE"]), **cached, "epochs": epochs}
 
 
 def _train(

@@ -107,10 +107,11 @@ def recipes(result: Mapping[str, Any]) -> Figure:
     """AUC of every model with its interval and its folds on the left; precision over recall, out of fold, on the right."""
     figure = Figure(figsize=(10.5, 4.2))
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    names, look = list(result["models"]), {**LOOKS[0], "linestyle": "-", "markersize": 6}
+    names = list(result["models"])
+    pooled: dict[str, Any] = {**LOOKS[0], "linestyle": "-", "markersize": 6}
     for place, name in enumerate(names):
         found = result["models"][name]
-        _interval(left, place, found["auc"], look, label=None if place else "pooled, 95 % interval by case")
+        _interval(left, place, found["auc"], pooled, label=None if place else "pooled, 95 % interval by case")
         folds = found["fold_auc"]
         label = None if place else "single folds"
         left.plot(folds, [place + 0.22] * len(folds), "|", color=LOOKS[1]["color"], markersize=8, markeredgewidth=1.6, label=label)

@@ -67,9 +67,9 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
     pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
     features = _frozen(pack, weights=weights, image_size=image_size, seed=seed, cache=cache_dir())
     material = prepare(pack, features, folds=folds, seed=seed)
-    given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size}
+    given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size, "FOLDS": folds, "SEED": seed}
     result = {
-        "command": provenance.command("leakage", **given, FOLDS=folds, SEED=seed, RESAMPLES=resamples),
+        "command": provenance.command("leakage", **given, RESAMPLES=resamples),
         "commit": git_commit(),
         "data": {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")},
         "parameters": {"image_size": image_size, "folds": folds, "seed": seed},
@@ -255,7 +255,8 @@ def neighbours(material: Material) -> dict[str, Any]:
 
 def _by_neighbour(material: Material, image: pd.DataFrame, case: pd.DataFrame) -> dict[str, Any]:
     """AUC of the patches that touch a training patch under the split by image and of the others, under both splits; no intervals."""
-    touching, found = _touching(material), {}
+    touching = _touching(material)
+    found: dict[str, dict[str, Any]] = {}
     for group, chosen in (("touching a training patch", touching), ("touching none", ~touching)):
         found[group] = {"patches": int(chosen.sum())}
         for name, frame in (("image", image), ("case", case)):

@@ -84,8 +84,7 @@ def save(
         "train_cases": sorted(cases - set(validation_cases)),
         "validation_cases": sorted(validation_cases),
     }
-    known = seen.of_rows(pack, rows)
-    bundle = predictor.save_bundle(model, folder, threshold=threshold, calibration=calibration, card=about, seen=known)
+    bundle = predictor.save_bundle(model, folder, threshold=threshold, calibration=calibration, card=about, seen=seen.of_rows(pack, rows))
     content, file = bundles.read(bundle)
     files = [file, bundle, folder / content["seen"]["file"]]
     if file.stat().st_size > LARGEST:

@@ -46,9 +46,7 @@ def compare(run: Run, found: Mapping[str, Any]) -> pd.DataFrame:
         what, and by which study; `AGREES`, `DISAGREES` or `OPEN`; what lies behind it.
     """
     known = {"paper": paper(), "titles": titles.PAPER_METRICS, "totals": published.archive_totals(), "implied": prevalence()}
-    arms: dict[str, dict[str, Any]] = {}
-    for row in found["ablations"]["arms"]:
-        arms.setdefault(row["question"], {})[row["arm"]] = row["difference"]
+    arms = {f"{row['question']}: {row['arm']}": row["difference"] for row in found["ablations"]["arms"]}
     pairs = {row["first"]: row["difference"] for row in found["ablations"]["pairs"]}
     known |= {**found, "arms": arms, "pairs": pairs, "immediate": IMMEDIATE, "turned": _turned}
     rows = [_judged(claim, known) for claim in yaml.safe_load(CLAIMS.read_text(encoding="utf-8"))]
@@ -68,7 +66,8 @@ def _judged(claim: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, str
         about = known[claim["study"]]["data"]
         data = f"{about['patches']:,} patches of {about['cases']} cases, study of {claim['study']}"
     if "gap" in claim:
-        gap = known["gap"] = page.compile_expression(claim["gap"])(**known)
+        gap: Any = page.compile_expression(claim["gap"])(**known)
+        known["gap"] = gap
         measured = f"difference in AUC {titles.cell(gap, sign=True)}"
         verdict = AGREES if gap["low"] > 0 else DISAGREES if gap["high"] < 0 else OPEN
     else:

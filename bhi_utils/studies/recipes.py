@@ -103,7 +103,8 @@ def study(
     result["differences"] = {name: cross_validation.paired(*frames, **draws) for name, frames in pairs.items()}
     result["curve"] = {name: _curve(found[name]) for name in ("fast", "fast, 8 views", "probe") if name in found}
     first = next(iter(found))
-    listed = _suspects(found[first], made)
+    places = made.pack.manifest.loc[found[first]["row"], ["x", "y"]].reset_index(drop=True)
+    listed = failures.suspects(failures.groups(pd.concat([found[first], places], axis=1), made.pack))
     result["suspects"] = failures.counted(listed, of=len(found[first])) | {"model": first}
     run.write_json(results, result)
     run.write_csv("suspects.csv", listed)
@@ -129,12 +130,6 @@ def _answered(made: Study, name: str, values: Mapping[str, Any], *, weights: str
         return made.answer(name, {}, cross_validation.linear(cross_validation.colour_histograms(made.pack.patches)))
     own = {**values, **CNN}
     return made.answer(name, own, study_base.custom_cnn(own, seed=seed))
-
-
-def _suspects(frame: pd.DataFrame, made: Study) -> pd.DataFrame:
-    """Labels of any case that a model and the patches around speak against, see `failures.suspects`."""
-    places = made.pack.manifest.loc[frame["row"], ["x", "y"]].reset_index(drop=True)
-    return failures.suspects(failures.groups(pd.concat([frame, places], axis=1), made.pack))
 
 
 def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: int = 0, folder: Path | None = None) -> list[Path]:
@@ -188,8 +183,8 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row a model, with intervals."""
     rows = {}
     for name, found in result["models"].items():
-        cells = {metric: titles.cell(found[metric]) for metric in ("auc", "recall", "precision")}
-        rows[NAMES[name]] = cells | {"mean of folds": f"{found['mean_fold_auc']:.3f}"}
+        rows[NAMES[name]] = {metric: titles.cell(found[metric]) for metric in ("auc", "recall", "precision")}
+        rows[NAMES[name]]["mean of folds"] = f"{found['mean_fold_auc']:.3f}"
     return pd.DataFrame(rows).T.rename(columns={"auc": "pooled AUC"})
 
 

@@ -88,11 +88,10 @@ class Study:
     def facts(self, notebook: str, **given: Any) -> dict[str, Any]:
         """Where a result comes from: ``command, commit, data, parameters, seconds``; ``given`` are further parameters of the notebook."""
         own = {"DATA": Path(self._source).name, "WEIGHTS": Path(self._weights).name, "FOLDS": len(self.folds), "SEED": self._seed}
-        names = ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")
         return {
             "command": command(notebook, **own, **given),
             "commit": git_commit(),
-            "data": {name: self.pack.info[name] for name in names},
+            "data": {name: self.pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")},
             "parameters": {"folds": len(self.folds), "seed": self._seed, "recall": self._recall, "weights": own["WEIGHTS"]},
             "seconds": round(time.perf_counter() - self._began, 1),
         }
