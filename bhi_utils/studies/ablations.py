@@ -6,10 +6,12 @@ these studies are about: absolute values lie below those of ``studies.recipes``,
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from bhi_utils.core import provenance, titles
 from bhi_utils.core.run import Run
@@ -21,52 +23,13 @@ from bhi_utils.training import cross_validation
 
 #: Patches of each case in the ablations, drawn once for all arms: intervals come from cases, and more patches of each narrow them little.
 PER_CASE = 20
+_ARMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: What all arms share but for their own change.
-BASE = {
-    "IMAGE_SIZE": 128,
-    "CNN_IMAGE_SIZE": 64,
-    "BALANCE": "class_weight",
-    "BATCH_SIZE": 32,
-    "EPOCHS": 6,
-    "FINE_TUNE_BLOCKS": 1,
-    "FINE_TUNE_RATE": 3e-4,
-    "VIEWS": 2,
-    "INPUT_RANGE": 255,
-    "TRAIN_BATCHNORM": False,
-}
-#: Question to its arms: name to what is changed; the base answers every question as well.
-QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "input range": {"[0,1] into EfficientNetB0": {"INPUT_RANGE": 1}},
-    "balance": {
-        "none": {"BALANCE": "none"},
-        "oversample": {"BALANCE": "oversample"},
-        "SMOTE on pixels": {"BALANCE": "smote"},
-        "SMOTE on features": {"BALANCE": "feature_smote"},
-    },
-    "augmentation": {"off": {"VIEWS": 1}, "eight views": {"VIEWS": 8}, "the paper's seven": {"VIEWS": 0}},
-    "BatchNorm": {"trained": {"TRAIN_BATCHNORM": True}},
-    "depth of phase 2": {
-        "frozen base": {"FINE_TUNE_BLOCKS": 0},
-        "two blocks": {"FINE_TUNE_BLOCKS": 2},
-        "three blocks": {"FINE_TUNE_BLOCKS": 3},
-    },
-    "resolution": {f"{side} px": {"IMAGE_SIZE": side} for side in (96, 160, 200, 224)},
-    "answer": {},
-    "network": {},
-}
+BASE: dict[str, Any] = _ARMS["base"]
 #: What the base is called under each question.
-HERE = {
-    "input range": "0–255",
-    "balance": "class weights",
-    "augmentation": "two views",
-    "BatchNorm": "frozen",
-    "depth of phase 2": "one block",
-    "resolution": "128 px",
-    "answer": "one view",
-    "network": "EfficientNetB0",
-}
-#: Arms of one question that are compared with each other as well: the paper's choice, and leaving it out.
-PAIRS = (("balance", "SMOTE on pixels", "none"), ("augmentation", "the paper's seven", "off"))
+HERE: dict[str, str] = {question: asked["here"] for question, asked in _ARMS["questions"].items()}
+#: Arms of one question that are compared with each other as well, first minus second: the paper's choice, and leaving it out.
+PAIRS = tuple(map(tuple, _ARMS["pairs"]))
 RESULTS, CURVE = "ablations.json", "learning_curve.json"
 
 
@@ -77,19 +40,11 @@ def recorded(name: str = RESULTS) -> dict[str, Any]:
 
 def changes() -> dict[tuple[str, str], dict[str, Any]]:
     """All arms but the base: question and name to what is changed."""
-    return {(question, name): change for question, named in QUESTIONS.items() for name, change in named.items()}
+    return {(question, name): change for question, asked in _ARMS["questions"].items() for name, change in asked["arms"].items()}
 
 
 def study(
-    run: Run,
-    source: str,
-    *,
-    weights: str,
-    per_case: int = PER_CASE,
-    number: int = 3,
-    seed: int = 0,
-    resamples: int = 2000,
-    recall: float = 0.93,
+    run: Run, source: str, *, weights: str, per_case: int = PER_CASE, number: int = 3, seed: int = 0, resamples: int = 2000
 ) -> dict[str, Any]:
     """Fit every arm on every fold and write ``ablations.json`` into the run's artefacts.
 
@@ -101,16 +56,15 @@ def study(
         number: number of folds.
         seed: seed of folds, patches and models.
         resamples: how often the cases are drawn for intervals.
-        recall: what thresholds must reach on validation cases.
 
     Returns:
         ``{"arms": [{"question", "arm", "change", "minutes", "auc", "recall", "precision", "difference"}, …], "pairs": [{"question",
         "first", "second", "difference"}, …], …}``; metrics and differences in AUC, from the base or first minus second, are ``{"value",
         "low", "high"}``, minutes those of training all folds, each from an empty cache.
     """
-    made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall, per_case=per_case)
+    made = Study(run, source, weights=weights, number=number, seed=seed, per_case=per_case)
     base = made.answer("base", BASE, study_base.fine_tuned(BASE, weights=weights, seed=seed))
-    frames = {("", "base"): (base[""], {})}
+    frames: dict[tuple[str, str], tuple[pd.DataFrame, dict[str, Any]]] = {("", "base"): (base[""], {})}
     for (question, name), change in changes().items():
         values = BASE | change
         arm = study_base.fine_tuned(values, weights=weights, seed=seed, answer_views=1)
@@ -126,43 +80,37 @@ def study(
     for question, first, second in PAIRS:
         gap = cross_validation.paired(frames[question, first][0], frames[question, second][0], resamples=resamples, seed=seed)["auc"]
         pairs.append({"question": question, "first": first, "second": second, "difference": gap})
-    result = made.facts("ablations", PER_CASE=per_case, RESAMPLES=resamples) | {
-        "base": BASE,
-        "per_case": per_case,
-        "resamples": resamples,
-        "arms": found,
-        "pairs": pairs,
-    }
+    result = made.facts("ablations", PER_CASE=per_case, RESAMPLES=resamples)
+    result |= {"base": BASE, "per_case": per_case, "resamples": resamples, "arms": found, "pairs": pairs}
     run.write_json(RESULTS, result)
     return result
 
 
 def _measured(frame: pd.DataFrame, base: pd.DataFrame | None, *, resamples: int, seed: int) -> dict[str, Any]:
-    metrics = cross_validation.pooled(frame, resamples=resamples, seed=seed)
-    row = {"minutes": round(float(frame.groupby("fold")["seconds"].first().sum()) / 60, 2)}
-    row |= {name: metrics[name] for name in ("auc", "recall", "precision")}
-    return row | {"difference": None if base is None else cross_validation.paired(frame, base, resamples=resamples, seed=seed)["auc"]}
+    found = cross_validation.pooled(frame, resamples=resamples, seed=seed)
+    gap = None if base is None else cross_validation.paired(frame, base, resamples=resamples, seed=seed)["auc"]
+    minutes = round(float(frame.groupby("fold")["seconds"].first().sum()) / 60, 2)
+    return {"minutes": minutes, **{name: found[name] for name in ("auc", "recall", "precision")}, "difference": gap}
 
 
 #: Shares of the training cases, and of each of their patches, that a learning curve is drawn through.
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 
 
-def learning_curve(
-    run: Run, source: str, *, weights: str, number: int = 3, seed: int = 0, resamples: int = 2000, recall: float = 0.93
-) -> dict[str, Any]:
+def learning_curve(run: Run, source: str, *, weights: str, number: int = 3, seed: int = 0, resamples: int = 2000) -> dict[str, Any]:
     """Train on ever more cases, and on ever more patches of all cases, and write ``learning_curve.json``. Arguments as for `study`.
 
     Returns:
         ``{"cases": [{"share", "cases", "patches", "auc"}, …], "patches": […], "forecast": {"cases": …, "patches": …}, …}``; counts are
         means over the folds, a forecast is what `extrapolate` gives.
     """
-    made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall)
+    made = Study(run, source, weights=weights, number=number, seed=seed)
     arm, found, forecast = study_base.fine_tuned(BASE, weights=weights, seed=seed, answer_views=1), {}, {}
     for kind in ("cases", "patches"):
         rows, draws = [], []
         for share in SHARES:
-            on = [cross_validation.thinned(fold, seed=seed, **{kind: share}) for fold in made.folds]
+            part: dict[str, Any] = {kind: share}
+            on = [cross_validation.thinned(fold, seed=seed, **part) for fold in made.folds]
             name = "arm" if share == 1 else f"{share} of {kind}"
             frame = made.answer(name, BASE, arm, on=on)[""]
             sizes = np.mean([[len(fold.cases("train")), len(fold.rows("train"))] for fold in on], axis=0)
@@ -204,14 +152,11 @@ def extrapolate(sizes: np.ndarray, auc: np.ndarray, cases: int, *, at: int) -> d
 def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:
     """One row an arm of a question, the base first: AUC, its difference from the base, minutes, and what a minute brings."""
     rows = {}
-    for row in result["arms"]:
-        if row["question"] not in ("", question):
-            continue
-        name = HERE[question] + " (base)" if row["difference"] is None else row["arm"]
+    for row in (row for row in result["arms"] if row["question"] in ("", question)):
         gap = row["difference"]
-        rows[name] = {
-            "AUC": "{value:.3f} ({low:.3f}–{high:.3f})".format(**row["auc"]),
-            "difference": "" if gap is None else "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**gap),
+        rows[HERE[question] + " (base)" if gap is None else row["arm"]] = {
+            "AUC": titles.cell(row["auc"]),
+            "difference": "" if gap is None else titles.cell(gap, sign=True),
             "minutes": f"{row['minutes']:.1f}",
             "AUC above chance a minute": f"{max(0.0, row['auc']['value'] - 0.5) / row['minutes']:.3f}",
         }
@@ -220,13 +165,16 @@ def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:
 
 def verdicts(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row an arm: is it better than the base, worse, or not told apart (the interval holds zero)?"""
-    rows = []
-    for row in result["arms"]:
-        gap = row["difference"]
-        if gap is not None:
-            verdict = "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "not told apart"
-            rows.append({"question": row["question"], "arm": row["arm"], "than": HERE[row["question"]], "verdict": verdict})
+    rows = [
+        {"question": row["question"], "arm": row["arm"], "than": HERE[row["question"]], "verdict": _verdict(row["difference"])}
+        for row in result["arms"]
+        if row["difference"] is not None
+    ]
     return pd.DataFrame(rows)
+
+
+def _verdict(gap: Mapping[str, float]) -> str:
+    return "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "not told apart"
 
 
 def pairs_table(result: Mapping[str, Any]) -> pd.DataFrame:
@@ -238,12 +186,7 @@ def pairs_table(result: Mapping[str, Any]) -> pd.DataFrame:
 def curve_table(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row a point of the learning curves."""
     rows = [
-        {
-            "more": kind,
-            "cases": f"{row['cases']:,.0f}",
-            "patches": f"{row['patches']:,.0f}",
-            "AUC": "{value:.3f} ({low:.3f}–{high:.3f})".format(**row["auc"]),
-        }
+        {"more": kind, "cases": f"{row['cases']:,.0f}", "patches": f"{row['patches']:,.0f}", "AUC": titles.cell(row["auc"])}
         for kind in ("cases", "patches")
         for row in result[kind]
     ]

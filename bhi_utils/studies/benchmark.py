@@ -1,9 +1,8 @@
-"""How to measure: commands as whole processes, memory over all of them, a fixed number of cores, and the spread of several runs.
+"""How to measure: commands as whole processes, memory over all of them, a fixed number of cores, sides that take turns, the spread of runs.
 
 Used by the benchmarks, such as ``studies.benchmark_archive``.
 """
 
-import importlib.metadata
 import os
 import platform
 import statistics
@@ -11,13 +10,15 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+
+from bhi_utils.core import provenance
 
 #: Seconds between two looks at the memory of a command.
 _EVERY = 0.05
@@ -27,7 +28,7 @@ def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[float
     """Seconds that a command takes, and the peak of the unique set size (bytes) summed over its process and all below it.
 
     Raises:
-        RuntimeError: it fails; the message ends with what it said.
+        RuntimeError: it fails; the message ends with what it printed.
     """
     with tempfile.TemporaryFile("w+") as said:
         start = time.perf_counter()
@@ -51,7 +52,7 @@ def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[float
     return seconds, peak
 
 
-def _private(root: Any) -> int:
+def _private(root: psutil.Process) -> int:
     """Unique set size of a process and of all that it has started, in bytes; one that ends meanwhile counts as nothing."""
     total = 0
     with suppress(psutil.Error):
@@ -63,7 +64,7 @@ def _private(root: Any) -> int:
 
 @contextmanager
 def on_cores(count: int) -> Iterator[int]:
-    """Keep this process and those it starts on ``count`` cores, where the system has such a setting; the number in use."""
+    """Keep this process and those it starts on ``count`` cores, where the system has such a setting; gives the number in use."""
     if not hasattr(os, "sched_setaffinity"):
         yield os.cpu_count() or 1
         return
@@ -75,8 +76,17 @@ def on_cores(count: int) -> Iterator[int]:
         os.sched_setaffinity(0, before)
 
 
+def turns(sides: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, list[float]]:
+    """What each side measures in ``repeats`` rounds. The sides take turns, so that a busy moment of the machine meets all of them."""
+    found: dict[Any, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, measure in sides.items():
+            found[name].append(measure())
+    return found
+
+
 def pace(ask: Callable[[np.ndarray], Any], batch: np.ndarray, calls: int) -> float:
-    """Patches a second that a network answers, called so often with the same batch, after one call that does not count."""
+    """Patches a second that a network answers, called ``calls`` times with the same batch, after one call that does not count."""
     ask(batch)
     start = time.perf_counter()
     for _ in range(calls):
@@ -85,17 +95,18 @@ def pace(ask: Callable[[np.ndarray], Any], batch: np.ndarray, calls: int) -> flo
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, smallest and largest of several runs."""
+    """Median, smallest and largest of several runs.
+
+    >>> spread([3.0, 1.0, 2.0])
+    {'median': 2.0, 'low': 1.0, 'high': 3.0}
+    """
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def machine(cores: int) -> dict[str, Any]:
-    """What a reader needs in order to compare: cores, processor, system and versions."""
-    versions = {}
-    for name in ("keras", "tensorflow", "jax", "torch", "numpy", "pillow"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return {"cores": cores, "processor": _processor(), "system": platform.system(), "python": platform.python_version(), **versions}
+def facts(command: str, cores: int) -> dict[str, Any]:
+    """How a result was made: the command, the commit, and the machine with its cores, processor, system and versions."""
+    machine = {"cores": cores, "processor": _processor(), "system": platform.system(), **provenance.versions()}
+    return {"command": command, "commit": provenance.git_commit(), "machine": machine}
 
 
 def _processor() -> str:

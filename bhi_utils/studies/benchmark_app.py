@@ -5,7 +5,7 @@ clients at once, each of which knows what it must hear. The bare network does th
 size, and patch by patch with ``model.predict``, as interfaces often do.
 """
 
-import io
+import math
 import os
 import re
 import subprocess
@@ -13,57 +13,41 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
-import psutil
 from gradio_client import Client, handle_file
 from PIL import Image
 
 from bhi_utils.app import start_options
-from bhi_utils.core import provenance
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError
-from bhi_utils.core.provenance import git_commit
 from bhi_utils.core.run import Run
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model import bundles
 from bhi_utils.model.predictor import Predictor
 from bhi_utils.predict import regions
-from bhi_utils.studies.benchmark import machine, pace, spread
+from bhi_utils.studies.benchmark import facts, pace, spread, turns
 
 RESULTS = "app.json"
-#: What is wanted: milliseconds that 95 of 100 patches need through the API; seconds until the page is ready; share of the bare network's
-#: patches a second at its best batch size; growth of the server's memory from half to all of the requests.
-PATCH_MS, READY, SHARE, GROWTH = 150, 15, 0.9, 0.05
-#: How much is asked for: single patches; clients and requests at once; patches of a region and of a batch; patch by patch.
-SINGLE, CLIENTS, REQUESTS, REGION, FILES, BY_ONE = 100, 50, 2000, 2500, 1000, 50
+#: Files that a zip may hold at most; patches that the bare network is asked for one by one.
+FILES, BY_ONE = 1000, 50
 #: Patches of one call of the bare network; its best counts.
 BATCHES = (8, 16, 32, 64, 128)
 #: How often region, zip and bare network take turns; patches that the bare network is given at least each time.
 REPEATS, LEAST = 3, 1024
 
 
-def recorded() -> dict[str, Any]:
-    """The result that the repository keeps; its form is that of `study`."""
-    return provenance.result(RESULTS)
-
-
 def study(
-    run: Run,
-    bundle: Path,
-    *,
-    single: int = SINGLE,
-    clients: int = CLIENTS,
-    requests: int = REQUESTS,
-    region: int = REGION,
-    files: int = FILES,
+    run: Run, bundle: Path, *, single: int = 100, clients: int = 50, requests: int = 2000, region: int = 2500, files: int = FILES
 ) -> dict[str, Any]:
     """Measure, and write ``app.json`` into the run's artefacts.
 
@@ -88,16 +72,14 @@ def study(
         folder = Path(name)
         large = _region(region)
         Image.fromarray(large).save(folder / "region.png")
-        _zip(folder / "files.zip", patches[:files])
-        with _server(bundle) as (url, process, ready):
-            result = {
-                "command": f"bhi bench --of app{bundles.option(bundle)}",
-                "commit": git_commit(),
-                "machine": machine(os.cpu_count() or 1),
-            }
+        with zipfile.ZipFile(folder / "files.zip", "w") as made:
+            for path in _saved(patches[:files], folder):
+                made.write(path, Path(path).name)
+        with _server(bundle) as (url, ready):
+            result = facts(f"bhi bench --of app{bundles.option(bundle)}", os.cpu_count() or 1)
             result |= {"model": bundle.name, "ready_seconds": ready, "patch_ms": _single(url, patches[:single], folder)}
-            result |= _turns(url, folder, bundle, regions.cut(large).patches)
-            result["load"] = _load(url, process, patches[:64], clients, requests, folder, Predictor.load(bundle))
+            result |= _turns(url, folder, bundle, _tissue(large))
+            result["load"] = _load(url, patches[:64], clients, requests, folder, Predictor.load(bundle))
     result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
     return result
@@ -107,31 +89,28 @@ def _region(count: int) -> np.ndarray:
     """A drawn slide, laid edge to edge until it holds ``count`` patches with tissue."""
     slide = synthetic_cohort.draw_slide(0, patches=300, seed=1).image
     slide = slide[: slide.shape[0] // 50 * 50, : slide.shape[1] // 50 * 50]
-    have = len(regions.cut(slide).patches)
-    times = int(np.ceil(np.sqrt(count / have)))
-    rows = -(-count // (have * times))
-    return np.tile(slide, (rows, times, 1))
+    times = math.ceil(math.sqrt(count / len(_tissue(slide))))
+    return np.tile(slide, (times, times, 1))
 
 
-def _zip(path: Path, patches: np.ndarray) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for number, patch in enumerate(patches):
-            stream = io.BytesIO()
-            Image.fromarray(patch).save(stream, "PNG")
-            archive.writestr(f"{number:04}.png", stream.getvalue())
+def _tissue(region: np.ndarray) -> np.ndarray:
+    """The patches of a region that hold tissue."""
+    tiles = regions.cut(region)
+    assert isinstance(tiles, regions.Tiles)
+    return tiles.patches
 
 
 @contextmanager
-def _server(bundle: Path) -> Iterator[tuple[str, psutil.Process, float]]:
-    """Its address, its process, and the seconds until the page was there."""
+def _server(bundle: Path) -> Iterator[tuple[str, float]]:
+    """Its address, and the seconds until the page was there."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "bhi_utils", "app", "--model", str(bundle), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8") as process:
         try:
-            found = next(filter(None, (re.search(r"http://\S+", line) for line in process.stdout)), None)
+            found = next(filter(None, (re.search(r"http://\S+", line) for line in process.stdout or ())), None)
             if found is None:
                 raise RuntimeError("The interface did not start.")
-            yield found[0], psutil.Process(process.pid), time.perf_counter() - start
+            yield found[0], time.perf_counter() - start
         finally:
             process.terminate()
 
@@ -143,14 +122,20 @@ def _client(url: str) -> Client:
 
 def _single(url: str, patches: np.ndarray, folder: Path) -> dict[str, float]:
     client, spent = _client(url), []
-    for number, patch in enumerate(patches):
-        path = folder / f"single-{number}.png"
-        Image.fromarray(patch).save(path)
+    for path in _saved(patches, folder):
         start = time.perf_counter()
-        answer = client.predict(handle_file(str(path)), api_name="/predict")
+        answer = client.predict(handle_file(path), api_name="/predict")
         spent.append(1000 * (time.perf_counter() - start))
         assert not answer["problem"], answer["problem"]
     return {"median": float(np.median(spent)), "p95": float(np.quantile(spent, 0.95)), "most": max(spent)}
+
+
+def _saved(patches: np.ndarray, folder: Path) -> list[str]:
+    """Paths of the patches as files, each in a place of its own."""
+    paths = [str(folder / f"patch-{number}.png") for number in range(len(patches))]
+    for path, patch in zip(paths, patches, strict=True):
+        Image.fromarray(patch).save(path)
+    return paths
 
 
 def _turns(url: str, folder: Path, bundle: Path, patches: np.ndarray) -> dict[str, Any]:
@@ -158,68 +143,50 @@ def _turns(url: str, folder: Path, bundle: Path, patches: np.ndarray) -> dict[st
     model = keras.saving.load_model(bundles.read(bundle)[1], compile=False, safe_mode=True)
     # XLA is slower for batches on a CPU, and compiles anew for each length
     model.jit_compile = False
-    sizes, places = BATCHES, {"region": "region.png", "files": "files.zip"}
-    spent: dict[str, list[float]] = {name: [] for name in places}
-    rates: dict[int, list[float]] = {size: [] for size in sizes}
-    counts = {}
-    for _ in range(REPEATS):
-        for name, path in places.items():
-            seconds, counts[name] = _timed(url, folder / path, f"/{name}")
-            spent[name].append(seconds)
-        for size in sizes:
-            rates[size].append(pace(model.predict_on_batch, patches[:size].astype(np.float32), max(1, LEAST // size)))
-    found = {size: spread(each) for size, each in rates.items()}
-    best = max(found, key=lambda size: found[size]["median"])
+    counts: dict[str, int] = {}
+
+    def seconds(name: str, given: Any) -> float:
+        start = time.perf_counter()
+        answer = _client(url).predict(given, api_name=f"/{name}")
+        counts[name] = answer["patches" if name == "region" else "count"]
+        return time.perf_counter() - start
+
+    region, files = (handle_file(str(folder / name)) for name in ("region.png", "files.zip"))
+    sides = {"region": partial(seconds, "region", region), "files": partial(seconds, "files", [files])}
+    inputs = {str(size): patches[:size].astype(np.float32) for size in BATCHES}
+    rates = {size: partial(pace, model.predict_on_batch, batch, max(1, LEAST // len(batch))) for size, batch in inputs.items()}
+    found = {name: spread(each) for name, each in turns(sides | rates, REPEATS).items()}
     result: dict[str, Any] = {
-        name: {"patches": counts[name], "seconds": spread(each), "patches_per_second": counts[name] / float(np.median(each))}
-        for name, each in spent.items()
+        name: {"patches": counts[name], "seconds": found[name], "patches_per_second": counts[name] / found[name]["median"]}
+        for name in sides
     }
-    batches = {str(size): rate for size, rate in found.items()}
+    batches = {size: found[size] for size in rates}
+    best = max(batches, key=lambda size: batches[size]["median"])
     by_one = pace(lambda batch: model.predict(batch, verbose=0), patches[:1].astype(np.float32), BY_ONE)
-    return result | {"bare": {"batches": batches, "best_batch": best, "best": found[best]["median"], "by_one": by_one}}
+    return result | {"bare": {"batches": batches, "best_batch": int(best), "best": batches[best]["median"], "by_one": by_one}}
 
 
-def _timed(url: str, path: Path, name: str) -> tuple[float, int]:
-    """Seconds that an endpoint needs for a file, and how many patches it answered for."""
-    start = time.perf_counter()
-    given = handle_file(str(path))
-    answer = _client(url).predict([given] if name == "/files" else given, api_name=name)
-    return time.perf_counter() - start, answer["patches" if name == "/region" else "count"]
-
-
-def _load(
-    url: str, process: psutil.Process, patches: np.ndarray, clients: int, requests: int, folder: Path, predictor: Predictor
-) -> dict[str, Any]:
-    """Many clients at once: how many answers were lost or belong to another patch, and the server's memory on the way."""
+def _load(url: str, patches: np.ndarray, clients: int, requests: int, folder: Path, predictor: Predictor) -> dict[str, Any]:
+    """Many clients at once: how many answers were lost or belong to another patch."""
     expected = predictor.predict(patches)["logit"].to_numpy()
-    paths = [folder / f"load-{number}.png" for number in range(len(patches))]
-    for path, patch in zip(paths, patches, strict=True):
-        Image.fromarray(patch).save(path)
-    memory, found = [], {"lost": 0, "mixed": 0}
+    paths = _saved(patches, folder)
     opened = [_client(url) for _ in range(clients)]
     start = time.perf_counter()
 
     def ask(number: int) -> str:
         which = number % len(paths)
         try:
-            answer = opened[number % clients].predict(handle_file(str(paths[which])), api_name="/predict")
+            answer = opened[number % clients].predict(handle_file(paths[which]), api_name="/predict")
             right = abs(answer["logit"] - expected[which]) < 1e-2
         except Exception:  # whatever went wrong, the answer is lost
             return "lost"
-        if number % max(1, requests // 40) == 0:
-            memory.append((number, process.memory_info().rss))
-        return "" if right else "mixed"
+        return "right" if right else "mixed"
 
     with ThreadPoolExecutor(clients) as pool:
-        for what in pool.map(ask, range(requests)):
-            if what:
-                found[what] += 1
+        found = Counter(pool.map(ask, range(requests)))
     seconds = time.perf_counter() - start
-    sizes = [size for _, size in sorted(memory)]
-    half = sizes[len(sizes) // 2 :]
-    growth = max(half) / half[0] - 1
-    numbers = {"clients": clients, "requests": requests, "seconds": seconds, "requests_per_second": requests / seconds}
-    return {**numbers, **found, "memory_mb": [round(size / 2**20, 1) for size in sizes], "growth": growth}
+    rates = {"seconds": seconds, "requests_per_second": requests / seconds}
+    return {"clients": clients, "requests": requests, **rates, "lost": found["lost"], "mixed": found["mixed"]}
 
 
 def table(result: dict[str, Any]) -> pd.DataFrame:
@@ -233,40 +200,5 @@ def table(result: dict[str, Any]) -> pd.DataFrame:
         f"the bare network, batches of {bare['best_batch']}": bare["best"],
         "model.predict, patch by patch": bare["by_one"],
     }
-    frame = pd.DataFrame({"patches/s": rows})
-    return frame.assign(
-        **{"of the bare network": frame["patches/s"] / bare["best"], "of patch by patch": frame["patches/s"] / bare["by_one"]}
-    )
-
-
-def goals(result: dict[str, Any]) -> pd.DataFrame:
-    """What was wanted beside what was measured: ``goal, measured, met``."""
-    load, best = result["load"], result["bare"]["best"]
-    rows = [
-        ("one patch through the API, p95, ms", f"≤ {PATCH_MS}", ms := result["patch_ms"]["p95"], ms <= PATCH_MS),
-        ("page ready, s", f"≤ {READY}", result["ready_seconds"], result["ready_seconds"] <= READY),
-    ]
-    for name in ("region", "files"):
-        share = result[name]["patches_per_second"] / best
-        rows.append((f"{name}, share of the bare network's pace", f"≥ {SHARE}", share, share >= SHARE))
-    rows += [
-        (f"lost of {load['requests']:,} answers", "0", load["lost"], load["lost"] == 0),
-        ("mixed up", "0", load["mixed"], load["mixed"] == 0),
-        ("growth of memory in the second half", f"≤ {GROWTH}", load["growth"], load["growth"] <= GROWTH),
-    ]
-    return pd.DataFrame(rows, columns=["what", "goal", "measured", "met"]).set_index("what")
-
-
-def sentence(result: dict[str, Any]) -> str:
-    """What was measured, in the words of the README."""
-    patch, load, best = result["patch_ms"], result["load"], result["bare"]["best"]
-    pace = {name: result[name]["patches_per_second"] for name in ("region", "files")}
-    wrong, cores = load["lost"] + load["mixed"], result["machine"]["cores"]
-    asked = f"{counted(load['requests'], 'request')} by {counted(load['clients'], 'client')} at once"
-    return (
-        f"On {cores} cores the app is ready in {result['ready_seconds']:.0f} s and answers a patch with its evidence "
-        f"map in {patch['median']:.0f} ms, 95 of 100 within {patch['p95']:.0f} ms. A region takes {pace['region']:.0f} patches a second "
-        f"and a zip {pace['files']:.0f}, where the bare network as it was saved takes {best:.0f} at its best batch size, and "
-        f"`model.predict` patch by patch {result['bare']['by_one']:.0f}. Of {asked}, "
-        f"{wrong or 'none'} got lost or mixed up."
-    )
+    units = {"patches/s": 1, "of the bare network": bare["best"], "of patch by patch": bare["by_one"]}
+    return pd.DataFrame({title: pd.Series(rows) / unit for title, unit in units.items()})

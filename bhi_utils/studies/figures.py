@@ -19,17 +19,24 @@ from bhi_utils.studies.recipes import NAMES as RECIPE_NAMES
 LOOKS = ({"color": "#0072B2", "marker": "o"}, {"color": "#D55E00", "marker": "s"})
 
 
-def _intervals(axis, rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    """Values with their intervals, one line a row and one marker a series; the first row on top."""
-    for number, (series, found) in enumerate(rows.items()):
-        look, shift = LOOKS[number], 0.13 * (2 * number - 1)
-        for place, cell in enumerate(found.values()):
-            axis.plot([cell["low"], cell["high"]], [place + shift] * 2, color=look["color"], linewidth=1.6)
-        values = [cell["value"] for cell in found.values()]
-        places = [place + shift for place in range(len(found))]
-        axis.plot(values, places, linestyle="none", markersize=5.5, label=series, **look)
-    axis.set_yticks(range(len(found)), list(found))
+def _interval(axis, place: float, found: Mapping[str, float], look: Mapping[str, Any], *, label: str | None = None) -> None:
+    """A value at a height with its interval, as a marker on a line."""
+    axis.plot([found["low"], found["high"]], [place] * 2, color=look["color"], linewidth=1.6)
+    axis.plot(found["value"], place, label=label, **{"linestyle": "none", "markersize": 5.5, **look})
+
+
+def _rows(axis, names: Sequence[str]) -> None:
+    """Names of the rows, the first on top."""
+    axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
+
+
+def _intervals(axis, rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    """Values with their intervals, one line a row and one marker a series."""
+    for number, (series, found) in enumerate(rows.items()):
+        for place, cell in enumerate(found.values()):
+            _interval(axis, place + 0.13 * (2 * number - 1), cell, LOOKS[number], label=None if place else series)
+    _rows(axis, list(found))
     axis.grid(axis="x")
 
 
@@ -39,16 +46,12 @@ def leakage(result: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(10.5, 4.6))
     left, right = figure.subplots(1, 2)
     _intervals(left, {name: {arm: cells["auc"] for arm, cells in arms.items()} for name, arms in result["models"].items()})
-    left.set_xlabel("AUC, out of fold")
-    left.set_title("What each way of splitting reports")
+    left.set(xlabel="AUC, out of fold", title="What each way of splitting reports")
     left.legend(loc="upper right")
-    rows = {
-        name: {pair.replace(" − ", "\n− "): cells["auc"] for pair, cells in pairs.items()} for name, pairs in result["differences"].items()
-    }
-    _intervals(right, rows)
+    gaps = result["differences"].items()
+    _intervals(right, {name: {pair.replace(" − ", "\n− "): cells["auc"] for pair, cells in pairs.items()} for name, pairs in gaps})
     right.axvline(0, color=INK, linewidth=0.9)
-    right.set_xlabel("difference in AUC, paired by case")
-    right.set_title("What it gains over its honest partner")
+    right.set(xlabel="difference in AUC, paired by case", title="What it gains over its honest partner")
     return figure
 
 
@@ -60,11 +63,16 @@ SIDES = (
 )
 
 
+def _reach(cells: Sequence[Mapping[str, float]], middle: str = "value") -> tuple[np.ndarray, np.ndarray]:
+    """The middle values of intervals, float array (n,), and how far these reach to either side, (2, n)."""
+    values, low, high = (np.array([cell[name] for cell in cells]) for name in (middle, "low", "high"))
+    return values, np.array([values - low, high - values])
+
+
 def _grown(axis, sizes: Sequence[int], series: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     """Medians over the number of patches with the range of the repeats, one line a series, both axes logarithmic."""
     for look, (name, cells) in zip(SIDES, series.items(), strict=False):
-        middle = [cell["median"] for cell in cells]
-        reach = [[cell["median"] - cell["low"] for cell in cells], [cell["high"] - cell["median"] for cell in cells]]
+        middle, reach = _reach(cells, "median")
         axis.errorbar(sizes, middle, yerr=reach, label=name, linewidth=1.4, markersize=5, capsize=2.5, **look)
     axis.set(xscale="log", yscale="log", xlabel="patches")
     axis.set_xticks(sizes, [f"{size / 1000:,.0f} k" for size in sizes])
@@ -100,15 +108,14 @@ def recipes(result: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(10.5, 4.2))
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     names = list(result["models"])
+    pooled: dict[str, Any] = {**LOOKS[0], "linestyle": "-", "markersize": 6}
     for place, name in enumerate(names):
         found = result["models"][name]
-        left.plot([found["auc"]["low"], found["auc"]["high"]], [place] * 2, color=LOOKS[0]["color"], linewidth=1.6)
-        left.plot(found["auc"]["value"], place, markersize=6, label=None if place else "pooled, 95 % interval by case", **LOOKS[0])
+        _interval(left, place, found["auc"], pooled, label=None if place else "pooled, 95 % interval by case")
         folds = found["fold_auc"]
         label = None if place else "single folds"
         left.plot(folds, [place + 0.22] * len(folds), "|", color=LOOKS[1]["color"], markersize=8, markeredgewidth=1.6, label=label)
-    left.set_yticks(range(len(names)), [RECIPE_NAMES[name].replace(", ", ",\n") for name in names])
-    left.invert_yaxis()
+    _rows(left, [RECIPE_NAMES[name].replace(", ", ",\n") for name in names])
     left.set(xlabel="AUC, out of fold", title="Every patch answered by a model that has not seen its case")
     left.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
     for look, (name, curve) in zip(SIDES, result["curve"].items(), strict=False):
@@ -129,12 +136,9 @@ def against_paper(metrics: Mapping[str, Mapping[str, float]], paper: Mapping[str
     figure = Figure(figsize=(7.2, 2.9))
     axis = figure.subplots()
     for place, name in enumerate(paper):
-        found = metrics[name]
-        axis.plot([found["low"], found["high"]], [place] * 2, color=LOOKS[0]["color"], linewidth=1.6)
-    values, places = [metrics[name]["value"] for name in paper], range(len(paper))
-    axis.plot(values, places, linestyle="none", markersize=5.5, label="out of fold here, 95 % interval by case", **LOOKS[0])
-    axis.plot(list(paper.values()), places, "|", color=LOOKS[1]["color"], markersize=15, markeredgewidth=2.2, label="the paper")
-    axis.set_yticks(places, [titles[name] for name in paper])
+        _interval(axis, place, metrics[name], LOOKS[0], label=None if place else "out of fold here, 95 % interval by case")
+    axis.plot(list(paper.values()), range(len(paper)), "|", color=LOOKS[1]["color"], markersize=15, markeredgewidth=2.2, label="the paper")
+    axis.set_yticks(range(len(paper)), [titles[name] for name in paper])
     axis.set(xlabel="value", xlim=(0, 1), ylim=(len(paper) - 0.5, -0.5))
     axis.grid(axis="x")
     axis.legend(loc="upper left", bbox_to_anchor=(0.02, 0.98))
@@ -162,8 +166,7 @@ def ablations(result: Mapping[str, Any]) -> Figure:
             text = f"{'◀ ' if side < 0 else ''}{titles.cell(found, sign=True)}{' ▶' if side > 0 else ''}"
             left.text(0.98 * side * edge, place, text, ha="left" if side < 0 else "right", va="center", color=LOOKS[0]["color"])
         else:
-            left.plot([found["low"], found["high"]], [place] * 2, color=LOOKS[0]["color"], linewidth=1.6)
-            left.plot(found["value"], place, markersize=5.5, **LOOKS[0])
+            _interval(left, place, found, LOOKS[0])
         right.plot(row["minutes"], place, markersize=5.5, **LOOKS[1])
     base = next(row for row in result["arms"] if row["difference"] is None)
     left.axvline(0, color=INK, linewidth=0.9)
@@ -175,16 +178,13 @@ def ablations(result: Mapping[str, Any]) -> Figure:
     left.set(xlim=(-edge, edge), ylim=(max(places) + 0.8, -1.2))
     left.set(xlabel="difference in AUC from the base, paired by case", title="What a change brings")
     right.set(xlabel="minutes, all folds, cache included", title="What it costs (line: the base)", xscale="log")
-    ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if _within(tick, [row["minutes"] for row in result["arms"]])]
+    least, most = (extreme(row["minutes"] for row in result["arms"]) for extreme in (min, max))
+    ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if 0.7 * least <= tick <= 1.4 * most]
     right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     right.minorticks_off()
     for axis in (left, right):
         axis.grid(axis="x")
     return figure
-
-
-def _within(tick: float, values: Sequence[float]) -> bool:
-    return 0.7 * min(values) <= tick <= 1.4 * max(values)
 
 
 @plots.style()
@@ -196,23 +196,13 @@ def learning_curve(result: Mapping[str, Any]) -> Figure:
     for axis, (kind, title) in zip(axes, titles.items(), strict=True):
         rows, law, look = result[kind], result["forecast"][kind], LOOKS[0]
         sizes = np.array([row[kind] for row in rows])
-        values = np.array([row["auc"]["value"] for row in rows])
-        reach = [values - [row["auc"]["low"] for row in rows], [row["auc"]["high"] for row in rows] - values]
-        axis.errorbar(sizes, values, yerr=reach, linewidth=0, elinewidth=1.4, capsize=2.5, markersize=5, label="measured", **look)
+        whiskers = {"linewidth": 0, "elinewidth": 1.4, "capsize": 2.5}
+        values, reach = _reach([row["auc"] for row in rows])
+        axis.errorbar(sizes, values, yerr=reach, markersize=5, label="measured", **whiskers, **look)
         line = np.geomspace(sizes[0], law["at"], 60)
         axis.plot(line, 1 - law["factor"] * line ** law["exponent"], color=INK, linewidth=1, linestyle="--", label="power law of the error")
-        point = law["auc"]
-        axis.errorbar(
-            law["at"],
-            point["value"],
-            yerr=[[point["value"] - point["low"]], [point["high"] - point["value"]]],
-            color=LOOKS[1]["color"],
-            marker=LOOKS[1]["marker"],
-            capsize=2.5,
-            linewidth=0,
-            elinewidth=1.4,
-            label="the law at the full archive's size",
-        )
+        value, reach = _reach([law["auc"]])
+        axis.errorbar(law["at"], value, yerr=reach, label="the law at the full archive's size", **whiskers, **LOOKS[1])
         axis.axvline(law["at"], color=LOOKS[1]["color"], linewidth=0.9, linestyle=":")
         axis.set(xscale="log", xlabel=f"training {kind}", title=title)
         axis.xaxis.set_major_formatter(THOUSANDS)
@@ -222,16 +212,8 @@ def learning_curve(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-#: Colour-blind safe, and told apart by shape; one look a way to an interval.
-WAY_LOOKS = (
-    {"color": "#8C8C8C", "marker": "x"},
-    {"color": "#D55E00", "marker": "s"},
-    {"color": "#E69F00", "marker": "^"},
-    {"color": "#0072B2", "marker": "o"},
-    {"color": "#009E73", "marker": "D"},
-    {"color": "#404040", "marker": "v"},
-)
-_TITLES = {"auc": "AUC"}
+#: Colour and marker of each way to an interval: colour-blind safe, and told apart by shape.
+WAY_LOOKS = (("#8C8C8C", "x"), ("#D55E00", "s"), ("#E69F00", "^"), ("#0072B2", "o"), ("#009E73", "D"), ("#404040", "v"))
 
 
 @plots.style()
@@ -245,21 +227,18 @@ def coverage(result: Mapping[str, Any], *, metrics: Sequence[str] = ("auc", "rec
     """
     figure = Figure(figsize=(10.5, 4.6))
     axes = figure.subplots(1, len(metrics), sharey=True, width_ratios=(1.6, *[1] * (len(metrics) - 1)))
-    names, looks = list(result["scenarios"]), {}
+    names = list(result["scenarios"])
     for axis, metric in zip(axes, metrics, strict=True):
         ways = list(result["scenarios"][names[0]]["coverage"][metric])
         axis.axvspan(100 * band[0], 100 * band[1], color="#DDE6EE", zorder=0)
         axis.axvline(95, color=INK, linewidth=0.9, linestyle=":")
-        for number, way in enumerate(ways):
-            looks[way] = WAY_LOOKS[number]
-            shift = 0.13 * (number - (len(ways) - 1) / 2)
+        for number, (way, (color, marker)) in enumerate(zip(ways, WAY_LOOKS, strict=False)):
             found = [100 * result["scenarios"][name]["coverage"][metric][way]["covered"] for name in names]
-            places = [place + shift for place in range(len(names))]
-            axis.plot(found, places, linestyle="none", markersize=6, label=way, **looks[way])
-        axis.set(title=_TITLES.get(metric, metric), xlabel="intervals that cover the truth (%)")
+            places = np.arange(len(names)) + 0.13 * (number - (len(ways) - 1) / 2)
+            axis.plot(found, places, linestyle="none", markersize=6, label=way, color=color, marker=marker)
+        axis.set(title={"auc": "AUC"}.get(metric, metric), xlabel="intervals that cover the truth (%)")
         axis.grid(axis="x")
-    axes[0].set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names])
-    axes[0].invert_yaxis()
+    _rows(axes[0], [name.replace(", ", ",\n") for name in names])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure

@@ -18,7 +18,6 @@ from scipy.special import expit, ndtr
 from tqdm import tqdm
 
 from bhi_utils.core import provenance
-from bhi_utils.core.provenance import git_commit
 from bhi_utils.core.run import Run
 from bhi_utils.evaluation import case_weights, intervals
 
@@ -69,27 +68,25 @@ class Scenario:
         """The same for the second model, whose shift of a case agrees with the first one's in part."""
         return replace(self, together=_AGREE * self.together, auc=self.auc - _LEAD)
 
-    def _prevalence(self) -> np.ndarray:
-        """Mean share of IDC+ of cases with each node's shift."""
+    def _classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """How much of all IDC+ and IDC− patches lies in cases with each node's shift, up to a factor."""
         middle = np.log(self.share / (1 - self.share))
         inner = self.together * _NODES[:, None] + np.sqrt(1 - self.together**2) * _NODES
-        return expit(middle + inner) @ _WEIGHTS / _WEIGHTS.sum()
+        share = expit(middle + inner) @ _WEIGHTS / _WEIGHTS.sum()
+        return _WEIGHTS * share, _WEIGHTS * (1 - share)
 
     def _auc(self, d: float) -> float:
-        share = self._prevalence()
-        positive, negative = _WEIGHTS * share, _WEIGHTS * (1 - share)
+        positive, negative = self._classes()
         ahead = ndtr((d + self.effect * (_NODES[:, None] - _NODES)) / np.sqrt(2 + self.separation**2))
         return float(positive @ ahead @ negative / positive.sum() / negative.sum())
 
     def truth(self, d: float, second: float, threshold: float) -> dict[str, float]:
         """The true metrics: of a model with distance ``d``, and its lead in AUC over one with distance ``second``."""
-        share = self._prevalence()
-        positive, negative = _WEIGHTS * share, _WEIGHTS * (1 - share)
+        positive, negative = self._classes()
         found = positive @ ndtr((d + self.effect * _NODES - threshold) / np.sqrt(1 + self.separation**2))
         alarms = negative @ ndtr(self.effect * _NODES - threshold)
-        ahead = self._auc(d) - self.rival._auc(second)
-        recall, precision = float(found / positive.sum()), float(found / (found + alarms))
-        return {"auc": self._auc(d), "recall": recall, "precision": precision, "difference in AUC": ahead}
+        auc, recall, precision = self._auc(d), float(found / positive.sum()), float(found / (found + alarms))
+        return {"auc": auc, "recall": recall, "precision": precision, "difference in AUC": auc - self.rival._auc(second)}
 
     def draw(self, generator: np.random.Generator, d: float, second: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One test set: case numbers, labels (bool) and both models' scores, one entry a patch."""
@@ -134,17 +131,18 @@ def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str,
         command, commit and parameters; ``below`` is the share of intervals that lie wholly below the truth.
     """
     start = time.perf_counter()
-    result: dict[str, Any] = {
+    measured = {
+        name: _measure(scenario, simulations, resamples, np.random.default_rng([seed, number]), title=name)
+        for number, (name, scenario) in enumerate(SCENARIOS.items())
+    }
+    result = {
         "command": provenance.command("intervals", SIMULATIONS=simulations, RESAMPLES=resamples, SEED=seed),
-        "commit": git_commit(),
+        "commit": provenance.git_commit(),
         "data": {"kind": "simulated scores", "synthetic": True},
         "parameters": {"simulations": simulations, "resamples": resamples, "seed": seed},
-        "scenarios": {},
+        "scenarios": measured,
+        "seconds": round(time.perf_counter() - start, 1),
     }
-    for number, (name, scenario) in enumerate(SCENARIOS.items()):
-        generator = np.random.default_rng([seed, number])
-        result["scenarios"][name] = _measure(scenario, simulations, resamples, generator, title=name)
-    result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
     return result
 
@@ -206,17 +204,16 @@ def _patchwise(label: np.ndarray, score: np.ndarray, bank: np.ndarray) -> np.nda
 def _covered(made: list[tuple[float | None, float | None]], truth: float) -> dict[str, float]:
     low, high = np.array(made, dtype=float).T
     below, above = high < truth, low > truth
-    return {
-        "covered": float(np.mean(~below & ~above)),
-        "below": float(below.mean()),
-        "above": float(above.mean()),
-        "width": float(np.mean(high - low)),
-    }
+    measured = {"covered": ~below & ~above, "below": below, "above": above, "width": high - low}
+    return {name: float(values.mean()) for name, values in measured.items()}
 
 
 def table(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
     """One row a scenario, one column a way: how often the 95 % interval covers the truth."""
-    rows = {name: {way: f"{one['covered']:.1%}" for way, one in found["coverage"][metric].items()} for name, found in scenarios(result)}
+    rows = {
+        name: {way: f"{one['covered']:.1%}" for way, one in found["coverage"][metric].items()}
+        for name, found in result["scenarios"].items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")
 
 
@@ -224,7 +221,7 @@ def settings(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row a scenario: what was simulated, and the true metrics."""
     names = {"cases": "cases", "effect": "shift of a case", "separation": "spread of separation", "together": "shift goes with share"}
     rows = {}
-    for name, found in scenarios(result):
+    for name, found in result["scenarios"].items():
         truth = {title: found["truth"][metric] for metric, title in (("auc", "true AUC"), ("recall", "recall"), ("precision", "precision"))}
         rows[name] = {title: found["setting"][key] for key, title in names.items()} | truth
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario").astype({"cases": int})
@@ -232,23 +229,19 @@ def settings(result: Mapping[str, Any]) -> pd.DataFrame:
 
 def misses(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
     """One row a way, in the first scenario: shares of intervals wholly below and above the truth, and their mean width."""
-    found = scenarios(result)[0][1]["coverage"][metric]
+    found = next(iter(result["scenarios"].values()))["coverage"][metric]
     rows = {
-        way: {"below": f"{one['below']:.1%}", "above": f"{one['above']:.1%}", "width": f"{one['width']:.4f}"} for way, one in found.items()
+        way: {name: f"{one[name]:{form}}" for name, form in (("below", ".1%"), ("above", ".1%"), ("width", ".4f"))}
+        for way, one in found.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("interval")
-
-
-def scenarios(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Name and content of each scenario, in order."""
-    return list(result["scenarios"].items())
 
 
 def goals(result: Mapping[str, Any]) -> pd.DataFrame:
     """One row a metric: the least and the greatest coverage of the interval in use, the plain bootstrap's, and whether the band holds."""
     rows = {}
     for metric, way in CHOSEN.items():
-        used, plain = ([found["coverage"][metric][one]["covered"] for _, found in scenarios(result)] for one in (way, "percentile"))
+        used, plain = ([found["coverage"][metric][one]["covered"] for found in result["scenarios"].values()] for one in (way, "percentile"))
         inside = all(BAND[0] <= value <= BAND[1] for value in used)
         rows[metric] = {
             "interval in use": way,

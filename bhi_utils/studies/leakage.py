@@ -7,13 +7,14 @@ SMOTE over all cases; its results carry the name of what they leak and never bec
 import hashlib
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from scipy.special import logit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
@@ -30,25 +31,11 @@ from bhi_utils.evaluation import metrics
 from bhi_utils.training import smote
 from bhi_utils.training.cross_validation import logistic_regression
 
+_ARMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: What is compared: how patches get to folds, and where SMOTE stands. ``leaks`` says what test and training share.
-ARMS = {
-    "case": {"split": "grouped by case", "smote": "none", "leaks": "nothing known"},
-    "runs": {"split": "grouped by runs of ids", "smote": "none", "leaks": "nothing known"},
-    "image": {"split": "by image", "smote": "none", "leaks": "cases"},
-    "SMOTE after, case": {"split": "grouped by case", "smote": "in the training part", "leaks": "nothing known"},
-    "SMOTE before, case": {"split": "grouped by case", "smote": "before the split", "leaks": "parents of synthetic patches"},
-    "SMOTE before, image": {"split": "by image", "smote": "before the split", "leaks": "cases and parents"},
-    "SMOTE before, image, mixture": {"split": "by image", "smote": "before the split, tested on real and synthetic", "leaks": "all"},
-}
+ARMS: dict[str, dict[str, str]] = _ARMS["arms"]
 #: Pairs whose difference is reported, first minus second.
-PAIRS = (
-    ("image", "case"),
-    ("runs", "case"),
-    ("SMOTE after, case", "case"),
-    ("SMOTE before, case", "SMOTE after, case"),
-    ("SMOTE before, image", "SMOTE after, case"),
-    ("SMOTE before, image, mixture", "SMOTE after, case"),
-)
+PAIRS = tuple(map(tuple, _ARMS["pairs"]))
 METRICS = ("auc", "auprc", "brier")
 HEADS = ("logistic regression", "one hidden layer")
 RESULTS = "leakage.json"
@@ -78,15 +65,23 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
         InputError: the source, its cases or the weights do not allow it.
     """
     pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
-    material = prepare(pack, weights=weights, image_size=image_size, folds=folds, seed=seed, cache=cache_dir())
-    given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size}
-    command = provenance.command("leakage", **given, FOLDS=folds, SEED=seed, RESAMPLES=resamples)
-    data = {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")}
-    parameters = {"image_size": image_size, "folds": folds, "seed": seed}
-    facts = {"command": command, "commit": git_commit(), "data": data, "parameters": parameters}
-    result = facts | measure(material, seed=seed, resamples=resamples)
+    features = _frozen(pack, weights=weights, image_size=image_size, seed=seed, cache=cache_dir())
+    material = prepare(pack, features, folds=folds, seed=seed)
+    given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size, "FOLDS": folds, "SEED": seed}
+    result = {
+        "command": provenance.command("leakage", **given, RESAMPLES=resamples),
+        "commit": git_commit(),
+        "data": {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")},
+        "parameters": {"image_size": image_size, "folds": folds, "seed": seed},
+    }
+    result |= measure(material, seed=seed, resamples=resamples)
     run.write_json(RESULTS, result)
     return result
+
+
+#: Gives features, float32 array (n, d), of patches that are fetched by their numbers: how to fetch them, how many there are, bytes that
+#: tell them from others of the same data set, and the title of the progress bar.
+Features = Callable[[Callable[[np.ndarray], np.ndarray], int, bytes, str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -119,46 +114,46 @@ def head(name: str, seed: int) -> Pipeline:
     return make_pipeline(StandardScaler(), network)
 
 
-def prepare(pack: Pack, *, weights: str, image_size: int, folds: int, seed: int, cache: Path) -> Material:
-    """Deal the folds, plan SMOTE, and run the frozen EfficientNetB0 once over every patch that any arm needs.
-
-    Args:
-        pack: the data set.
-        weights: as for `models.efficientnetb0`.
-        image_size: side in pixels that patches are resized to.
-        folds: number of folds.
-        seed: seed of folds, SMOTE and models.
-        cache: folder that keeps the features.
+def _frozen(pack: Pack, *, weights: str, image_size: int, seed: int, cache: Path) -> Features:
+    """The output of the frozen EfficientNetB0, kept in ``cache``.
 
     Raises:
-        InputError: too few cases, or runs of case ids, for the folds; or the weights cannot be had.
+        InputError: the weights cannot be had, or have seen these cases.
     """
     from bhi_utils.model import networks, seen
     from bhi_utils.training import feature_cache
 
     seen.guard(pack, weights)
+    front = feature_cache.front(networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed), "pool")
+
+    def features(fetch: Callable[[np.ndarray], np.ndarray], count: int, what: bytes, title: str) -> np.ndarray:
+        identity = hashlib.sha256(pack.info["fingerprint"].encode() + what).hexdigest()
+        found = feature_cache.FeatureCache(front, fetch, count, identity=identity, cache=cache)
+        found.ensure(np.arange(count), title=title)
+        return found.read(0).astype(np.float32)
+
+    return features
+
+
+def prepare(pack: Pack, features: Features, *, folds: int, seed: int) -> Material:
+    """Deal the folds, plan SMOTE, and compute the features of every patch that any arm needs, once.
+
+    Raises:
+        InputError: too few cases, or runs of case ids, for the folds.
+    """
     manifest, labels = pack.manifest, pack.manifest["label"].to_numpy()
     numbers = {"image": case_folds.image_folds(len(manifest), seed=seed, folds=folds)}
     for arm, scheme in (("case", "grouped"), ("runs", "runs")):
         table = splits.make(manifest, scheme=scheme, seed=seed, folds=folds)
         splits.assert_disjoint(table)
         numbers[arm] = manifest["case"].map(table.set_index("case")["fold"]).to_numpy()
-    whole = networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed)
-    front = feature_cache.front(whole, "pool")
-
-    def featured(fetch: Any, count: int, what: bytes, title: str) -> np.ndarray:
-        identity = hashlib.sha256(pack.info["fingerprint"].encode() + what).hexdigest()
-        found = feature_cache.FeatureCache(front, fetch, count, identity=identity, cache=cache)
-        found.ensure(np.arange(count), title=title)
-        return found.read(0).astype(np.float32)
 
     def planned(rows: np.ndarray, title: str) -> tuple[smote.SmotePlan, np.ndarray]:
-        local = smote.smote_plan(pack.patches[rows], labels[rows], seed=seed)
-        plan = smote.SmotePlan(rows[local.base], rows[local.neighbour], local.step, local.label)
+        plan = smote.smote_plan(pack.patches, labels, rows=rows, seed=seed)
         what = b"smote" + plan.base.tobytes() + plan.neighbour.tobytes() + plan.step.tobytes()
-        return plan, featured(lambda index: smote.draw(pack.patches, plan, index), len(plan), what, title)
+        return plan, features(lambda index: smote.draw(pack.patches, plan, index), len(plan), what, title)
 
-    real = featured(lambda index: pack.patches[index].astype(np.float32), len(manifest), b"real", "Features of the patches")
+    real = features(lambda index: pack.patches[index].astype(np.float32), len(manifest), b"real", "Features of the patches")
     plan, synthetic = planned(np.arange(len(manifest)), "Features of SMOTE before the split")
     inside = [planned(np.flatnonzero(numbers["case"] != fold), f"Features of SMOTE without fold {fold}") for fold in range(folds)]
     return Material(manifest, real, numbers, plan, synthetic, inside)
@@ -170,55 +165,48 @@ def predict(material: Material, arm: str, name: str, *, seed: int) -> pd.DataFra
     ``row`` is the patch's row in the manifest; a synthetic patch has its base patch's row and case.
     """
     frames = []
-    labels = material.manifest["label"].to_numpy()
-    for train, test, plan_labels in _folds(material, arm, seed=seed):
+    case, labels = (material.manifest[name].to_numpy() for name in ("case", "label"))
+    for train, train_labels, test, rows, made in _folds(material, arm, seed=seed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the epochs are fixed on purpose
-            model = head(name, seed).fit(train[0], train[1])
-        probability = np.clip(model.predict_proba(test[0])[:, 1], 1e-7, 1 - 1e-7)
-        rows, made = test[1], test[2]
-        frame = pd.DataFrame({"case": material.manifest["case"].to_numpy()[rows], "row": rows, "synthetic": made})
-        frame["label"] = np.where(made, plan_labels, labels[rows])
+            model = head(name, seed).fit(train, train_labels)
+        probability = np.clip(model.predict_proba(test)[:, 1], 1e-7, 1 - 1e-7)
+        frame = pd.DataFrame({"case": case[rows], "row": rows, "synthetic": made})
+        frame["label"] = np.where(made, material.plan.label, labels[rows])
         frames.append(frame.assign(logit=logit(probability), probability=probability))
     return pd.concat(frames, ignore_index=True)
 
 
-def _folds(
-    material: Material, arm: str, *, seed: int
-) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray], int]]:
-    """For each fold: training features and labels; test features, rows and which are synthetic; the synthetic label."""
+def _folds(material: Material, arm: str, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """For each fold: training features and labels; test features, the rows of the test patches, and which of them are synthetic."""
     labels, case = material.manifest["label"].to_numpy(), material.manifest["case"].to_numpy()
     scheme = next(name for name in ("runs", "image", "case") if name in arm)
     fold = material.folds[scheme]
     before, plan = "before" in arm, material.plan
+    synthetic_fold = fold[plan.base]
     if before and scheme == "image":  # the mixture is shuffled as if every patch were real
-        count = len(labels) + len(plan)
         # another draw than that of the real patches alone; with seed 0 the one of the recorded result
-        mixed = case_folds.image_folds(count, seed=len(plan) + seed, folds=int(fold.max()) + 1)
+        mixed = case_folds.image_folds(len(labels) + len(plan), seed=len(plan) + seed, folds=int(fold.max()) + 1)
         fold, synthetic_fold = mixed[: len(labels)], mixed[len(labels) :]
-    else:
-        synthetic_fold = fold[plan.base]
     for number in range(int(fold.max()) + 1):
         train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         if scheme != "image" and np.isin(case[test], case[train]).any():
             raise ValueError(f"A case is in training and test of the arm {arm!r}.")
-        extra, extra_label, tested = np.empty((0, material.real.shape[1]), np.float32), plan.label, np.empty(0, int)
+        extra, extra_label = material.synthetic[:0], plan.label
         if before:
-            extra, tested = material.synthetic[synthetic_fold != number], np.flatnonzero(synthetic_fold == number)
+            extra = material.synthetic[synthetic_fold != number]
         elif "after" in arm:
             inner, extra = material.inside[number]
             extra_label = inner.label
             if not np.isin(np.r_[inner.base, inner.neighbour], train).all():
                 raise ValueError("SMOTE after the split has a parent outside the training part.")
-        tested = tested if "mixture" in arm else tested[:0]
+        tested = np.flatnonzero(synthetic_fold == number) if "mixture" in arm else np.empty(0, int)
         yield (
-            (np.concatenate([material.real[train], extra]), np.concatenate([labels[train], np.full(len(extra), extra_label)])),
-            (
-                np.concatenate([material.real[test], material.synthetic[tested]]),
-                np.concatenate([test, plan.base[tested]]),
-                np.repeat([False, True], [len(test), len(tested)]),
-            ),
-            plan.label,
+            np.concatenate([material.real[train], extra]),
+            np.concatenate([labels[train], np.full(len(extra), extra_label)]),
+            np.concatenate([material.real[test], material.synthetic[tested]]),
+            np.concatenate([test, plan.base[tested]]),
+            np.repeat([False, True], [len(test), len(tested)]),
         )
 
 
@@ -235,10 +223,8 @@ def measure(material: Material, *, seed: int, resamples: int) -> dict[str, Any]:
         found = {arm: predict(material, arm, name, seed=seed) for arm in ARMS}
         measured = {arm: metrics.evaluate(frame, threshold=0.5, resamples=resamples, seed=seed) for arm, frame in found.items()}
         result["models"][name] = {arm: {metric: values[metric] for metric in METRICS} for arm, values in measured.items()}
-        result["differences"][name] = {}
-        for first, second in PAIRS:
-            values = metrics.difference(found[first], found[second], resamples=resamples, seed=seed)
-            result["differences"][name][f"{first} − {second}"] = {metric: values[metric] for metric in METRICS}
+        gaps = {pair: metrics.difference(found[pair[0]], found[pair[1]], resamples=resamples, seed=seed) for pair in PAIRS}
+        result["differences"][name] = {" − ".join(pair): {metric: gap[metric] for metric in METRICS} for pair, gap in gaps.items()}
         result["neighbours"][name] = _by_neighbour(material, found["image"], found["case"])
     result["seconds"] = round(time.perf_counter() - start, 1)
     return result
@@ -269,7 +255,8 @@ def neighbours(material: Material) -> dict[str, Any]:
 
 def _by_neighbour(material: Material, image: pd.DataFrame, case: pd.DataFrame) -> dict[str, Any]:
     """AUC of the patches that touch a training patch under the split by image and of the others, under both splits; no intervals."""
-    touching, found = _touching(material), {}
+    touching = _touching(material)
+    found: dict[str, dict[str, Any]] = {}
     for group, chosen in (("touching a training patch", touching), ("touching none", ~touching)):
         found[group] = {"patches": int(chosen.sum())}
         for name, frame in (("image", image), ("case", case)):
@@ -290,17 +277,12 @@ def table(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
 
 def differences(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
     """One row a pair of arms: the paired difference of each head as ``value (low to high)``."""
-    rows = {}
-    for pair in result["differences"][HEADS[0]]:
-        rows[pair] = {name: titles.cell(result["differences"][name][pair][metric], sign=True) for name in HEADS}
+    gaps = result["differences"]
+    rows = {pair: {name: titles.cell(gaps[name][pair][metric], sign=True) for name in HEADS} for pair in gaps[HEADS[0]]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("difference")
 
 
 def by_neighbour(result: dict[str, Any]) -> pd.DataFrame:
     """AUC under both splits of patches with and without a touching training patch: one row a head and group."""
-    rows = []
-    for name in HEADS:
-        for group, facts in result["neighbours"][name].items():
-            rows.append({"model": name, "patches that are": group, **facts})
-    found = pd.DataFrame(rows)
-    return found.assign(leak=found["image"] - found["case"])
+    rows = [{"model": name, "patches that are": group, **facts} for name in HEADS for group, facts in result["neighbours"][name].items()]
+    return pd.DataFrame(rows).assign(leak=lambda found: found["image"] - found["case"])

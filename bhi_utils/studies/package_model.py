@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import keras
 import numpy as np
 from scipy.special import expit
@@ -73,21 +74,17 @@ def save(
     labels = pack.manifest["label"].to_numpy()[rows]
     cases = {int(case) for case in np.unique(pack.manifest["case"].to_numpy()[rows])}
     data = {name: pack.info[name] for name in ("kind", "synthetic", "fingerprint")}
+    measured = {"out_of_fold": out_of_fold, "early_stopping": early_stopping}
     about = {
         "data": {**data, "patches": len(rows), "cases": len(cases), "positive": int(labels.sum())},
         "initialisation": initialisation,
         "threshold_rule": threshold_rule,
-        "training": dict(training),
-        "metrics": {
-            part: {name: dict(values) for name, values in found.items()}
-            for part, found in (("out_of_fold", out_of_fold), ("early_stopping", early_stopping or {}))
-            if found
-        },
+        "training": training,
+        "metrics": {part: found for part, found in measured.items() if found},
         "train_cases": sorted(cases - set(validation_cases)),
         "validation_cases": sorted(validation_cases),
     }
-    known = seen.of_rows(pack, rows)
-    bundle = predictor.save_bundle(model, folder, threshold=threshold, calibration=calibration, card=about, seen=known)
+    bundle = predictor.save_bundle(model, folder, threshold=threshold, calibration=calibration, card=about, seen=seen.of_rows(pack, rows))
     content, file = bundles.read(bundle)
     files = [file, bundle, folder / content["seen"]["file"]]
     if file.stat().st_size > LARGEST:
@@ -154,86 +151,18 @@ def recalibrate(
         raise InputError(f"{path.name} was made from other data (fingerprint {content['data']['fingerprint'][:12]}): give those.")
     model = keras.saving.load_model(file, compile=False, safe_mode=True)
     found = decide(model, pack, content["validation_cases"], recall=recall, resamples=resamples, seed=seed)
-    content |= {name: found[name] for name in ("threshold", "threshold_rule")}
-    content["calibration"] = found["calibration"].to_json()
-    content["metrics"] |= {"early_stopping": found["early_stopping"]}
+    content |= {name: found[name] for name in ("threshold", "threshold_rule")} | {"calibration": found["calibration"].to_json()}
+    content["metrics"]["early_stopping"] = found["early_stopping"]
     return [atomic_files.write_json(path, content), atomic_files.write_text(path.parent / CARD, card(content))]
 
 
-def recorded() -> dict[str, Any]:
-    """The packaged bundle."""
-    return bundles.read(bundles.packaged())[0]
-
-
-def sentence(bundle: Mapping[str, Any]) -> str:
-    """What the packaged model learned from, in the words of the README."""
-    cases, found = bundles.served(bundle), bundle["metrics"]["early_stopping"]
-    return (
-        f"**The packaged model** is recipe fast once more, fitted on {cases['fitted_on']:,} of these cases. The other "
-        f"{cases['early_stopping_on']:,} chose its epoch, threshold and calibration; on them, which is too favourable, its recall is "
-        f"{cell(found['recall'])} and its precision {cell(found['precision'])}."
-    )
-
-
 def card(bundle: Mapping[str, Any]) -> str:
-    """The model card of a packaged bundle as Markdown; every number in it is the bundle's."""
-    data, cases, found = bundle["data"], bundles.served(bundle), bundle["metrics"]
-    kind = "synthetic phantom" if data["synthetic"] else "real"
+    """The model card of a packaged bundle as Markdown, from ``model_card.j2``; every number in it is the bundle's."""
     heads = {"out_of_fold": "out of fold, at the folds' thresholds", "early_stopping": "early-stopping cases, at this threshold"}
-    heads = {part: head for part, head in heads.items() if found.get(part)}
-    lines = [["metric", *heads.values()], ["---"] * (1 + len(heads))]
-    lines += [[title, *(cell(found[part].get(name)) for part in heads)] for name, title in METRICS.items() if name in found["out_of_fold"]]
-    facts = [f"- {name.replace('_', ' ')}: {value}" for name, value in bundle["training"].items()]
-    served = [f"- {text(name, 'en')}: {count:,} cases" for name, count in cases.items()]
-    notes = [f"- {text(f'note_{part}', 'en')}" for part in heads]
-    return f"""# Model card: {bundle["name"]}
-
-**Research use only, not a medical device.** The model that `bhi predict`, `bhi app` and `bhi evaluate` use unless `--model` names another,
-and from whose base `--weights packaged` starts. This page is written by `bhi_utils.release` from `{bundle["name"]}.bundle.json`.
-
-## What it does
-
-It takes one H&E patch of 50×50 pixels at the scale of the Breast Histopathology Images archive, with values in 0–255, and gives the
-probability that it shows invasive ductal carcinoma (IDC+).
-
-## What it was trained on
-
-{counted(data["patches"], f"{kind} patch")} of {counted(data["cases"], "case")}, {data["positive"]:,} of them IDC+ (data fingerprint
-`{data["fingerprint"][:12]}`). Training began from {bundle["initialisation"]} weights.
-
-{chr(10).join(served + facts)}
-
-## How well it does
-
-No case of these data is new to the packaged network, so nothing here measures it on new cases. In brackets: 95 % intervals over resampled
-cases.
-
-{chr(10).join("| " + " | ".join(line) + " |" for line in lines)}
-
-{chr(10).join(notes)}
-
-Threshold on the probability: {bundle["threshold"]:.4f}, the {thresholds.sentence(bundle["threshold_rule"])}.
-Calibration: {describe(bundle["calibration"])}. Out of fold, AUC, average precision, loss, Brier score and calibration error are of
-calibrated probabilities, each fold's from its own validation cases.
-{_how(bundle)}
-## Limits
-
-- One archive: slides of other laboratories, scanners and stains may be answered wrongly without any sign of it.
-- Patches are labelled by the region that they lie in, so labels at a tumour's border are noisy.
-- Whether two case ids of the archive share a patient is not known.
-- What the model was trained on is left out wherever it is evaluated or trained further, by case id and by pixels
-  (`{bundle["seen"]["file"]}` holds {bundle["seen"]["patches"]:,} truncated hashes); single answers on it are marked *seen in training*.
-"""
-
-
-def _how(bundle: Mapping[str, Any]) -> str:
-    """Where threshold and calibration come from, as a paragraph of the card; nothing for a bundle whose rule says something else."""
-    rule, count = bundle["threshold_rule"], bundles.served(bundle).get("early_stopping_on", 0)
-    if not isinstance(rule, Mapping) or rule["where"] != "early_stopping":
-        return ""
-    return f"""
-Threshold and calibration come from this network's own answers on the {count:,} cases that served it for early stopping only. It was not
-fitted on them, but they chose its epoch, so both lean to the favourable side. Each fold's network chose its own in the same way, on its
-own validation cases: the recall out of fold is what that gives on new cases where {rule["value"]:g} is asked. With the data at hand,
-`python -c "from bhi_utils.studies import package_model; package_model.recalibrate('archive.zip')"` sets both anew.
-"""
+    page = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    page.filters |= {"cell": cell, "counted": counted, "text": text, "rule": thresholds.sentence, "described": describe}
+    template = page.from_string(Path(__file__).with_name("model_card.j2").read_text(encoding="utf-8"))
+    served = bundles.served(bundle)
+    own = isinstance(bundle["threshold_rule"], Mapping) and bundle["threshold_rule"]["where"] == "early_stopping"
+    parts = {part: head for part, head in heads.items() if bundle["metrics"].get(part)}
+    return template.render(bundle, parts=parts, served=served, titles=METRICS, own=own)

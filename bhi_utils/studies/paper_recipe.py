@@ -32,16 +32,7 @@ def settings(recipe: str) -> dict[str, Any]:
 
 
 def study(
-    run: Run,
-    source: str,
-    *,
-    weights: str,
-    fold: int = FOLD,
-    patches: int = PATCHES,
-    number: int = 5,
-    seed: int = 0,
-    resamples: int = 2000,
-    recall: float = 0.93,
+    run: Run, source: str, *, weights: str, number: int = 5, seed: int = 0, resamples: int = 2000, recall: float = 0.93
 ) -> dict[str, Any]:
     """Fit both recipes and write ``paper_recipe.json`` into the run's artefacts.
 
@@ -49,8 +40,6 @@ def study(
         run: the study's folder.
         source: a data source, see `archive.find_source`.
         weights: EfficientNetB0's pretrained weights.
-        fold: which of the folds tests.
-        patches: how many of its training patches are learned from.
         number: number of folds that the cases are dealt into.
         seed: seed of folds, patches and models.
         resamples: how often the cases are drawn for intervals.
@@ -61,35 +50,21 @@ def study(
         …}``; the difference is fast minus paper.
     """
     made = Study(run, source, weights=weights, number=number, seed=seed, recall=recall)
-    on = [cross_validation.thinned(made.folds[fold], seed=seed, count=patches)]
+    on = [cross_validation.thinned(made.folds[FOLD], seed=seed, count=PATCHES)]
     values = {name: settings(name) for name in ("fast", "paper")}
     frames = {
-        name: made.answer(f"{name}, {patches} patches of fold {fold}", each, study_base.fine_tuned(each, weights=weights, seed=seed), on=on)
+        name: made.answer(f"{name}, {PATCHES} patches of fold {FOLD}", each, study_base.fine_tuned(each, weights=weights, seed=seed), on=on)
         for name, each in values.items()
     }
-    result = made.facts("recipes", RESAMPLES=resamples, TARGET_RECALL=recall) | {
-        "fold": fold,
-        "patches": patches,
-        "epochs": EPOCHS,
-        "values": values,
-    }
-    result |= {"resamples": resamples, "cores": worker_processes.cores()}
-    result["models"] = {name: cross_validation.pooled(frame[""], resamples=resamples, seed=seed) for name, frame in frames.items()}
+    draws = {"resamples": resamples, "seed": seed}
+    result = made.facts("recipes", RESAMPLES=resamples, TARGET_RECALL=recall)
+    result |= {"fold": FOLD, "patches": PATCHES, "epochs": EPOCHS, "values": values, "resamples": resamples}
+    result["cores"] = worker_processes.cores()
+    result["models"] = {name: cross_validation.pooled(frame[""], **draws) for name, frame in frames.items()}
     result["minutes"] = {name: round(float(frame[""]["seconds"].iloc[0]) / 60, 1) for name, frame in frames.items()}
-    result["difference"] = cross_validation.paired(frames["fast"][""], frames["paper"][""], resamples=resamples, seed=seed)
+    result["difference"] = cross_validation.paired(frames["fast"][""], frames["paper"][""], **draws)
     run.write_json(RESULTS, result)
     return result
-
-
-def sentence(result: Mapping[str, Any]) -> str:
-    """What was measured, in the words of the README."""
-    paper, fast = (titles.cell(result["models"][name]["auc"]) for name in ("paper", "fast"))
-    minutes, place = result["minutes"], "one core" if result["cores"] == 1 else f"{result['cores']} cores"
-    return (
-        f"{result['epochs']} epochs on {result['patches']:,} patches of one fold, {place}: recipe paper reaches AUC {paper} in "
-        f"{minutes['paper']:.0f} min, recipe fast {fast} in {minutes['fast']:.0f} min; the difference is "
-        f"{titles.cell(result['difference']['auc'], sign=True)}."
-    )
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:

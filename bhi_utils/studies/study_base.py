@@ -6,7 +6,7 @@ Used by ``studies.recipes``, ``studies.ablations`` and ``studies.paper_recipe``.
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,16 +37,6 @@ def sampled(pack: archive.Pack, per_case: int, *, seed: int) -> archive.Pack:
     return replace(pack, patches=np.asarray(pack.patches[rows]), manifest=manifest, info=pack.info | about)
 
 
-def _basis(weights: str) -> list[Any]:
-    """What answers depend on beside data and settings: the weights' content, the libraries, and the modules that fit arms.
-
-    ``imagenet`` stands for itself: which file it means depends on Keras' version, which is among the libraries'.
-    """
-    path = Path(weights)
-    versions = {name: version for name, version in provenance.versions().items() if name != "papermill"}
-    return [bundles.sha256(path) if path.is_file() else weights, versions, provenance.code_hash("studies.study_base")]
-
-
 class Study:
     """Answers out of fold, arm by arm. What was answered is kept, so that a study that was stopped goes on.
 
@@ -69,19 +59,21 @@ class Study:
         InputError: the source, its cases or the weights do not allow it.
     """
 
-    def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float, per_case: int = 0) -> None:
+    def __init__(self, run: Run, source: str, *, weights: str, number: int, seed: int, recall: float = 0.93, per_case: int = 0) -> None:
         self._run, self._source, self._weights, self._seed, self._recall = run, source, weights, seed, recall
-        self._began, self._basis = time.perf_counter(), _basis(weights)
+        self._began = time.perf_counter()
+        # what answers depend on beside data and settings; which file ``imagenet`` means depends on Keras' version
+        path, versions = Path(weights), {name: version for name, version in provenance.versions().items() if name != "papermill"}
+        content = bundles.sha256(path) if path.is_file() else weights
+        self._basis = [content, versions, provenance.code_hash("studies.study_base")]
         self.pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
         seen.guard(self.pack, weights)
         if per_case:
             self.pack = sampled(self.pack, per_case, seed=seed)
         self.folds = cross_validation.deal(self.pack, run.artifacts / "checkpoints", folds=number, seed=seed)
 
-    def answer(
-        self, name: str, values: Mapping[str, Any], arm: cross_validation.Arm, *, on: list[Fold] | None = None
-    ) -> dict[str, pd.DataFrame]:
-        """The arm's answers, by its names for its ways of answering.
+    def answer(self, name: str, values: Mapping[str, Any], arm: Arm, *, on: list[Fold] | None = None) -> dict[str, pd.DataFrame]:
+        """What the models of an arm answer for every test patch: one table for each way of answering, such as ``", 8 views"``.
 
         Args:
             name: what is fitted and on what, in words that tell it from everything else with the same values.
@@ -96,17 +88,11 @@ class Study:
     def facts(self, notebook: str, **given: Any) -> dict[str, Any]:
         """Where a result comes from: ``command, commit, data, parameters, seconds``; ``given`` are further parameters of the notebook."""
         own = {"DATA": Path(self._source).name, "WEIGHTS": Path(self._weights).name, "FOLDS": len(self.folds), "SEED": self._seed}
-        names = ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")
         return {
             "command": command(notebook, **own, **given),
             "commit": git_commit(),
-            "data": {name: self.pack.info[name] for name in names},
-            "parameters": {
-                "folds": len(self.folds),
-                "seed": self._seed,
-                "recall": self._recall,
-                "weights": Path(self._weights).name,
-            },
+            "data": {name: self.pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")},
+            "parameters": {"folds": len(self.folds), "seed": self._seed, "recall": self._recall, "weights": own["WEIGHTS"]},
             "seconds": round(time.perf_counter() - self._began, 1),
         }
 
@@ -129,14 +115,12 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
         trained = train(fold, values, weights=weights, seed=seed)
-        cut, parts = trained.cut, ("val", "test")
+        cut = trained.cut
         if cut is None:
             return _answered(trained, fold, answer_views=1)
         # what the cache held already is counted as if it had been computed for this fit
-        seconds = np.array(trained.seconds - cut.filling + cut.cost)
-        ways = _ways(answer_views)
-        found = {way: {part: cut.logits(fold.rows(part), views=views) for part in parts} for way, views in ways.items()}
-        return {way: {**logits, "seconds": seconds} for way, logits in found.items()}
+        seconds = trained.seconds - cut.filling + cut.cost
+        return _by_way(answer_views, seconds, lambda part, views: cut.logits(fold.rows(part), views=views))
 
     return fit
 
@@ -171,13 +155,8 @@ def custom_cnn(values: Mapping[str, Any], *, seed: int, answer_views: int = 8) -
     return fit
 
 
-def _ways(answer_views: int) -> dict[str, int]:
-    """How an arm calls its ways of answering, and of how many views each takes the mean."""
-    return {"": 1} if answer_views == 1 else {"": 1, f", {answer_views} views": answer_views}
-
-
 def _answered(trained: "Trained", fold: Fold, *, answer_views: int) -> dict[str, dict[str, np.ndarray]]:
-    """What a network says to the patches themselves, and to their views, and what it cost."""
+    """What a network answers for the patches themselves and for their views, and what it cost."""
     from bhi_utils.model import augment
 
     logits = {}
@@ -185,10 +164,13 @@ def _answered(trained: "Trained", fold: Fold, *, answer_views: int) -> dict[str,
         patches = fold.pack.patches[fold.rows(part)]
         turned = (augment.dihedral(patches, view) for view in range(answer_views))
         logits[part] = np.stack([trained.model.predict(view, batch_size=64, verbose=0)[:, 0] for view in turned], dtype=np.float64)
-    return {
-        way: {**{part: found[:views].mean(axis=0) for part, found in logits.items()}, "seconds": np.array(trained.seconds)}
-        for way, views in _ways(answer_views).items()
-    }
+    return _by_way(answer_views, trained.seconds, lambda part, views: logits[part][:views].mean(axis=0))
+
+
+def _by_way(answer_views: int, seconds: float, logits: Callable[[str, int], np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """By the arm's names for its ways of answering, from one view and from ``answer_views``: logits of each part, and the seconds."""
+    ways = {"": 1} | ({f", {answer_views} views": answer_views} if answer_views > 1 else {})
+    return {way: {"val": logits("val", views), "test": logits("test", views), "seconds": np.array(seconds)} for way, views in ways.items()}
 
 
 def train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> "Trained":
@@ -197,16 +179,7 @@ def train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> 
 
     values = USUAL | dict(values)
     train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
-    return train_networks.train_efficientnetb0(
-        fold.pack,
-        fold.table,
-        train,
-        fit_phases.FitSettings(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder),
-        image_size=values["IMAGE_SIZE"],
-        weights=weights,
-        blocks=values["FINE_TUNE_BLOCKS"],
-        rate=values["FINE_TUNE_RATE"],
-        views=values["VIEWS"],
-        input_range=float(values["INPUT_RANGE"]),
-        batchnorm=values["TRAIN_BATCHNORM"],
-    )
+    settings = fit_phases.FitSettings(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
+    size, start = {"image_size": values["IMAGE_SIZE"]}, {"weights": weights, "input_range": float(values["INPUT_RANGE"])}
+    phase = {"blocks": values["FINE_TUNE_BLOCKS"], "rate": values["FINE_TUNE_RATE"], "batchnorm": values["TRAIN_BATCHNORM"]}
+    return train_networks.train_efficientnetb0(fold.pack, fold.table, train, settings, views=values["VIEWS"], **size, **start, **phase)

@@ -12,10 +12,8 @@ from scipy.special import expit
 
 from bhi_utils.__main__ import main
 from bhi_utils.core.paths import InputError
-from bhi_utils.core.run import Run
 from bhi_utils.evaluation.calibration import Calibration
 from bhi_utils.model import export, networks, predictor
-from bhi_utils.studies import benchmark_export
 
 pytestmark = pytest.mark.slow
 
@@ -99,18 +97,6 @@ def test_the_command_writes_it_and_tells_a_careless_user_why_not(bundle, tmp_pat
     for arguments in ([str(tmp_path)], [str(out), "--model", str(tmp_path / "nothere.bundle.json")]):
         assert main(["export", *arguments]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
-
-
-def test_the_benchmark_compares_both_at_every_batch_size(bundle, tmp_path):
-    run = Run.open(tmp_path)
-    result = benchmark_export.study(run, bundle, batches=(1, 3), least=4, repeats=2)
-    assert json.loads((run.artifacts / benchmark_export.RESULTS).read_text(encoding="utf-8")) == result
-    table = benchmark_export.table(result)
-    assert list(table.index) == [1, 3] and (table > 0).all(axis=None) and (table["least"] <= table["most"]).all()
-    assert "at 1 and 3 a call" in benchmark_export.sentence(result)
-    for wrong in ({"repeats": 0}, {"batches": ()}, {"least": 0}):
-        with pytest.raises(InputError, match="at least one repeat"):
-            benchmark_export.study(run, bundle, **wrong)
 
 
 def test_the_readmes_lines_read_the_file(written, monkeypatch):

@@ -13,23 +13,17 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from bhi_utils.app import request_checks
+from bhi_utils.core import messages, provenance, titles
 from bhi_utils.core.hardware import BACKENDS
-from bhi_utils.studies import (
-    benchmark_app,
-    benchmark_archive,
-    benchmark_export,
-    benchmark_smote,
-    benchmark_training,
-    package_model,
-    paper_recipe,
-    recipes,
-)
+from bhi_utils.model import bundles
+from bhi_utils.studies import recipes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted((ROOT / "bhi_utils").rglob("*.py"))
@@ -55,18 +49,9 @@ FLOORS = (
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "yaml": "pyyaml", "gradio_client": "gradio"}
 #: What a listed library brings along for certain.
 DISTRIBUTIONS |= {"packaging": "keras", "IPython": "ipykernel", "h5py": "keras", "requests": "kagglehub", "kagglesdk": "kagglehub"}
-DISTRIBUTIONS |= {"starlette": "gradio", "fastapi": "gradio", "jupyter_server": "jupyterlab"}
-#: The README's passages about measurements, by their marks: the module that keeps the result, and what puts it into words.
-MEASURED = {
-    "results": (recipes, recipes.results_table),
-    "packaged": (package_model, package_model.sentence),
-    "paper": (paper_recipe, paper_recipe.sentence),
-    "training": (benchmark_training, benchmark_training.sentence),
-    "benchmark": (benchmark_archive, benchmark_archive.sentence),
-    "smote": (benchmark_smote, benchmark_smote.sentence),
-    "app": (benchmark_app, benchmark_app.sentence),
-    "export": (benchmark_export, benchmark_export.sentence),
-}
+DISTRIBUTIONS |= {"jinja2": "gradio", "starlette": "gradio", "fastapi": "gradio", "jupyter_server": "jupyterlab"}
+#: The marks of the README's passages about measurements, which ``readme_passages.j2`` writes from the recorded results.
+MEASURED = ("results", "paper", "packaged", "benchmark", "smote", "training", "app", "export")
 #: Imported only where another Keras backend is chosen, or on Colab.
 OPTIONAL = {"jax", "torch", "google"}
 
@@ -299,6 +284,18 @@ class TestContainer:
         assert "-p 127.0.0.1:7860:7860" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@functools.cache
+def written() -> str:
+    """What ``readme_passages.j2`` makes of the recorded results."""
+    page = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    page.filters |= {"cell": titles.cell, "counted": messages.counted}
+    results = {path.stem: provenance.result(path.name) for path in (ROOT / "bhi_utils" / "results").glob("*.json")}
+    bundle = bundles.read(bundles.PACKAGED)[0]
+    given = results | {"recipes": recipes.recorded(), "names": recipes.NAMES, "paper": provenance.paper(), "bundle": bundle}
+    template = page.from_string((ROOT / "tests/project/readme_passages.j2").read_text(encoding="utf-8"))
+    return template.render(given, served=bundles.served(bundle))
+
+
 class TestReadme:
     def text(self):
         return (ROOT / "README.md").read_text(encoding="utf-8")
@@ -317,9 +314,15 @@ class TestReadme:
 
     @pytest.mark.parametrize("mark", MEASURED)
     def test_what_it_says_of_a_measurement_is_what_was_kept(self, mark):
-        shown = re.search(rf"<!-- {mark} -->\n(.*?)\n<!-- /{mark} -->", self.text(), flags=re.DOTALL)
-        module, words = MEASURED[mark]
-        assert shown.group(1) == words(module.recorded())
+        passage = re.compile(rf"<!-- {mark} -->\n(.*?)\n<!-- /{mark} -->", flags=re.DOTALL)
+        assert passage.search(self.text()).group(1) == passage.search(written()).group(1)
+
+    def test_how_settings_were_chosen_is_said_as_in_the_study(self):
+        sentence = re.search(r"Settings were chosen [^.]*\.", self.text()).group()
+        assert "test cases of another" in sentence and sentence.endswith("slightly favourable to it.")
+        notebook = json.loads((ROOT / "notebooks/studies/recipes.ipynb").read_text(encoding="utf-8"))
+        cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+        assert sentence in " ".join(" ".join(cells).split())
 
     def test_it_says_that_it_is_no_medical_device(self):
         assert re.search(r"research use only", self.text(), flags=re.IGNORECASE) and "medical device" in self.text()

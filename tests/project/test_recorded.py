@@ -131,12 +131,3 @@ def test_a_line_gives_back_what_was_asked_for():
         "FOLDS": "3",
         "SEED": "0",
     }
-
-
-def test_the_table_says_how_settings_were_chosen():
-    sentence = recipes.CHOSEN
-    assert sentence.count(".") == 1 and "test cases of another" in sentence and "slightly favourable" in sentence
-    assert sentence in recipes.results_table(recipes.recorded())
-    notebook = json.loads((ROOT / "notebooks/studies/recipes.ipynb").read_text(encoding="utf-8"))
-    said = " ".join(" ".join("".join(cell["source"]).split()) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    assert sentence in said

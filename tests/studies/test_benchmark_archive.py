@@ -12,7 +12,7 @@ from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
 from bhi_utils.data import archive, decode, published
 from bhi_utils.data.phantom import synthetic_cohort
-from bhi_utils.studies import benchmark, benchmark_archive, benchmark_loaders, figures
+from bhi_utils.studies import benchmark, benchmark_archive, figures
 
 
 @pytest.fixture(scope="module")
@@ -24,26 +24,22 @@ def cohort(tmp_path_factory):
 def studied(cohort, tmp_path_factory):
     run = Run.open(tmp_path_factory.mktemp("study"))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(benchmark_loaders, "LEAST", 0)
+        patched.setattr(benchmark_archive, "LEAST", 0)
         return run, benchmark_archive.study(run, str(cohort), sizes=(100, 150, 10_000), repeats=1, image_size=32)
 
 
 def test_every_side_gives_every_patch_once(cohort, tmp_path):
     pack = archive.pack(cohort, tmp_path / "cache")
     benchmark_archive._unpack(cohort, tmp_path / "files")
-    options = {"image_size": decode.PATCH, "batch_size": 32, "seed": 0}
     whole = (pack.manifest["width"] == decode.PATCH) & (pack.manifest["height"] == decode.PATCH)
     expected = sorted(
         (int(patch.sum()), int(label)) for patch, label in zip(pack.patches[whole], pack.manifest["label"][whole], strict=True)
     )
-    own = benchmark_loaders.from_pack(pack, batch_size=32, seed=0)
-    for batches in (
-        own,
-        benchmark_loaders.from_directory(tmp_path / "files", **options),
-        benchmark_loaders.FromFiles(tmp_path / "files", **options),
-    ):
+    sides = benchmark_archive._sides(pack, tmp_path, decode.PATCH, 0)
+    assert len(sides) == 2
+    for batches in sides.values():
         seen = []
-        for patches, labels in benchmark_loaders._epoch(batches):
+        for patches, labels in benchmark_archive._epoch(batches):
             assert patches.shape[1:] == (50, 50, 3)
             sums = np.asarray(patches, np.float64).sum((1, 2, 3))
             seen += [(int(pixels), int(label)) for pixels, label in zip(sums, np.asarray(labels)[:, 0], strict=True)]
@@ -54,14 +50,17 @@ def test_every_side_gives_every_patch_once(cohort, tmp_path):
 def test_an_epoch_of_another_length_is_no_measurement(cohort, tmp_path):
     pack = archive.pack(cohort, tmp_path / "cache")
     with pytest.raises(ValueError, match="not 7"):
-        benchmark_loaders.epoch_rate(benchmark_loaders.from_pack(pack, batch_size=32, seed=0), 7)
+        benchmark_archive._epoch_rate(benchmark_archive._from_pack(pack, 0), 7)
 
 
 def test_memory_is_that_of_a_command_and_of_what_it_starts():
-    hold = "import time; held = bytearray(80_000_000); time.sleep(1.5)"
-    start = f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {hold!r}]); {hold}; child.wait()"
-    seconds, peak = benchmark.measured([sys.executable, "-c", start], dict(os.environ))
-    assert seconds > 1.5 and 160e6 < peak < 300e6
+    hold = "import time; held = bytearray({}); time.sleep(1)"
+    start = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {!r}]); {}; child.wait()"
+    (_, small), (_, large) = (
+        benchmark.measured([sys.executable, "-c", start.format(hold.format(size), hold.format(size))], dict(os.environ))
+        for size in (1000, 40_000_000)
+    )
+    assert large - small > 1.5 * 40_000_000, "both processes hold theirs"
 
 
 def test_a_command_that_fails_is_no_measurement():
@@ -78,7 +77,7 @@ def test_a_study_measures_whole_cases_at_each_size_and_leaves_nothing_but_its_re
     assert result["data"]["synthetic"] and result["data"]["patches"] == result["data"]["nested_copy"]
     assert "10000" in result["command"] and not list(run.root.glob("bench-*"))
     for row in result["ingest"]:
-        assert row["peak_uss_mb"]["median"] > 20 and row["index_and_pack_seconds"]["low"] > 0
+        assert row["peak_uss_mb"]["median"] > 0 and row["index_and_pack_seconds"]["low"] > 0
 
 
 def test_its_tables_say_what_was_wanted_and_never_speak_for_a_size_that_was_not_measured(studied):
@@ -86,11 +85,11 @@ def test_its_tables_say_what_was_wanted_and_never_speak_for_a_size_that_was_not_
     goals = benchmark_archive.goals(result)
     assert not goals.index.str.contains("whole archive").any()
     epochs = benchmark_archive.epochs_table(result)
-    ratio = epochs[benchmark_loaders.PACK] / epochs[benchmark_loaders.GENERATOR]
-    np.testing.assert_allclose(epochs[f"pack ÷ {benchmark_loaders.GENERATOR}"], ratio)
-    last = goals.loc[f"epoch, pack ÷ {benchmark_loaders.GENERATOR}"]
+    ratio = epochs[benchmark_archive.PACK] / epochs[benchmark_archive.DIRECTORY]
+    np.testing.assert_allclose(epochs[f"pack ÷ {benchmark_archive.DIRECTORY}"], ratio)
+    last = goals.loc[f"epoch, pack ÷ {benchmark_archive.DIRECTORY}"]
     assert last["measured"] == pytest.approx(ratio.iloc[-1]) and last["met"] == (ratio.iloc[-1] >= 100)
-    assert len(benchmark_archive.delivery_table(result)) == 3 and len(benchmark_archive.ingest_table(result)) == 2
+    assert len(benchmark_archive.delivery_table(result)) == 2 and len(benchmark_archive.ingest_table(result)) == 2
     assert len(figures.benchmarks(result).axes) == 3
 
 

@@ -32,7 +32,7 @@ def test_a_small_study_is_complete_seeded_and_drawn(tmp_path, monkeypatch):
     )
     first, second = (interval_coverage.study(Run.open(tmp_path / name), simulations=4, resamples=50, seed=1) for name in "ab")
     assert first["scenarios"] == second["scenarios"] and (tmp_path / "a/artifacts/intervals.json").is_file()
-    for _, found in interval_coverage.scenarios(first):
+    for found in first["scenarios"].values():
         assert set(found["coverage"]["auc"]) == {*intervals.WAYS, interval_coverage.PATCH_WAY}
         for one in (one for ways in found["coverage"].values() for one in ways.values()):
             assert one["covered"] + one["below"] + one["above"] == pytest.approx(1) and one["width"] > 0
@@ -51,4 +51,4 @@ def test_the_recorded_interval_in_use_keeps_the_band_and_patchwise_ones_do_not()
         and len(result["commit"]["commit"] if isinstance(result["commit"], dict) else result["commit"]) == 40
     )
     assert set(interval_coverage.goals(result)["within the band"]) == {"yes"}
-    assert all(found["coverage"]["auc"][interval_coverage.PATCH_WAY]["covered"] < 0.8 for _, found in interval_coverage.scenarios(result))
+    assert all(found["coverage"]["auc"][interval_coverage.PATCH_WAY]["covered"] < 0.8 for found in result["scenarios"].values())

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from bhi_utils.core.run import Run
-from bhi_utils.data import archive, case_folds, splits
+from bhi_utils.data import archive, case_folds
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.studies import leakage
-from bhi_utils.training import smote
 
 ARMS = list(leakage.ARMS)
 FOLDS = 3
@@ -36,26 +35,14 @@ def pack(source) -> archive.Pack:
     return archive.pack(source, source.parent, progress=False)
 
 
+def mean_colours(fetch, count, *_):
+    """The mean colours of a patch's quarters, in place of the frozen network's features."""
+    patches = np.asarray(fetch(np.arange(count)), np.float32)
+    return patches.reshape(-1, 2, 25, 2, 25, 3).mean(axis=(2, 4)).reshape(count, -1)
+
+
 def prepared(pack: archive.Pack, seed: int) -> leakage.Material:
-    """`leakage.prepare` with the mean colours of a patch's quarters in place of the frozen network's features."""
-
-    def features(patches):
-        return np.asarray(patches, np.float32).reshape(-1, 2, 25, 2, 25, 3).mean(axis=(2, 4)).reshape(len(patches), -1)
-
-    labels = pack.manifest["label"].to_numpy()
-    numbers = {"image": case_folds.image_folds(len(labels), seed=seed, folds=FOLDS)}
-    for arm, scheme in (("case", "grouped"), ("runs", "runs")):
-        table = splits.make(pack.manifest, scheme=scheme, seed=seed, folds=FOLDS)
-        numbers[arm] = pack.manifest["case"].map(table.set_index("case")["fold"]).to_numpy()
-
-    def planned(rows):
-        local = smote.smote_plan(pack.patches[rows], labels[rows], seed=seed)
-        plan = smote.SmotePlan(rows[local.base], rows[local.neighbour], local.step, local.label)
-        return plan, features(smote.draw(pack.patches, plan, np.arange(len(plan))))
-
-    plan, synthetic = planned(np.arange(len(labels)))
-    inside = [planned(np.flatnonzero(numbers["case"] != fold)) for fold in range(FOLDS)]
-    return leakage.Material(pack.manifest, features(pack.patches), numbers, plan, synthetic, inside)
+    return leakage.prepare(pack, mean_colours, folds=FOLDS, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +52,7 @@ def material(pack):
 
 def drawn(material: leakage.Material, arm: str, seed: int) -> list[tuple]:
     """Every fold of an arm: training features, tested features, their rows, and which of them are synthetic."""
-    return [(train[0], *test) for train, test, _ in leakage._folds(material, arm, seed=seed)]
+    return [(train, test, rows, synthetic) for train, _, test, rows, synthetic in leakage._folds(material, arm, seed=seed)]
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -104,13 +91,18 @@ def test_seed_0_draws_what_the_recorded_result_was_drawn_with(material):
     assert leakage.recorded()["parameters"]["seed"] == 0
 
 
+@pytest.fixture(scope="module")
+def again(pack):
+    """The same seed once more, and another."""
+    return prepared(pack, seed=0), prepared(pack, seed=5)
+
+
 @pytest.mark.parametrize("arm", ARMS)
-def test_another_seed_gives_every_arm_other_draws_and_the_same_seed_the_same_answers(pack, material, arm):
-    again = prepared(pack, seed=0)
+def test_another_seed_gives_every_arm_other_draws_and_the_same_seed_the_same_answers(material, again, arm):
     name = "one hidden layer"
-    one, same = (leakage.predict(each, arm, name, seed=0) for each in (material, again))
+    one, same = (leakage.predict(each, arm, name, seed=0) for each in (material, again[0]))
     assert one.equals(same)
-    assert not leakage.predict(prepared(pack, seed=5), arm, name, seed=5)["probability"].equals(one["probability"])
+    assert not leakage.predict(again[1], arm, name, seed=5)["probability"].equals(one["probability"])
     assert set(one) == {"case", "row", "synthetic", "label", "logit", "probability"} and one["probability"].between(0, 1).all()
 
 
@@ -122,10 +114,13 @@ def test_an_arm_that_shares_a_case_or_a_parent_against_its_name_is_stopped(mater
         drawn(dataclasses.replace(material, inside=[(material.plan, material.synthetic)] * FOLDS), "SMOTE after, case", 0)
 
 
-def test_the_study_measures_every_arm_with_intervals_and_writes_what_it_returns(source, tmp_path, monkeypatch, weights):
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["mean-colours", "frozen-network"])
+def test_the_study_measures_every_arm_with_intervals_and_writes_what_it_returns(source, tmp_path, monkeypatch, request, quick):
     monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
-    run = Run.open(tmp_path / "run")
-    result = leakage.study(run, str(source), weights=str(weights), image_size=32, folds=FOLDS, seed=3, resamples=4)
+    if quick:
+        monkeypatch.setattr(leakage, "_frozen", lambda *_, **__: mean_colours)
+    run, weights = Run.open(tmp_path / "run"), "none there" if quick else str(request.getfixturevalue("weights"))
+    result = leakage.study(run, str(source), weights=weights, image_size=32, folds=FOLDS, seed=3, resamples=4)
     assert run.read_json("leakage.json") == result and result["parameters"] == {"image_size": 32, "folds": FOLDS, "seed": 3}
     assert set(result["models"]) == set(leakage.HEADS) and set(result) - {"seconds"} == set(leakage.recorded()) - {"seconds"}
     for arms in result["models"].values():

@@ -1,4 +1,4 @@
-"""The load test and the benchmark, small: every answer arrives at whom it belongs to, and goals speak for what was measured."""
+"""The load test and the benchmark, small: every answer arrives at whom it belongs to, and one that is ended leaves nothing behind."""
 
 import json
 import subprocess
@@ -21,11 +21,10 @@ def test_no_answer_is_lost_or_mixed_up_and_everything_is_measured(bundle, tmp_pa
     run = Run.open(tmp_path)
     result = benchmark_app.study(run, bundle, single=3, clients=4, requests=24, region=20, files=5)
     assert json.loads((run.artifacts / benchmark_app.RESULTS).read_text(encoding="utf-8")) == json.loads(json.dumps(result))
-    assert result["load"]["lost"] == result["load"]["mixed"] == 0 and len(result["load"]["memory_mb"]) > 10
+    assert result["load"]["lost"] == result["load"]["mixed"] == 0
     assert result["files"]["patches"] == 5 and result["region"]["patches"] >= 20
-    table, goals = benchmark_app.table(result), benchmark_app.goals(result)
-    assert len(table) == 6 and (table > 0).all(axis=None) and len(goals) == 7
-    assert goals.loc["mixed up", "met"] and goals.loc["lost of 24 answers", "met"]
+    table = benchmark_app.table(result)
+    assert len(table) == 6 and (table > 0).all(axis=None)
 
 
 ENDED = """
