@@ -4,13 +4,15 @@ It needs nothing but the permutation of numpy's PCG64 and integer arithmetic, so
 of a library (scikit-learn's grouped folds do); a test holds one recorded draw.
 """
 
+from importlib import resources
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError
 from bhi_utils.data import published
-from importlib import resources
-from itertools import combinations
-import numpy as np
-import pandas as pd
 
 #: Folds whose numbers of patches of each class are this near to equal (as a share of it) are not evened out any further.
 TOLERANCE = 0.01

@@ -3,17 +3,18 @@
 It imports NumPy and Pillow only: a spawned worker starts as a fresh Python that loads this module and hardly any other of ours.
 """
 
-from PIL import Image
-from pathlib import Path
-from typing import BinaryIO
-from typing import NamedTuple
 import io
-import numpy as np
 import os
 import stat
 import struct
 import warnings
 import zlib
+from contextlib import nullcontext
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image
 
 #: Edge length of a patch in pixels; smaller ones lie at a slide's edge and are padded with white.
 PATCH = 50
@@ -81,32 +82,28 @@ def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
     """
     kept, pixels, sizes, rejected = [], [], [], []
     try:
-        archive = open(source, "rb") if zipped else None
+        archive = open(source, "rb") if zipped else nullcontext()
     except OSError as error:
         raise SourceChanged(error.strerror or str(error)) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about odd metadata; the pixels decide here
-            for position, member in enumerate(members):
-                try:
-                    data = _zip_member(archive, member) if archive else _file(Path(source), member)
-                    _require_equal(Path(source), member.copies, data)
-                    patch = decode(data)
-                except Rejected as reason:
-                    rejected.append((position, str(reason)))
-                    continue
-                kept.append(position)
-                pixels.append(pad(patch))
-                sizes.append((patch.shape[1], patch.shape[0]))
-    finally:
-        if archive:
-            archive.close()
+    # Pillow warns about odd metadata; the pixels decide here
+    with archive as stream, warnings.catch_warnings(action="ignore"):
+        for position, member in enumerate(members):
+            try:
+                data = _zip_member(stream, member) if stream else _file(Path(source), member)
+                _require_equal(Path(source), member.copies, data)
+                patch = decode(data)
+            except Rejected as reason:
+                rejected.append((position, str(reason)))
+                continue
+            kept.append(position)
+            pixels.append(pad(patch))
+            sizes.append((patch.shape[1], patch.shape[0]))
     block = np.stack(pixels) if pixels else np.empty((0, PATCH, PATCH, 3), np.uint8)
     return Decoded(kept, block, sizes, rejected)
 
 
 def decode_to_file(target: str, source: str, zipped: bool, members: list[Member]) -> Decoded:
-    """Like ``decode_chunk``, but leave the pixels in the file ``target``: a worker's results should be small, see ``core.worker_processes``."""
+    """`decode_chunk`, with the pixels left in the file ``target``: a worker's results should be small, see ``core.worker_processes``."""
     done = decode_chunk(source, zipped, members)
     Path(target).write_bytes(done.patches)
     return done._replace(patches=done.patches[:0])
@@ -130,12 +127,9 @@ def decode(data: bytes) -> np.ndarray:
     _check_png(data)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            pixels = np.asarray(image)
+            return np.asarray(image)
     except Exception as error:  # a damaged file can raise nearly anything in a decoder
         raise Rejected("corrupt PNG: its pixels cannot be decoded") from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise Rejected("corrupt PNG: its pixels are not 8-bit RGB")
-    return pixels
 
 
 def _check_png(data: bytes) -> None:
@@ -156,9 +150,7 @@ def _check_png(data: bytes) -> None:
         raise Rejected(f"{depth}-bit {kind}: only 8-bit RGB is used")
     position, kind = 8, b""
     while kind != b"IEND":
-        if position + 12 > len(data):
-            raise Rejected("truncated PNG")
-        length, kind = struct.unpack_from(">I4s", data, position)
+        length, kind = struct.unpack_from(">I4s", data, position) if position + 12 <= len(data) else (len(data), b"")
         end = position + 12 + length
         if end > len(data):
             raise Rejected("truncated PNG")
@@ -166,6 +158,8 @@ def _check_png(data: bytes) -> None:
             raise Rejected("corrupt PNG: a checksum is wrong")
         if kind == b"tRNS":
             raise Rejected("8-bit RGB with a transparent colour: only 8-bit RGB is used")
+        if kind == b"IHDR" and position > 8:  # Pillow would believe this one
+            raise Rejected("corrupt PNG: it has two headers")
         position = end
 
 

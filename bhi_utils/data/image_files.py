@@ -4,20 +4,17 @@ Used by ``data.input_checks`` for single patches and by ``predict.regions`` for 
 a decompression bomb is never unpacked. Nothing here raises on bad input.
 """
 
-from PIL import ExifTags
-from PIL import Image
-from PIL import ImageOps
-from PIL import TiffImagePlugin
-from PIL import UnidentifiedImageError
-from bhi_utils.core.messages import Sentence
-from bhi_utils.core.messages import say
+import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
 import numpy as np
-import zipfile
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from bhi_utils.core.messages import Sentence, say
 
 #: Formats that are opened; the others (EPS, PDF, …) would start foreign programs or carry no pixels.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")

@@ -4,15 +4,16 @@ Used by the interface and by prediction on files. Nothing here raises on bad inp
 the person who sent it. ``data.image_files`` decodes, ``data.input_checks`` doubts.
 """
 
-from PIL import Image
-from bhi_utils.core.messages import Sentence
-from bhi_utils.core.messages import say
-from bhi_utils.data import image_files
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
 import numpy as np
+from PIL import Image
+
+from bhi_utils.core.messages import Sentence, say
+from bhi_utils.data import image_files
 
 #: Side in pixels of the patches that the models are trained on, and the smallest one that is still worth an answer.
 PATCH, SMALLEST = 50, 10
@@ -77,6 +78,7 @@ def _wrong_size(width: int, height: int) -> Sentence | None:
     if max(width, height) <= PATCH:
         return None
     return say("no_patch_but_region" if min(width, height) >= PATCH else "no_patch", width=width, height=height)
+
 
 #: A pixel whose darkest channel is at least this (0–255) counts as glass; a patch with this share of it, as empty.
 GLASS_LEVEL, GLASS_SHARE = 215, 0.9

@@ -4,23 +4,21 @@ The measures are simple. They point at patches that are worth a look, and what t
 blood, a fold in pale tissue is pale, and a case that is blurred as a whole has nothing sharp to compare with.
 """
 
-from bhi_utils.core import worker_processes
-from bhi_utils.data import input_checks
-from bhi_utils.data import inspection_facts
-from bhi_utils.data import near_duplicates
-from bhi_utils.data import patch_measures
-from bhi_utils.data import published
-from bhi_utils.data.archive import Pack
-from bhi_utils.data.decode import PATCH
-from bhi_utils.data.near_duplicates import NearDuplicates
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from tqdm import tqdm
 from typing import Any
+
 import numpy as np
 import pandas as pd
-import sys
+from tqdm import tqdm
+
+from bhi_utils.core import worker_processes
+from bhi_utils.data import input_checks, inspection_facts, near_duplicates, patch_measures, published
+from bhi_utils.data.archive import Pack
+from bhi_utils.data.decode import PATCH
+from bhi_utils.data.near_duplicates import NearDuplicates
 
 #: A patch with at least this share of glass is mostly background: the share that the interface calls empty, too.
 BACKGROUND = input_checks.GLASS_SHARE

@@ -5,16 +5,18 @@ Used by ``data.inspection``; reads no pixels.
 Lists are capped, and the true number stands beside each: a source with a hundred thousand copies still gives a file that can be read.
 """
 
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
 from bhi_utils.data import near_duplicates
 from bhi_utils.data.decode import PATCH
 from bhi_utils.data.near_duplicates import NearDuplicates
 from bhi_utils.data.sources import SAME_POSITION
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
-import numpy as np
-import pandas as pd
-import textwrap
 
 #: How much of a list is shown: groups of copies, paths in each, reasons of rejection, rejected files and examples of a flag.
 GROUPS, PATHS, REASONS, FILES, EXAMPLES = 100, 20, 20, 100, 20

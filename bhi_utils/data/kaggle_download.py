@@ -5,20 +5,18 @@ here its client's parts are used instead, which resume, check the MD5 that the s
 mount the data set, their folder is used and nothing is fetched.
 """
 
-from bhi_utils.core.atomic_files import check_space
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.paths import shown
-from bhi_utils.data.packing import PATCH_BYTES
-from bhi_utils.data.published import ARCHIVE_URL
-from bhi_utils.data.published import KAGGLE_HANDLE
-from bhi_utils.data.published import archive_totals
-from contextlib import suppress
-from pathlib import Path
 import importlib.metadata
 import inspect
 import logging
 import os
 import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+from bhi_utils.core.atomic_files import check_space
+from bhi_utils.core.paths import InputError, shown
+from bhi_utils.data.packing import PATCH_BYTES
+from bhi_utils.data.published import ARCHIVE_URL, KAGGLE_HANDLE, archive_totals
 
 #: Seconds to wait for a connection, and for the next bytes.
 TIMEOUT = (10, 30)

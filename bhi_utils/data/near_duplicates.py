@@ -5,16 +5,16 @@ compared pixel by pixel: no table of all pairs, no list that grows with the squa
 image by image, which would take minutes for the archive, and their bits do not say how much two pictures differ.
 """
 
-from bhi_utils.data.patch_measures import COARSE
-from bhi_utils.data.patch_measures import variance
-from collections.abc import Callable
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
-import math
-import numpy as np
+
+from bhi_utils.data.patch_measures import COARSE, variance
 
 #: Two patches are near duplicates when the root mean square of their difference is at most so many grey levels, and at most this part of
 #: their own contrast, so that two patches of plain stroma, which differ little because there is little in them, are none. JPEG at quality

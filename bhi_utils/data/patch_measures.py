@@ -4,10 +4,12 @@ Used by ``data.inspection``, and by ``data.archive`` for its digests. It needs N
 Sums are kept in whole numbers, so every processor gives the same values.
 """
 
+from hashlib import blake2b
+
+import numpy as np
+
 from bhi_utils.data.decode import PATCH
 from bhi_utils.data.input_checks import GLASS_LEVEL
-from hashlib import blake2b
-import numpy as np
 
 #: A pixel whose darkest channel reaches `GLASS_LEVEL` is bright glass (real tissue and real glass part between 205 and 225); one whose
 #: channels differ by less than this holds no dye: shaded glass, an air bubble, the coverslip's rim.

@@ -3,11 +3,13 @@
 Used by the index of a source, by the splits and by the synthetic cohort of the archive's size.
 """
 
-from bhi_utils.core.messages import counted
 from functools import cache
 from importlib import resources
 from typing import Any
+
 import pandas as pd
+
+from bhi_utils.core.messages import counted
 
 #: Where people find the archive, and its name there.
 ARCHIVE_URL = "https://www.kaggle.com/datasets/paultimothymooney/breast-histopathology-images"
@@ -30,6 +32,7 @@ def archive_totals() -> dict[str, int]:
     """Numbers of the whole archive: ``patches``, ``negative``, ``positive``, ``cases``."""
     counts = _cases()
     return {**{name: int(counts[name].sum()) for name in ("patches", "negative", "positive")}, "cases": len(counts)}
+
 
 #: What a case can be beside the published table.
 STATES = ("as published", "fewer", "more", "missing", "not published")

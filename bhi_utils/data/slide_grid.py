@@ -1,9 +1,10 @@
 """The grid of patches on a slide: its stride, a slide put together from its patches, and who lies beside whom."""
 
-from bhi_utils.data.case_folds import image_level
-from bhi_utils.data.decode import PATCH
 import numpy as np
 import pandas as pd
+
+from bhi_utils.data.case_folds import image_level
+from bhi_utils.data.decode import PATCH
 
 AROUND = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0)]
 
@@ -36,6 +37,8 @@ def assemble(patches: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, tuple
         canvas[y : y + row.height, x : x + row.width, :3] = patch[: row.height, : row.width]
         canvas[y : y + row.height, x : x + row.width, 3] = 255
     return canvas, (left, left + width, top + height, top)
+
+
 #: Distance in pixels of one patch to the next on a slide's grid.
 STRIDE = 50
 

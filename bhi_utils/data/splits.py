@@ -5,22 +5,20 @@ The unit is the **case**: a folder of the archive. `dealing` makes the draw, the
 whatever the versions of the libraries; the draw of the whole archive into five folds is shipped as ``folds_279.csv``.
 """
 
+import hashlib
+import io
+import json
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+
 from bhi_utils.core import paths
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
 from bhi_utils.data.archive import per_case
-from bhi_utils.data.case_folds import grouped_folds
-from bhi_utils.data.case_folds import image_folds
-from bhi_utils.data.case_folds import leave_one_out
-from bhi_utils.data.case_folds import roles
-from bhi_utils.data.case_folds import run_folds
-from importlib import resources
-import hashlib
-import io
-import json
-import numpy as np
-import pandas as pd
+from bhi_utils.data.case_folds import grouped_folds, image_folds, leave_one_out, roles, run_folds
 
 #: The parts of a split, in the order in which tables show them.
 PARTS = ("train", "val", "test")

@@ -21,16 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bhi_utils.core import atomic_files
-from bhi_utils.core import paths
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.paths import PACKAGE
+from bhi_utils.core import atomic_files, paths
+from bhi_utils.core.paths import PACKAGE, InputError
 from bhi_utils.core.run import Run
-from bhi_utils.data import archive
-from bhi_utils.data import decode
-from bhi_utils.data import inspection
-from bhi_utils.data import packing
-from bhi_utils.data import sources
+from bhi_utils.data import archive, decode, inspection, packing, sources
 
 Files = dict[str, bytes]
 PACK_FILES = {"manifest.npy", "pack.json", "patches.npy", "paths.txt", "rejected.csv"}

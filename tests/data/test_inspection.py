@@ -17,12 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 from bhi_utils.core import atomic_files
-from bhi_utils.data import archive
-from bhi_utils.data import inspection
-from bhi_utils.data import inspection_facts
-from bhi_utils.data import near_duplicates
-from bhi_utils.data import patch_measures
-from bhi_utils.data import published
+from bhi_utils.data import archive, inspection, inspection_facts, near_duplicates, patch_measures, published
 from bhi_utils.data.archive import Pack
 from bhi_utils.data.phantom import synthetic_cohort
 

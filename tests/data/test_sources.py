@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bhi_utils.core.paths import InputError
-from bhi_utils.data import archive
-from bhi_utils.data import sources
+from bhi_utils.data import archive, sources
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 PLACES = st.tuples(st.integers(0, 3), st.integers(1, 10**9 - 1), st.integers(1, 10**9 - 1), st.integers(0, 1))

@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
-from bhi_utils.data import case_folds
-from bhi_utils.data import published
-from bhi_utils.data import slide_grid
-from bhi_utils.data import splits
+from bhi_utils.data import case_folds, published, slide_grid, splits
 from bhi_utils.data.archive import per_case
 
 

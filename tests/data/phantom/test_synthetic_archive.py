@@ -18,14 +18,10 @@ import pytest
 
 from bhi_utils.__main__ import main
 from bhi_utils.core import atomic_files
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.paths import PACKAGE
-from bhi_utils.data import archive
-from bhi_utils.data import published
-from bhi_utils.data import sources
-from bhi_utils.data.phantom import painting
-from bhi_utils.data.phantom import synthetic_archive
-from bhi_utils.data.phantom.cohort_files import NESTED
+from bhi_utils.core.paths import PACKAGE, InputError
+from bhi_utils.data import archive, published, sources
+from bhi_utils.data.phantom import painting, synthetic_archive
+from bhi_utils.data.phantom.synthetic_cohort import NESTED
 
 NAME = re.compile(r"(\d+)/([01])/\1_idx5_x(\d+)_y(\d+)_class\2\.png")
 #: The slide's edge cuts the tissue of the first two cases, whose ids 6 divides; the second has one patch of IDC+.
