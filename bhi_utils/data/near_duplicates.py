@@ -32,6 +32,15 @@ STRUCTURE = 2.0
 NEIGHBOURS = 16
 #: Patches with less contrast than this, in grey levels, cannot be told apart: out-of-focus glass, or one colour.
 PLAIN = 8.0
+#: All of these, as ``index.json`` names them.
+CRITERION = {
+    "rms_at_most": LEVEL,
+    "part_of_contrast_at_most": PART,
+    "descriptors_within": RADIUS,
+    "coarse_rms_at_most": STRUCTURE,
+    "neighbours_at_most": NEIGHBOURS,
+    "contrast_at_least": PLAIN,
+}
 
 _CHUNK = 8192
 
@@ -80,8 +89,8 @@ def find(records: np.ndarray, rows: np.ndarray, read: Callable[[np.ndarray], np.
 
 def _neighbours(descriptors: np.ndarray, workers: int) -> tuple[np.ndarray, int]:
     """Pairs of positions close to each other, int (m, 2), sorted; and how many positions have more neighbours than are looked at."""
-    count, keys, crowded = len(descriptors), [np.empty(0, np.int64)], 0
     points = descriptors.astype(np.float64)
+    count, keys, crowded = len(points), [np.empty(0, np.int64)], 0
     tree = cKDTree(points, balanced_tree=False) if count else None
     for start in range(0, count, _CHUNK):
         part = points[start : start + _CHUNK]
@@ -130,8 +139,6 @@ def _squares(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _groups(pairs: np.ndarray) -> np.ndarray:
     """The group of each pair, numbered by first appearance."""
-    if not len(pairs):
-        return np.empty(0, np.int64)
     names, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs), np.int8), places.T), shape=(len(names), len(names)))
