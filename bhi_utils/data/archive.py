@@ -105,9 +105,13 @@ def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) 
     if found is None:
         listing = sources.index(source)
         folder = packs / listing.key()
-        if not _is_whole(folder):
+        try:
+            found = open_pack(folder)
+        except InputError:
+            if exists(folder):
+                atomic_files.set_aside(folder)  # damaged
             packing.build(listing, folder, workers=workers, progress=progress)
-        found = open_pack(folder)
+            found = open_pack(folder)
         if listing.state:
             with suppress(InputError):  # a full disk: the note saves time and is no part of the pack
                 atomic_files.write_json(note, {"state": listing.state, "pack": folder.name})
@@ -122,18 +126,6 @@ def _noted(note: Path, source: Path, packs: Path) -> Pack | None:
         if source.is_file() and tuple(noted["state"]) == sources.zip_state(source):
             return open_pack(packs / noted["pack"])
     return None
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether ``folder`` holds a pack; a damaged one is put out of the way."""
-    if not exists(folder):
-        return False
-    try:
-        open_pack(folder)
-    except InputError:
-        atomic_files.set_aside(folder)
-        return False
-    return True
 
 
 def open_pack(folder: Path) -> Pack:

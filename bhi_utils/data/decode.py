@@ -57,16 +57,14 @@ class Member(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What became of a chunk.
+    """What became of a chunk of members.
 
-    ``patches`` (uint8 (k, 50, 50, 3)) and ``sizes`` (width, height) belong to the ``kept`` positions; ``rejected`` has
-    the other positions and why.
+    ``found`` has, for each member, its width and height in pixels, or the reason why it is unusable. ``patches`` (uint8 (k, 50, 50, 3)) are
+    the usable ones.
     """
 
-    kept: list[int]
+    found: list[tuple[int, int] | str]
     patches: np.ndarray
-    sizes: list[tuple[int, int]]
-    rejected: list[tuple[int, str]]
 
 
 def file_stamp(status: os.stat_result) -> int:
@@ -80,26 +78,27 @@ def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
     Raises:
         SourceChanged: the source cannot be read any more, or is not what was indexed.
     """
-    kept, pixels, sizes, rejected = [], [], [], []
+    found: list[tuple[int, int] | str] = []
+    patches = np.full((len(members), PATCH, PATCH, 3), 255, np.uint8)
+    count = 0
     try:
-        archive = open(source, "rb") if zipped else nullcontext()
+        # Pillow warns about odd metadata; the pixels decide here
+        with open(source, "rb") if zipped else nullcontext() as archive, warnings.catch_warnings(action="ignore"):
+            for member in members:
+                try:
+                    data = _zip_member(archive, member) if archive else _file(Path(source), member)
+                    _require_equal(Path(source), member.copies, data)
+                    pixels = decode(data)
+                except Rejected as reason:
+                    found.append(str(reason))
+                    continue
+                height, width = pixels.shape[:2]
+                patches[count, :height, :width] = pixels
+                found.append((width, height))
+                count += 1
     except OSError as error:
         raise SourceChanged(error.strerror or str(error)) from error
-    # Pillow warns about odd metadata; the pixels decide here
-    with archive as stream, warnings.catch_warnings(action="ignore"):
-        for position, member in enumerate(members):
-            try:
-                data = _zip_member(stream, member) if stream else _file(Path(source), member)
-                _require_equal(Path(source), member.copies, data)
-                patch = decode(data)
-            except Rejected as reason:
-                rejected.append((position, str(reason)))
-                continue
-            kept.append(position)
-            pixels.append(pad(patch))
-            sizes.append((patch.shape[1], patch.shape[0]))
-    block = np.stack(pixels) if pixels else np.empty((0, PATCH, PATCH, 3), np.uint8)
-    return Decoded(kept, block, sizes, rejected)
+    return Decoded(found, patches[:count])
 
 
 def decode_to_file(target: str, source: str, zipped: bool, members: list[Member]) -> Decoded:
@@ -197,18 +196,15 @@ def _zip_member(archive: BinaryIO, member: Member) -> bytes:
         raise Rejected(f"{max(member.size, member.packed)} bytes: too long for a patch")
     if member.method not in (_STORED, _DEFLATED):
         raise Rejected(f"zip compression method {member.method} is not supported: use deflate")
-    try:
-        archive.seek(max(member.offset, 0))
-        header = archive.read(30)
-        if member.offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
-            raise Rejected("damaged zip: the member is not where the directory says")
-        length, extra = struct.unpack_from("<HH", header, 26)
-        if not _is_name(archive.read(length), member.name):
-            raise Rejected("damaged zip: the member has another name than in the directory")
-        archive.seek(extra, io.SEEK_CUR)
-        data = archive.read(member.packed)
-    except OSError as error:
-        raise SourceChanged(error.strerror or str(error)) from error
+    archive.seek(max(member.offset, 0))
+    header = archive.read(30)
+    if member.offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
+        raise Rejected("damaged zip: the member is not where the directory says")
+    length, extra = struct.unpack_from("<HH", header, 26)
+    if not _is_name(archive.read(length), member.name):
+        raise Rejected("damaged zip: the member has another name than in the directory")
+    archive.seek(extra, io.SEEK_CUR)
+    data = archive.read(member.packed)
     if member.method == _DEFLATED:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)

@@ -54,11 +54,11 @@ def read(file: Path | BinaryIO, refuse: Callable[[int, int], Sentence | None], *
     Args:
         file: any file, whatever its name says.
         refuse: takes width and height as the header gives them, and says why such an image is not wanted; None for one that is.
-        bomb: what to say of an image with too many pixels for Pillow to open, a key of `words.SENTENCES`.
+        bomb: key of the sentence on an image with too many pixels for Pillow to open.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
-            return decode(image, refuse, _paged(image))
+            return _decoded(image, refuse, _paged(image))
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         return Pixels(None, say("unreadable"))
     except (UnidentifiedImageError, SyntaxError, KeyError):  # what Pillow says of a TIFF's page that it cannot read
@@ -116,32 +116,26 @@ def _paged(image: Image.Image) -> tuple[Sentence, ...]:
     return (say("frames_largest", frames=frames, number=largest + 1) if largest else say("frames", frames=frames),)
 
 
-def decode(image: Image.Image, refuse: Callable[[int, int], Sentence | None], notes: tuple[Sentence, ...] = ()) -> Pixels:
-    """`read` for an image that is open, its pixels decoded or not; ``notes`` are handed on."""
+def _decoded(image: Image.Image, refuse: Callable[[int, int], Sentence | None], notes: tuple[Sentence, ...]) -> Pixels:
+    """`read` for an image that is open; ``notes`` are handed on."""
     size = image.size
     # the camera's rotation can only swap the sides, so a wrong size is refused before anything is decoded
     if problem := refuse(*size):
         return Pixels(None, problem, size=size)
     try:
-        image, turned = _upright(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+            image, notes = ImageOps.exif_transpose(image), (*notes, say("turned"))
         if image.mode in ("I", "F"):
             return Pixels(None, say("bits"), size=image.size)
-        array, more = _rgb(image)
+        array, transparent = _rgb(image)
     except Exception:  # as in `read`
         return Pixels(None, say("damaged"), size=size)
-    return Pixels(array, notes=(*notes, *turned, *more), size=image.size)
+    done = {"sixteen": image.mode.startswith("I;16"), "transparent": transparent, "cmyk": image.mode == "CMYK"}
+    return Pixels(array, notes=(*notes, *(say(key) for key, true in done.items() if true)), size=image.size)
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, list[Sentence]]:
-    notes = []
-    if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
-        image = ImageOps.exif_transpose(image)
-        notes.append(say("turned"))
-    return image, notes
-
-
-def _rgb(image: Image.Image) -> tuple[np.ndarray, list[Sentence]]:
-    """Convert band by band: of a large image, no second copy in another mode ever exists."""
+def _rgb(image: Image.Image) -> tuple[np.ndarray, bool]:
+    """The pixels, and whether some were transparent. Converted band by band: a large image is never held in another mode as a whole."""
     width, height = image.size
     array, transparent = np.empty((height, width, 3), np.uint8), False
     image.load()
@@ -155,5 +149,4 @@ def _rgb(image: Image.Image) -> tuple[np.ndarray, list[Sentence]]:
             transparent |= layers.getchannel("A").getextrema()[0] < 255
             band = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
         array[top : top + band.height] = np.asarray(band.convert("RGB"))
-    said = (image.mode.startswith("I;16"), "sixteen"), (transparent, "transparent"), (image.mode == "CMYK", "cmyk")
-    return array, [say(key) for true, key in said if true]
+    return array, transparent

@@ -125,13 +125,13 @@ def _write_patches(
         for chunk, done in zip(chunks, _decoded(listing, chunks, Path(stream.name).parent, workers), strict=True):
             stream.write(done.patches)
             digest.update(done.patches)
-            for position, reason in done.rejected:
-                others = chunk[position].copies if reason == CONFLICT else ()
-                rejected.extend((plain(member.name), reason) for member in (chunk[position], *others))
-                differing += len(others)
-            for position, (width, height) in zip(done.kept, done.sizes, strict=True):
-                member = chunk[position]
-                rows.append((member.case, member.x, member.y, member.label, plain(member.name), width, height))
+            for member, found in zip(chunk, done.found, strict=True):
+                if isinstance(found, str):
+                    others = member.copies if found == CONFLICT else ()
+                    rejected.extend((plain(one.name), found) for one in (member, *others))
+                    differing += len(others)
+                else:
+                    rows.append((member.case, member.x, member.y, member.label, plain(member.name), *found))
             bar.update(len(chunk))
     if not rows:
         (path, reason), where = min(rejected), shown(listing.source)

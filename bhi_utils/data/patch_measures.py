@@ -50,22 +50,12 @@ def read_rows(path: str, offset: int, rows: range | np.ndarray) -> np.ndarray:
     """Patches, uint8 (k, 50, 50, 3), read rather than mapped: pages of a map would stay counted as this process's memory.
 
     Raises:
-        OSError: the file ends before that.
+        ValueError: the file ends before that.
     """
     size = PATCH * PATCH * 3
-    patches = np.empty((len(rows), PATCH, PATCH, 3), np.uint8)
-    with open(path, "rb", buffering=0) as stream:
-        if isinstance(rows, range):
-            stream.seek(offset + rows.start * size)
-            parts = [patches.reshape(-1)]
-        else:
-            parts = list(patches.reshape(-1, size))
-        for row, part in zip(rows, parts, strict=False):
-            if len(parts) > 1 or not isinstance(rows, range):
-                stream.seek(offset + int(row) * size)
-            if stream.readinto(part) != part.nbytes:
-                raise OSError(f"{path} ends early")
-    return patches
+    runs = [(rows.start, len(rows))] if isinstance(rows, range) else [(int(row), 1) for row in rows]
+    parts = [np.fromfile(path, np.uint8, count * size, offset=offset + row * size) for row, count in runs]
+    return np.concatenate(parts).reshape(len(rows), PATCH, PATCH, 3)
 
 
 def measure(patches: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 Used by the index of a source, by the splits and by the synthetic cohort of the archive's size.
 """
 
-from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -21,25 +20,20 @@ KAGGLE_HANDLE = "paultimothymooney/breast-histopathology-images"
 STATES = ("as published", "fewer", "more", "missing", "not published")
 
 
-@cache
-def _cases() -> pd.DataFrame:
-    with (resources.files("bhi_utils.data") / "published_cases.csv").open(encoding="utf-8") as stream:
-        counts = pd.read_csv(stream)
-    return counts.assign(patches=counts["negative"] + counts["positive"])
-
-
 def case_table() -> pd.DataFrame:
     """The archive's 279 cases by id: int columns ``case, negative, positive, patches`` (numbers of patches).
 
     >>> case_table().head(1).to_dict("records")
     [{'case': 8863, 'negative': 772, 'positive': 207, 'patches': 979}]
     """
-    return _cases().copy()
+    with (resources.files("bhi_utils.data") / "published_cases.csv").open(encoding="utf-8") as stream:
+        counts = pd.read_csv(stream)
+    return counts.assign(patches=counts["negative"] + counts["positive"])
 
 
 def archive_totals() -> dict[str, int]:
     """Numbers of the whole archive: ``patches``, ``negative``, ``positive``, ``cases``."""
-    counts = _cases()
+    counts = case_table()
     return {**{name: int(counts[name].sum()) for name in ("patches", "negative", "positive")}, "cases": len(counts)}
 
 
@@ -56,7 +50,7 @@ def compare(manifest: pd.DataFrame, *, synthetic: bool) -> dict[str, Any]:
     """
     found = manifest.groupby("case", sort=True)["label"].agg(["size", "sum"])
     found = pd.DataFrame({"negative": found["size"] - found["sum"], "positive": found["sum"]}, dtype="int64")
-    known = _cases().set_index("case")[["negative", "positive"]]
+    known = case_table().set_index("case")[["negative", "positive"]]
     compared = not synthetic or bool(found.index.isin(known.index).any())
     whole = archive_totals() if compared else {}
     counts = {"patches": len(manifest), **{name: int(found[name].sum()) for name in found}, "cases": len(found)}

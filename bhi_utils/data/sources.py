@@ -76,12 +76,14 @@ def index(source: Path) -> Listing:
     """
     rejected: _Rejected = []
     state: tuple[int, ...] = ()
-    if zipped := _is_zip(source):
-        state = zip_state(source)
-        infos, synthetic = _directory(source)
-        found = _zip_members(infos, rejected)
-    else:
-        synthetic, found = _marked(source), _files(source, rejected)
+    try:
+        if zipped := not source.is_dir():
+            infos, synthetic, state = _directory(source)
+            found = _zip_members(infos, rejected)
+        else:
+            synthetic, found = _marked(source), _files(source, rejected)
+    except OSError as error:
+        raise InputError(f"Cannot read {shown(source)}: {error.strerror or error}; check the path and its permissions.") from error
     members, copies = _choose(found, rejected, zipped=zipped)
     rejected.sort()
     if not members:
@@ -120,25 +122,6 @@ def require_classes(source: Path, labels: Iterable[int]) -> None:
     labels = set(map(int, labels))
     if len(labels) == 1:
         raise InputError(f"All patches in {shown(source)} are of class {labels.pop()}: pass whole cases, with IDC− and IDC+.")
-
-
-def _is_zip(source: Path) -> bool:
-    """Whether the source is a zip; False for a folder."""
-    try:
-        if source.is_dir():
-            return False
-        if not source.exists():
-            raise InputError(f"{shown(source)} does not exist: pass a folder or a zip with {LAYOUT}, or phantom.")
-        if not source.is_file():
-            raise InputError(f"{shown(source)} is neither a folder nor a zip: pass one with {LAYOUT}.")
-        if zipfile.is_zipfile(source):
-            return True
-        with open(source, "rb") as stream:
-            if stream.read(4) == b"PK\x03\x04":
-                raise InputError(f"{shown(source)} is a truncated zip, its end is missing: download or copy it again.")
-    except OSError as error:
-        raise InputError(f"Cannot read {shown(source)}: {error.strerror or error}; check the path and its permissions.") from error
-    raise InputError(f"{shown(source)} is not a zip file: pass a folder or a zip with {LAYOUT}.")
 
 
 def _files(root: Path, rejected: _Rejected) -> Iterator[_Found]:
@@ -184,20 +167,28 @@ def _marked(folder: Path) -> bool:
         return False
 
 
-def _directory(path: Path) -> tuple[list[zipfile.ZipInfo], bool]:
-    """A zip's directory, and whether it says that it is a synthetic cohort."""
+def _directory(path: Path) -> tuple[list[zipfile.ZipInfo], bool, tuple[int, ...]]:
+    """A zip's directory, whether it says that it is a synthetic cohort, and the zip's state before it was read."""
+    if not path.exists():
+        raise InputError(f"{shown(path)} does not exist: pass a folder or a zip with {LAYOUT}, or phantom.")
+    if not path.is_file():
+        raise InputError(f"{shown(path)} is neither a folder nor a zip: pass one with {LAYOUT}.")
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as stream:
+            if stream.read(4) == b"PK\x03\x04":
+                raise InputError(f"{shown(path)} is a truncated zip, its end is missing: download or copy it again.")
+        raise InputError(f"{shown(path)} is not a zip file: pass a folder or a zip with {LAYOUT}.")
+    state = zip_state(path)
     try:
         with zips.opened(path) as archive:
             infos = archive.infolist()
             synthetic = archive.comment.startswith(PHANTOM_FORMAT.encode()) or PHANTOM_MARKER in archive.NameToInfo
     except zips.TooMany:
         raise
-    except OSError as error:
-        raise InputError(f"Cannot read {shown(path)}: {error.strerror or error}; check the file and its permissions.") from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, struct.error) as error:
         raise InputError(f"{shown(path)} is a damaged zip without a readable directory: download it again.") from error
     archive.NameToInfo.clear()
-    return infos, synthetic
+    return infos, synthetic, state
 
 
 def _zip_members(infos: list[zipfile.ZipInfo], rejected: _Rejected) -> Iterator[_Found]:
