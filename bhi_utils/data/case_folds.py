@@ -110,28 +110,22 @@ def shipped_folds(table: pd.DataFrame, name: str, folds: int, seed: int) -> np.n
     return published_folds()[name].to_numpy() if whole and (folds, seed) == (5, 0) else None
 
 
-def grouped_folds(table: pd.DataFrame, *, folds: int, seed: int) -> np.ndarray:
-    """Fold of each case, int array."""
-    shipped = shipped_folds(table, "grouped", folds, seed)
-    return deal(table, folds=folds, seed=seed) if shipped is None else shipped
-
-
-def run_folds(table: pd.DataFrame, *, folds: int, seed: int) -> np.ndarray:
-    """Fold of each case, int array; whole runs of consecutive ids stay together.
+def folds_of(table: pd.DataFrame, scheme: str, *, folds: int, seed: int) -> np.ndarray:
+    """Fold of each case, int array. With the scheme ``runs``, whole runs of consecutive ids stay together; with ``grouped`` they need not.
 
     Raises:
         InputError: there are fewer runs than folds.
     """
-    shipped = shipped_folds(table, "runs", folds, seed)
+    shipped = shipped_folds(table, scheme, folds, seed)
     if shipped is not None:
         return shipped
+    if scheme == "grouped":
+        return deal(table, folds=folds, seed=seed)
     run = runs_of(table["case"].to_numpy())
     groups = table.assign(run=run).groupby("run")[["patches", "positive"]].sum().reset_index()
     if len(groups) < folds:
-        runs = counted(len(groups), "run")
-        raise InputError(
-            f"The data's cases form {runs} of consecutive ids, fewer than the {folds} folds: use SPLIT='kfold', or lower FOLDS."
-        )
+        few = f"The data's cases form {counted(len(groups), 'run')} of consecutive ids, fewer than the {folds} folds"
+        raise InputError(f"{few}: use SPLIT='kfold', or lower FOLDS.")
     number = deal(groups.assign(share=groups["positive"] / groups["patches"]), folds=folds, seed=seed)
     return number[np.searchsorted(groups["run"], run)]
 

@@ -104,7 +104,7 @@ def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
 def decode_to_file(target: str, source: str, zipped: bool, members: list[Member]) -> Decoded:
     """`decode_chunk`, with the pixels left in the file ``target``: a worker's results should be small, see ``core.worker_processes``."""
     done = decode_chunk(source, zipped, members)
-    Path(target).write_bytes(done.patches)
+    Path(target).write_bytes(done.patches.data)
     return done._replace(patches=done.patches[:0])
 
 
@@ -145,8 +145,8 @@ def _check_png(data: bytes) -> None:
     if width > PATCH or height > PATCH:
         raise Rejected(f"{width}×{height} pixels: larger than {PATCH}×{PATCH}")
     if colour != 2 or depth != 8:
-        kind = _COLOURS.get(colour, "unknown colour type") if colour != 2 else "RGB"
-        raise Rejected(f"{depth}-bit {kind}: only 8-bit RGB is used")
+        what = _COLOURS.get(colour, "unknown colour type") if colour != 2 else "RGB"
+        raise Rejected(f"{depth}-bit {what}: only 8-bit RGB is used")
     position, kind = 8, b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position) if position + 12 <= len(data) else (len(data), b"")

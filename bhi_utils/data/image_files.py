@@ -71,7 +71,7 @@ def read(file: Path | BinaryIO, refuse: Callable[[int, int], Sentence | None], *
 
 def _unknown(file: Path | BinaryIO) -> Sentence:
     """Why Pillow does not know a file, and the way out, from the file's beginning."""
-    with nullcontext(file) if hasattr(file, "read") else open(file, "rb") as stream:
+    with open(file, "rb") if isinstance(file, str | Path) else nullcontext(file) as stream:
         stream.seek(0)
         head = stream.read(132)
         if not head:
@@ -146,7 +146,7 @@ def _rgb(image: Image.Image) -> tuple[np.ndarray, bool]:
             band = Image.fromarray(values.astype(np.uint8))
         elif image.has_transparency_data:
             layers = band.convert("RGBA")
-            transparent |= layers.getchannel("A").getextrema()[0] < 255
+            transparent |= bool((np.asarray(layers)[..., 3] < 255).any())
             band = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
         array[top : top + band.height] = np.asarray(band.convert("RGB"))
     return array, transparent

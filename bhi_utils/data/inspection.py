@@ -75,7 +75,7 @@ def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspectio
     records = _measured(pack, workers, progress)
     table, info, manifest = _measures(pack, records), pack.info, pack.manifest
     duplicates = exact_duplicates(pack, digests=records["digest"])
-    facts = {
+    facts: dict[str, Any] = {
         **{name: info[name] for name in ("source", "kind", "synthetic", "fingerprint")},
         **published.compare(manifest, synthetic=info["synthetic"]),
         "nested_copy": {"files": info["nested_copy"], "every_patch_twice": info["nested_copy"] == info["patches"]},

@@ -83,7 +83,7 @@ def near(manifest: pd.DataFrame, found: NearDuplicates) -> Facts:
     }
 
 
-def _group(manifest: pd.DataFrame, rows: Sequence[int], **facts: bool) -> Facts:
+def _group(manifest: pd.DataFrame, rows: Sequence[int] | np.ndarray, **facts: bool) -> Facts:
     """A group of copies as a list shows it."""
     part = manifest.iloc[list(rows)]
     counts = {"patches": len(part), "cases": int(part["case"].nunique()), "positive": int(part["label"].sum())}

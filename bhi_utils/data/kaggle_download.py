@@ -35,7 +35,9 @@ def kept(folder: Path) -> Path | None:
     """The zip that an earlier download left in ``folder``, or None."""
     path = Path(folder) / _ZIP
     with suppress(OSError):  # a folder that may not be looked into
-        return path if path.is_file() else None
+        if path.is_file():
+            return path
+    return None
 
 
 def fetch(folder: Path) -> Path:
@@ -102,8 +104,8 @@ def _size(path: Path) -> int:
 
 def _cause(error: BaseException) -> str:
     """The first words of the innermost reason, such as ``Connection refused``; the whole would be a page."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
+    while inner := error.__cause__ or error.__context__:
+        error = inner
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0][:80]
 
 

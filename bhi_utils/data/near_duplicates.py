@@ -91,7 +91,7 @@ def _neighbours(descriptors: np.ndarray, workers: int) -> tuple[np.ndarray, int]
     """Pairs of positions close to each other, int (m, 2), sorted; and how many positions have more neighbours than are looked at."""
     points = descriptors.astype(np.float64)
     count, keys, crowded = len(points), [np.empty(0, np.int64)], 0
-    tree = cKDTree(points, balanced_tree=False) if count else None
+    tree = cKDTree(points, balanced_tree=False)
     for start in range(0, count, _CHUNK):
         part = points[start : start + _CHUNK]
         # the point itself, its neighbours, and one more to know whether there are more; k may exceed the number of points
@@ -101,8 +101,7 @@ def _neighbours(descriptors: np.ndarray, workers: int) -> tuple[np.ndarray, int]
         other, own = others[own, place], own + start
         pair = own != other
         keys.append(np.minimum(own, other)[pair] * count + np.maximum(own, other)[pair])
-    keys = np.unique(np.concatenate(keys))
-    return np.stack(np.divmod(keys, max(count, 1)), axis=1), crowded
+    return np.stack(np.divmod(np.unique(np.concatenate(keys)), max(count, 1)), axis=1), crowded
 
 
 def _alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -123,8 +123,8 @@ def _write_patches(
     begin = _write_header(stream, total)
     with tqdm(total=total, desc="Packing", unit="patch", file=sys.stderr, disable=not progress) as bar:
         for chunk, done in zip(chunks, _decoded(listing, chunks, Path(stream.name).parent, workers), strict=True):
-            stream.write(done.patches)
-            digest.update(done.patches)
+            stream.write(done.patches.data)
+            digest.update(done.patches.data)
             for member, found in zip(chunk, done.found, strict=True):
                 if isinstance(found, str):
                     others = member.copies if found == CONFLICT else ()

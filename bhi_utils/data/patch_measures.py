@@ -4,6 +4,7 @@ Used by ``data.inspection``, and by ``data.archive`` for its digests. It needs N
 Sums are kept in whole numbers, so every processor gives the same values.
 """
 
+from functools import reduce
 from hashlib import blake2b
 
 import numpy as np
@@ -119,8 +120,8 @@ def _ink(red: np.ndarray, green: np.ndarray, blue: np.ndarray, black: np.ndarray
 def _block_sums(patches: np.ndarray) -> np.ndarray:
     """Sums of 5×5 pixels, int32 (k, 10, 10, 3)."""
     lines = patches.reshape(-1, _SIDE, BLOCK, PATCH * 3)
-    rows = sum(lines[:, :, line].astype(np.uint16) for line in range(BLOCK)).reshape(-1, _SIDE, _SIDE, BLOCK, 3)
-    return sum(rows[:, :, :, column].astype(np.int32) for column in range(BLOCK))
+    rows = reduce(np.add, [lines[:, :, line].astype(np.uint16) for line in range(BLOCK)]).reshape(-1, _SIDE, _SIDE, BLOCK, 3)
+    return reduce(np.add, [rows[:, :, :, column].astype(np.int32) for column in range(BLOCK)])
 
 
 def _fold(blocks: np.ndarray) -> np.ndarray:

@@ -31,8 +31,8 @@ SAME_POSITION = "the same position has a patch of class"
 PHANTOM_MARKER, PHANTOM_FORMAT = "PHANTOM.json", "bhi-phantom"
 
 _Rejected = list[tuple[str, str]]
-#: A file that may be a patch: its name, the parts of its path, and the fields of `Member` from ``size`` on.
-_Found = tuple[str, tuple[str, ...], tuple[int, ...]]
+#: A file that may be a patch: its name, the parts of its path, and the fields of `Member` from ``size`` to ``method``.
+_Found = tuple[str, tuple[str, ...], tuple[int, int, int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _files(root: Path, rejected: _Rejected) -> Iterator[_Found]:
                 elif entry.name.lower().endswith(".png"):
                     if entry.is_file():
                         status = entry.stat()
-                        yield name, base.parts + parts, (status.st_size, file_stamp(status))
+                        yield name, base.parts + parts, (status.st_size, file_stamp(status), 0, 0, 0)
                     else:
                         rejected.append((plain(name), "not a regular file"))
             except OSError as error:  # a link in a circle, or into a folder that may not be read

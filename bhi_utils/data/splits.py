@@ -83,10 +83,8 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
         return places.assign(split=case_folds.roles(number, folds, fold), fold=number)
     if scheme == "loco":
         number, fold = case_folds.folds_without(table, fold, folds=folds, seed=seed), -1
-    elif scheme == "runs":
-        number = case_folds.run_folds(table, folds=folds, seed=seed)
     else:
-        number = case_folds.grouped_folds(table, folds=folds, seed=seed)
+        number = case_folds.folds_of(table, "runs" if scheme == "runs" else "grouped", folds=folds, seed=seed)
     splits = table[["case"]].assign(split=case_folds.roles(number, folds, fold), fold=number)
     _require_both_classes(manifest, splits, ", lower FOLDS or try another SEED")
     return splits

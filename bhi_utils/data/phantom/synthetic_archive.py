@@ -7,7 +7,7 @@ bounds the memory that painting takes.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
@@ -78,17 +78,13 @@ def write(out: Path, *, counts: pd.DataFrame | None = None, seed: int = 0, worke
         InputError: ``out`` is taken or cannot be written, or the disk is too small.
     """
     counts = published.case_table() if counts is None else counts
-    total, positive = int((counts["negative"] + counts["positive"]).sum()), int(counts["positive"].sum())
+    total, processes = int((counts["negative"] + counts["positive"]).sum()), _processes(workers, len(counts))
+    parameters = {"like_archive": True, "cases": len(counts), "seed": seed}
     with (
-        synthetic_cohort.writing(out, total, seed=seed) as put,
         tqdm(total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress) as bar,
-        closing(_painted(Path(out).absolute(), counts, seed, _processes(workers, len(counts)))) as cases,
+        closing(_painted(Path(out).absolute(), counts, seed, processes, bar)) as cases,
     ):
-        for files in cases:
-            put(files)
-            bar.update(len(files))
-        put(synthetic_cohort.marker({"like_archive": True, "cases": len(counts), "seed": seed}, total, positive))
-    return Path(out)
+        return synthetic_cohort.write_files(out, cases, expected=total, parameters=parameters)
 
 
 def _processes(asked: int, cases: int) -> int:
@@ -97,7 +93,7 @@ def _processes(asked: int, cases: int) -> int:
     return max(1, min(asked or min(worker_processes.cores(), fit), cases, worker_processes.MOST))
 
 
-def _painted(out: Path, counts: pd.DataFrame, seed: int, processes: int) -> Iterator[list[tuple[str, bytes]]]:
+def _painted(out: Path, counts: pd.DataFrame, seed: int, processes: int, bar: tqdm) -> Generator[list[tuple[str, bytes]], None, None]:
     """Each case's files, in the order of ``counts``. Processes hand them over in a folder beside ``out``."""
     with atomic_files.building(out.with_name(f"bhi-{out.name}")) as scratch:
         calls = [(str(scratch / f"{row.case}"), int(row.case), int(row.negative), int(row.positive), seed) for row in counts.itertuples()]
@@ -107,6 +103,7 @@ def _painted(out: Path, counts: pd.DataFrame, seed: int, processes: int) -> Iter
                     with open(target, "rb") as stream:
                         yield [(name, stream.read(length)) for name, length in lengths]
                     os.unlink(target)
+                    bar.update(len(lengths))
         except (BrokenProcessPool, MemoryError) as error:
             raise InputError(f"A process that paints ended early, perhaps for want of memory; {shown(out)} is not written.") from error
 

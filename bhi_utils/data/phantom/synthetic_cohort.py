@@ -8,12 +8,11 @@ depend on how many others there are.
 
 import heapq
 import io
-import itertools
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,10 +179,11 @@ def paint_piece(
 def whole_patches(count: int, *, seed: int = 1) -> np.ndarray:
     """The first patches of full size of as many slides as it takes: uint8 array (count, 50, 50, 3). For benchmarks and comparisons."""
     found: list[np.ndarray] = []
-    for index in itertools.count():
-        found += [pixels for _, pixels in draw_slide(index, patches=200, seed=seed).patches() if pixels.shape == (50, 50, 3)]
-        if len(found) >= count:
-            return np.stack(found[:count])
+    index = 0
+    while len(found) < count:
+        found += [pixels for _, pixels in draw_slide(index, patches=200, seed=seed).patches() if pixels.shape == (PATCH, PATCH, 3)]
+        index += 1
+    return np.stack(found[:count])
 
 
 def draw_slide(index: int, *, patches: int, seed: int) -> Slide:
@@ -226,75 +226,77 @@ def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int =
         raise InputError(f"A phantom case needs at least {FEWEST_PATCHES} patches, not {patches_per_case}: raise the patches per case.")
     if patches_per_case > MOST_PATCHES:
         raise InputError(f"A phantom case has at most {MOST_PATCHES:,} patches, not {patches_per_case:,}: take more cases instead.")
-    patches = positive = 0
-    with writing(out, cases * patches_per_case, seed=seed, nested=nested) as put:
-        for index in range(cases):
-            slide = draw_slide(index, patches=patches_per_case, seed=seed)
-            put(slide.files())
-            patches, positive = patches + len(slide.labels), positive + int(slide.labels.sum())
-        parameters = {"cases": cases, "patches_per_case": patches_per_case, "seed": seed, "nested": nested}
-        put(marker(parameters, patches, positive))
-    return Path(out)
+    slides = (draw_slide(index, patches=patches_per_case, seed=seed).files() for index in range(cases))
+    parameters = {"cases": cases, "patches_per_case": patches_per_case, "seed": seed, "nested": nested}
+    return write_files(out, slides, expected=cases * patches_per_case, parameters=parameters, nested=nested)
 
 
-def marker(parameters: dict[str, int | bool], patches: int, positive: int) -> list[tuple[str, bytes]]:
-    """The file that says what a synthetic cohort is: its name and content."""
-    facts = {"format": PHANTOM_FORMAT, "version": VERSION, "parameters": parameters, "patches": patches, "positive": positive}
-    return [(PHANTOM_MARKER, (json.dumps(facts, indent=1) + "\n").encode())]
-
-
-@contextmanager
-def writing(out: Path, patches: int, *, seed: int, nested: bool = True) -> Iterator[Callable[[list[tuple[str, bytes]]], None]]:
-    """Open ``out`` for about ``patches`` patches: a zip when its name ends so, else a folder. It appears whole or not at all.
+def write_files(
+    out: Path, cases: Iterable[list[tuple[str, bytes]]], *, expected: int, parameters: dict[str, int | bool], nested: bool = True
+) -> Path:
+    """Write the files of a cohort and the one that says what it is, whole or not at all.
 
     What a killed process left of an earlier try is deleted.
 
-    Yields:
-        a function that takes files (name and content) and writes them; those of cases are written again as the nested copy.
+    Args:
+        out: a zip when its name ends in ``.zip``, else a folder.
+        cases: each case's files, name and content.
+        expected: about how many patches these are.
+        parameters: what the cohort was drawn with, its ``seed`` included.
+        nested: also write the second copy of every patch.
 
     Raises:
         InputError: the seed is negative, the place is taken or cannot be written, or its disk is too small.
     """
-    if seed < 0:
-        raise InputError(f"A seed is a whole number from 0 on, not {seed}: pass another one.")
-    out = Path(out).absolute()
-    zipped = out.suffix.lower() == ".zip"
+    if parameters["seed"] < 0:
+        raise InputError(f"A seed is a whole number from 0 on, not {parameters['seed']}: pass another one.")
+    place = Path(out).absolute()
+    zipped = place.suffix.lower() == ".zip"
     try:
-        if zipped and out.is_dir():
-            raise InputError(f"{shown(out)} is a folder, though its name ends in .zip: choose another name.")
-        if not zipped and out.exists() and not out.is_dir():
-            raise InputError(f"{shown(out)} is a file: choose a folder, or a name that ends in .zip.")
-        if not zipped and out.is_dir() and any(out.iterdir()):
-            raise InputError(f"{shown(out)} is not empty: choose a new folder for the phantom, or empty this one.")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        atomic_files.sweep(out.parent, f"bhi-{out.name}")
-        needed = patches * (1 + nested) * (_ZIPPED_BYTES if zipped else _FILE_BYTES)
-        atomic_files.check_space(out.parent, needed, advice="choose another place or free some")
-        with atomic_files.building(out.with_name(f"bhi-{out.name}")) as folder:
-            made = folder / out.name
-            with zipfile.ZipFile(made, "w") if zipped else nullcontext() as archive:
-                if archive:
-                    archive.comment = f"{PHANTOM_FORMAT} {VERSION}: synthetic patches, not tissue".encode()
-
-                def put(files: list[tuple[str, bytes]]) -> None:
-                    copies = ("", f"{NESTED}/") if nested and files[0][0] != PHANTOM_MARKER else ("",)
-                    for name, content in ((prefix + name, content) for prefix in copies for name, content in files):
-                        if archive:
-                            _put_in_zip(archive, name, content)
-                        else:
-                            (made / name).parent.mkdir(parents=True, exist_ok=True)
-                            (made / name).write_bytes(content)
-
-                yield put
-            if out.is_dir():
-                out.rmdir()
-            os.replace(made, out)
+        if zipped and place.is_dir():
+            raise InputError(f"{shown(place)} is a folder, though its name ends in .zip: choose another name.")
+        if not zipped and place.exists() and not place.is_dir():
+            raise InputError(f"{shown(place)} is a file: choose a folder, or a name that ends in .zip.")
+        if not zipped and place.is_dir() and any(place.iterdir()):
+            raise InputError(f"{shown(place)} is not empty: choose a new folder for the phantom, or empty this one.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        atomic_files.sweep(place.parent, f"bhi-{place.name}")
+        needed = expected * (1 + nested) * (_ZIPPED_BYTES if zipped else _FILE_BYTES)
+        atomic_files.check_space(place.parent, needed, advice="choose another place or free some")
+        with atomic_files.building(place.with_name(f"bhi-{place.name}")) as folder:
+            made = folder / place.name
+            _put(made, zipped, _named(cases, parameters, nested))
+            if place.is_dir():
+                place.rmdir()
+            os.replace(made, place)
     except OSError as error:
-        raise InputError(f"Cannot write {shown(out)}: {error.strerror or error}; choose another place or free some space.") from error
+        raise InputError(f"Cannot write {shown(place)}: {error.strerror or error}; choose another place or free some space.") from error
+    return Path(out)
 
 
-def _put_in_zip(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a file with a fixed date, so that equal cohorts are equal files. PNGs are compressed already."""
-    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    entry.create_system, entry.external_attr = 3, 0o100644 << 16
-    archive.writestr(entry, content)
+def _named(cases: Iterable[list[tuple[str, bytes]]], parameters: dict[str, int | bool], nested: bool) -> Iterator[tuple[str, bytes]]:
+    """Every file of the cohort, name and content; the one that says what it is comes last."""
+    patches = positive = 0
+    for files in cases:
+        patches += len(files)
+        positive += sum(name.endswith("class1.png") for name, _ in files)
+        for prefix in ("", f"{NESTED}/") if nested else ("",):
+            yield from ((prefix + name, content) for name, content in files)
+    facts = {"format": PHANTOM_FORMAT, "version": VERSION, "parameters": parameters, "patches": patches, "positive": positive}
+    yield PHANTOM_MARKER, (json.dumps(facts, indent=1) + "\n").encode()
+
+
+def _put(made: Path, zipped: bool, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write ``files`` into the zip or folder ``made``."""
+    with zipfile.ZipFile(made, "w") if zipped else nullcontext() as archive:
+        if archive:
+            archive.comment = f"{PHANTOM_FORMAT} {VERSION}: synthetic patches, not tissue".encode()
+        for name, content in files:
+            if archive:
+                # a fixed date, so that equal cohorts are equal files; PNGs are compressed already
+                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                entry.create_system, entry.external_attr = 3, 0o100644 << 16
+                archive.writestr(entry, content)
+            else:
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
+                (made / name).write_bytes(content)

@@ -31,8 +31,8 @@ def small(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def slides() -> list[synthetic_cohort.Slide]:
-    """The default cohort."""
-    return [synthetic_cohort.draw_slide(index, patches=60, seed=0) for index in range(48)]
+    """The first half of the default cohort."""
+    return [synthetic_cohort.draw_slide(index, patches=60, seed=0) for index in range(24)]
 
 
 @pytest.fixture(scope="module")
