@@ -44,9 +44,9 @@ class Pack:
     info: dict[str, Any]
 
 
-def open_source(source: str) -> Pack:
-    """The pack of a data source in the project's cache: `find_source`, then `pack`, with the errors of both."""
-    return pack(find_source(source, cache=cache_dir()), cache_dir())
+def open_source(source: str, *, phantom: Mapping[str, int] | None = None) -> Pack:
+    """The pack of a data source in the project's cache: `find_source`, then `pack`, with the arguments and errors of both."""
+    return pack(find_source(source, cache=cache_dir(), phantom=phantom), cache_dir())
 
 
 def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None = None) -> Path:

@@ -54,7 +54,7 @@ def read(file: Path | BinaryIO, refuse: Callable[[int, int], Sentence | None], *
     Args:
         file: any file, whatever its name says.
         refuse: takes width and height as the header gives them, and says why such an image is not wanted; None for one that is.
-        bomb: key of the sentence on an image with too many pixels for Pillow to open.
+        bomb: what to say of an image with too many pixels for Pillow to open, a key of `core.messages.SENTENCES`.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:

@@ -136,7 +136,7 @@ def eyepiece(pixels: np.ndarray) -> bool:
 
 
 def judged(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What was measured, held against the levels: reason (the key of a sentence) to bool array."""
+    """What was measured, held against the levels: reason, a key of `core.messages.SENTENCES`, to bool array."""
     coloured = found["coloured"] >= ENOUGH
     plain = found["deviation"] < PLAIN
     return {
