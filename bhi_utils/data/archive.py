@@ -63,7 +63,7 @@ def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None =
     """
     text = str(source).strip()
     if text == "phantom":
-        return _phantom(cache, **{"cases": 48, "patches_per_case": 60, "seed": 0, **(phantom or {})})
+        return _phantom(cache, **(phantom or {}))
     if text == "kaggle":
         from bhi_utils.data import kaggle_download
 
@@ -77,7 +77,7 @@ def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None =
     raise InputError(f"{shown(path)} does not exist: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
 
 
-def _phantom(cache: Path, *, cases: int, patches_per_case: int, seed: int) -> Path:
+def _phantom(cache: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int = 0) -> Path:
     """The synthetic cohort of these numbers below ``cache``, drawn if it is not there."""
     from bhi_utils.data.phantom import synthetic_cohort
 

@@ -1,8 +1,8 @@
 """Patches that show the same pixels but for brightness, noise, compression or orientation. Used by ``data.inspection``.
 
-Candidates are the nearest neighbours by a descriptor that is alike in all eight orientations; those whose coarse pictures agree are then
-compared pixel by pixel: no table of all pairs, no list that grows with the square of the patches. Libraries for perceptual hashes work
-image by image, which would take minutes for the archive, and their bits do not say how much two pictures differ.
+Candidates are the nearest neighbours by a descriptor that is alike in all eight orientations. Those whose coarse pictures agree are then
+compared pixel by pixel, so no table of all pairs is needed. Libraries for perceptual hashes work image by image, which would take minutes
+for the archive, and their bits do not say how much two pictures differ.
 """
 
 import math
@@ -17,16 +17,16 @@ from scipy.spatial import cKDTree
 from bhi_utils.data.patch_measures import COARSE, variance
 
 #: Two patches are near duplicates when the root mean square of their difference is at most so many grey levels, and at most this part of
-#: their own contrast, so that two patches of plain stroma, which differ little because there is little in them, are none. JPEG at quality
-#: 90 keeps 98 % of real patches within both, at 75 still 81 %; the closest of 13,244 real patches of tissue differ by 11 levels, but by as
-#: much as their contrast.
+#: their own contrast. The second limit leaves out pairs of plain stroma, which differ little because there is little in them. JPEG at
+#: quality 90 keeps 98 % of real patches within both limits, at 75 still 81 %. The closest of 13,244 real patches of tissue differ by 11
+#: levels, but by as much as their contrast.
 LEVEL, PART = 12.0, 0.5
 #: Candidates differ by at most this in their descriptors, in grey levels: two levels of brightness, and what JPEG and noise do to coarse
 #: structure (1.5 in 99 of 100 patches at quality 75).
 RADIUS = 2.5
-#: The coarse pictures of candidates, brightness aside, differ by at most this, root mean square in grey levels: JPEG at quality 75 stays
-#: below 1.4, and of 1,430 candidates among real patches that are no copies, the closest differ by 3. Without it plain stroma, whose coarse
-#: pictures resemble each other, would be compared pixel by pixel half a million times in the archive.
+#: The coarse pictures of candidates, brightness aside, differ by at most this (root mean square in grey levels). JPEG at quality 75 stays
+#: below 1.4; the closest of 1,430 candidates among real patches that are no copies differ by 3. Without this limit plain stroma would be
+#: compared pixel by pixel half a million times in the archive.
 STRUCTURE = 2.0
 #: A patch is compared with its nearest neighbours, up to this number; one that has more within the radius is counted as crowded.
 NEIGHBOURS = 16
@@ -68,7 +68,7 @@ def find(records: np.ndarray, rows: np.ndarray, read: Callable[[np.ndarray], np.
     """Find the near duplicates among ``rows``.
 
     Args:
-        records: what `measures.measure` gives, of every row.
+        records: `patch_measures.measure` of every row.
         rows: numbers of the rows to compare, int (k,), ascending.
         read: gives the pixels, uint8 (m, 50, 50, 3), of row numbers.
         workers: threads of the search; the result does not depend on it.

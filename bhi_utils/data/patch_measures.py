@@ -1,7 +1,7 @@
 """Simple measures of many patches at once: glass, ink, folds, sharpness, and what tells copies from look-alikes.
 
-Used by ``data.inspection``, and by ``data.archive`` for its digests. It needs NumPy and Pillow only, because every spawned worker loads it.
-Sums are kept in whole numbers, so every processor gives the same values.
+Used by ``data.inspection`` and, for the variance, by ``data.near_duplicates``. It needs NumPy and Pillow only, because every spawned
+worker loads it. Sums are kept in whole numbers, so every processor gives the same values.
 """
 
 from functools import reduce
@@ -22,9 +22,9 @@ GREY_SPREAD = 20
 GREEN_OVER_RED, BLUE_OVER_RED, GREEN_OVER_BLUE = 10, 50, 20
 #: Black ink absorbs everything alike: no channel reaches the first level, and the channels differ by less than the second.
 BLACK_LEVEL, BLACK_SPREAD = 70, 25
-#: Side in pixels of the blocks on which folds and coarse structure are looked for: wider than a nucleus, narrower than a fold.
+#: Side in pixels of the blocks on which folds and coarse structure are measured: wider than a nucleus, narrower than a fold.
 BLOCK = 5
-#: A fold is said by the share of blocks that is darker and more saturated than the level; a tenth is about one band across a corner.
+#: The measure of a fold is the level of darkness and saturation that this share of the blocks reaches: about one band across a corner.
 FOLD_PART = 0.1
 #: Numbers in a descriptor, and in the coarse picture of a patch.
 DESCRIPTOR, COARSE = 18, (PATCH // BLOCK) ** 2
@@ -93,7 +93,7 @@ def measure(patches: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def digests(patches: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """A hash of each patch's size and pixels, uint64 (k, 2): equal ones mean equal pixels."""
+    """A hash of each patch's size and pixels, uint64 (k, 2); equal hashes mean equal pixels."""
     patches = np.ascontiguousarray(patches)
     hashes = [blake2b(patch, digest_size=16, key=size.tobytes()).digest() for patch, size in zip(patches, sizes, strict=True)]
     return np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Who is in train, validation and test; proof that no case is in two parts; what a split by image would have leaked.
+"""Which cases train, validate and test a model, and the check that no case is in two parts.
 
 Used by notebook 02, which writes ``splits.csv``, and by every later notebook, which only reads it.
 The unit is the **case**: a folder of the archive. ``data.case_folds`` makes the draw, the same whatever the order of the manifest's rows
