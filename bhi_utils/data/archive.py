@@ -4,64 +4,66 @@ Used by the notebooks, the command ``bhi index`` and everything that needs pixel
 ``data.decode`` reads it and ``data.packing`` writes it.
 """
 
-from bhi_utils.core import atomic_files
-from bhi_utils.core.atomic_files import read_csv
-from bhi_utils.core.atomic_files import write_atomic
-from bhi_utils.core.atomic_files import write_json
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.paths import exists
-from bhi_utils.core.paths import project_root
-from bhi_utils.core.paths import shown
-from bhi_utils.core.run import Run
-from bhi_utils.core.run import WRITERS
-from bhi_utils.data import packing
-from bhi_utils.data import sources
-from bhi_utils.data.decode import PATCH
+import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-import json
+
 import numpy as np
 import pandas as pd
 
+from bhi_utils.core import atomic_files
+from bhi_utils.core.paths import InputError, cache_dir, exists, project_root, shown
+from bhi_utils.core.run import WRITERS, Run
+from bhi_utils.data import packing, sources
+from bhi_utils.data.decode import PATCH
+
 #: What ``dataset.json`` holds beside the pack's own path.
-_FACTS = ("source", "kind", "synthetic", "fingerprint", "patches", "cases", "positive")
-_FACTS += ("rejected", "nested_copy", "padded")
+_FACTS = ("source", "kind", "synthetic", "fingerprint", "patches", "cases", "positive", "rejected", "nested_copy", "padded")
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
     """A packed source.
 
-    ``patches`` is a read-only map of uint8 (n, 50, 50, 3); row i is row i of ``manifest`` (case, x, y, label, path,
-    width, height; sorted by case, y, x; width and height as in the file, before padding). ``rejected`` lists path and
-    reason of what was left out. ``info`` has the source, its kind, the content's fingerprint and the counts.
+    Attributes:
+        folder: where it lies.
+        patches: read-only map of uint8 (n, 50, 50, 3).
+        manifest: one row a patch: ``case, x, y, label, path, width, height``, sorted by case, y, x; sizes as before padding.
+        rejected: ``path, reason`` of what was left out.
+        info: the source, its kind, the content's fingerprint and the counts.
     """
 
     folder: Path
-    patches: np.ndarray
+    patches: np.memmap
     manifest: pd.DataFrame
     rejected: pd.DataFrame
     info: dict[str, Any]
 
 
-def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None = None) -> Path:
-    """Where the patches are: ``phantom`` writes a synthetic cohort below ``cache`` once, ``kaggle`` downloads the archive there once, else
-    a folder or a zip.
+def open_source(source: str, *, phantom: Mapping[str, int] | None = None) -> Pack:
+    """The pack of a data source in the project's cache: `find_source`, then `pack`, with the arguments and errors of both."""
+    return pack(find_source(source, cache=cache_dir(), phantom=phantom), cache_dir())
 
-    The argument ``phantom`` may set ``cases``, ``patches_per_case`` and ``seed``. A relative path is looked for in the
-    current folder and then in the project's, so that a notebook and papermill mean the same one.
+
+def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None = None) -> Path:
+    """Where the patches of a data source are.
+
+    Args:
+        source: ``phantom`` writes a synthetic cohort below ``cache`` once, and ``kaggle`` downloads the archive there once; else a folder
+            or a zip. A relative path is looked for in the current folder, then in the project's.
+        cache: folder for what is written or downloaded.
+        phantom: ``cases``, ``patches_per_case`` and ``seed`` of the synthetic cohort, where they differ from the defaults.
 
     Raises:
         InputError: there is no such folder or zip, or it cannot be downloaded.
     """
     text = str(source).strip()
     if text == "phantom":
-        return _phantom(cache, **{"cases": 48, "patches_per_case": 60, "seed": 0, **(phantom or {})})
+        return _phantom(cache, **(phantom or {}))
     if text == "kaggle":
         from bhi_utils.data import kaggle_download
 
@@ -75,6 +77,19 @@ def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None =
     raise InputError(f"{shown(path)} does not exist: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
 
 
+def _phantom(cache: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int = 0) -> Path:
+    """The synthetic cohort of these numbers below ``cache``, drawn if it is not there."""
+    from bhi_utils.data.phantom import synthetic_cohort
+
+    version = "" if synthetic_cohort.VERSION == 1 else f"-v{synthetic_cohort.VERSION}"
+    target = Path(cache) / "phantom" / f"phantom-{cases}x{patches_per_case}-seed{seed}{version}.zip"
+    if not target.is_file():
+        # another process may be faster, and be reading what it has made
+        with atomic_files.write_atomic(target, replace=False) as temporary:
+            synthetic_cohort.write(temporary, cases=cases, patches_per_case=patches_per_case, seed=seed)
+    return target
+
+
 def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) -> Pack:
     """Index, check and decode ``source`` into ``<cache>/packs/<key>``, or open that pack if it exists.
 
@@ -84,50 +99,33 @@ def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) 
         InputError: the source is missing, damaged or without usable patches, or the disk is full.
     """
     source, packs = Path(source), Path(cache) / "packs"
-    with suppress(InputError):
-        if known := _known(source, packs):
-            return _shown_as(open_pack(known), source)
-    listing = sources.index(source)
-    folder = packs / listing.key()
-    if not _is_whole(folder):
-        packing.build(listing, folder, workers=workers, progress=progress)
-    found = open_pack(folder)
-    if listing.state:
-        with suppress(InputError):  # a full disk: the note saves time and is no part of the pack
-            write_json(_note(source, packs), {"state": listing.state, "pack": folder.name})
-    return _shown_as(found, source)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether ``folder`` holds a pack; one that was damaged after it was made is put out of the way."""
-    if not exists(folder):
-        return False
-    try:
-        open_pack(folder)
-    except InputError:
-        atomic_files.set_aside(folder)
-        return False
-    return True
-
-
-def _note(source: Path, packs: Path) -> Path:
-    """Where it is noted which pack of today's format a zip has, so that an unchanged zip's half million names are not read again."""
-    about = f"{sources.FORMAT} {source.resolve()}".encode()
-    return packs.parent / "known" / f"{blake2b(about, digest_size=16).hexdigest()}.json"
-
-
-def _known(source: Path, packs: Path) -> Path | None:
-    """The pack of a zip that has not been touched since it was packed; None for folders, whose every file could have changed."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        noted = json.loads(_note(source, packs).read_text(encoding="utf-8"))
-        if source.is_file() and tuple(noted["state"]) == sources.zip_state(source):
-            return packs / noted["pack"]
-    return None
-
-
-def _shown_as(found: Pack, source: Path) -> Pack:
-    """``found`` with the path that was asked for: equal content may have been packed from another place."""
+    # a zip whose pack is noted need not have its half million names read again
+    note = packs.parent / "known" / f"{blake2b(f'{sources.FORMAT} {source.resolve()}'.encode(), digest_size=16).hexdigest()}.json"
+    found = _noted(note, source, packs)
+    if found is None:
+        listing = sources.index(source)
+        folder = packs / listing.key()
+        try:
+            found = open_pack(folder)
+        except InputError:
+            if exists(folder):
+                atomic_files.set_aside(folder)  # damaged
+            packing.build(listing, folder, workers=workers, progress=progress)
+            found = open_pack(folder)
+        if listing.state:
+            with suppress(InputError):  # a full disk: the note saves time and is no part of the pack
+                atomic_files.write_json(note, {"state": listing.state, "pack": folder.name})
+    # equal content may have been packed from another place
     return replace(found, info={**found.info, "source": shown(source)})
+
+
+def _noted(note: Path, source: Path, packs: Path) -> Pack | None:
+    """The pack of a zip that has not been touched since it was noted; None for folders, whose every file could have changed."""
+    with suppress(OSError, ValueError, KeyError, TypeError):  # `InputError` is a ValueError
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        if source.is_file() and tuple(noted["state"]) == sources.zip_state(source):
+            return open_pack(packs / noted["pack"])
+    return None
 
 
 def open_pack(folder: Path) -> Pack:
@@ -141,7 +139,7 @@ def open_pack(folder: Path) -> Pack:
         info = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
         patches = np.load(folder / "patches.npy", mmap_mode="r", allow_pickle=False)
         manifest = packing.load_manifest(folder)
-        rejected = read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
+        rejected = atomic_files.read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
         whole = patches.shape == (info["patches"], PATCH, PATCH, 3) and patches.dtype == np.uint8
         whole = whole and len(manifest) == info["patches"] and set(_FACTS) <= set(info)
         whole = whole and info["format"] == sources.FORMAT
@@ -176,20 +174,20 @@ def open_dataset(run: Run) -> Pack:
 
 
 def require_data(run: Run, name: str, fingerprint: str | None) -> None:
-    """Stop where the artefact ``name`` was made from other data than those of the run's ``dataset.json``.
+    """Stop where an artefact was made from other data than those of the run's ``dataset.json``.
 
     Args:
         run: the run.
-        name: the artefact, for the sentence.
+        name: the artefact.
         fingerprint: of the data that it was made from, None where it does not say.
 
     Raises:
         InputError: the two differ, or the artefact does not say.
     """
     if fingerprint != run.read_json("dataset.json")["fingerprint"]:
+        where = shown(run.artifacts / name)
         raise InputError(
-            f"{shown(run.artifacts / name)} was made from other data than dataset.json names: run notebook {WRITERS[name]} again, with the "
-            "same OUT."
+            f"{where} was made from other data than dataset.json names: run notebook {WRITERS[name]} again, with the same OUT."
         )
 
 
@@ -211,20 +209,11 @@ def rows_of(manifest: pd.DataFrame, patches: pd.DataFrame) -> np.ndarray:
 
 
 def per_case(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Patches, IDC+ patches and IDC share (0–1) of each case, by case number."""
+    """Patches, IDC+ patches and IDC share (0–1) of each case, by case number.
+
+    >>> per_case(pd.DataFrame({"case": [7, 7, 9], "label": [0, 1, 0]})).to_numpy().tolist()
+    [[7.0, 2.0, 1.0, 0.5], [9.0, 1.0, 0.0, 0.0]]
+    """
     table = manifest.groupby("case", sort=True)["label"].agg(patches="size", positive="sum").reset_index()
     table["positive"] = table["positive"].astype("int64")
     return table.assign(share=table["positive"] / table["patches"])
-
-
-def _phantom(cache: Path, *, cases: int, patches_per_case: int, seed: int) -> Path:
-    from bhi_utils.data.phantom import cohort_files
-    from bhi_utils.data.phantom import synthetic_cohort
-
-    version = "" if cohort_files.VERSION == 1 else f"-v{cohort_files.VERSION}"  # a later generator never reuses an older cohort
-    target = Path(cache) / "phantom" / f"phantom-{cases}x{patches_per_case}-seed{seed}{version}.zip"
-    if not target.is_file():
-        # another process may be faster, and be reading what it has made
-        with write_atomic(target, replace=False) as temporary:
-            synthetic_cohort.write(temporary, cases=cases, patches_per_case=patches_per_case, seed=seed)
-    return target

@@ -1,16 +1,18 @@
-"""Deals cases to folds of equal size and mix; used by `splits` only.
+"""Deals cases to folds of equal size and mix. Used by ``data.splits`` and, for folds of single patches, by ``studies.leakage``.
 
-It needs nothing but the permutation of numpy's PCG64 and integer arithmetic, so that who is tested does not depend on the version
-of a library (scikit-learn's grouped folds do); a test holds one recorded draw.
+The draw needs nothing but the permutation of NumPy's PCG64 and integer arithmetic, so who is tested does not depend on the version of a
+library, as it does with scikit-learn's grouped folds. A test holds one recorded draw.
 """
+
+from importlib import resources
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
 
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError
 from bhi_utils.data import published
-from importlib import resources
-from itertools import combinations
-import numpy as np
-import pandas as pd
 
 #: Folds whose numbers of patches of each class are this near to equal (as a share of it) are not evened out any further.
 TOLERANCE = 0.01
@@ -87,7 +89,11 @@ def _even_out(number: list[int], sums: list[list[int]], counts: tuple[list[int],
 
 
 def roles(number: np.ndarray, folds: int, fold: int) -> np.ndarray:
-    """Part of each entry: fold ``fold`` tests, the next one validates, the others train."""
+    """Part of each entry: fold ``fold`` tests, the next one validates, the others train.
+
+    >>> roles(np.array([0, 1, 2, 3, 4]), folds=5, fold=4).tolist()
+    ['val', 'train', 'train', 'train', 'test']
+    """
     return np.select([number == fold, number == (fold + 1) % folds], ["test", "val"], "train")
 
 
@@ -99,16 +105,29 @@ def published_folds() -> pd.DataFrame:
 
 def shipped_folds(table: pd.DataFrame, name: str, folds: int, seed: int) -> np.ndarray | None:
     """The shipped folds, where ``table`` is the whole archive and the draw is the one that was recorded."""
-    whole = published.case_table()
-    same = len(table) == len(whole) and (table[["case", "patches", "positive"]].to_numpy() == whole[["case", "patches", "positive"]]).all(
-        axis=None
-    )
-    return published_folds()[name].to_numpy() if same and (folds, seed) == (5, 0) else None
+    counts = ["case", "patches", "positive"]
+    whole = table[counts].reset_index(drop=True).equals(published.case_table()[counts])
+    return published_folds()[name].to_numpy() if whole and (folds, seed) == (5, 0) else None
 
 
-def grouped_folds(table: pd.DataFrame, *, folds: int, seed: int) -> np.ndarray:
-    shipped = shipped_folds(table, "grouped", folds, seed)
-    return deal(table, folds=folds, seed=seed) if shipped is None else shipped
+def folds_of(table: pd.DataFrame, scheme: str, *, folds: int, seed: int) -> np.ndarray:
+    """Fold of each case, int array. With the scheme ``runs``, whole runs of consecutive ids stay together; with ``grouped`` they need not.
+
+    Raises:
+        InputError: there are fewer runs than folds.
+    """
+    shipped = shipped_folds(table, scheme, folds, seed)
+    if shipped is not None:
+        return shipped
+    if scheme == "grouped":
+        return deal(table, folds=folds, seed=seed)
+    run = runs_of(table["case"].to_numpy())
+    groups = table.assign(run=run).groupby("run")[["patches", "positive"]].sum().reset_index()
+    if len(groups) < folds:
+        few = f"The data's cases form {counted(len(groups), 'run')} of consecutive ids, fewer than the {folds} folds"
+        raise InputError(f"{few}: use SPLIT='kfold', or lower FOLDS.")
+    number = deal(groups.assign(share=groups["positive"] / groups["patches"]), folds=folds, seed=seed)
+    return number[np.searchsorted(groups["run"], run)]
 
 
 def runs_of(cases: np.ndarray) -> np.ndarray:
@@ -121,27 +140,10 @@ def runs_of(cases: np.ndarray) -> np.ndarray:
     return np.cumsum(np.r_[True, np.diff(known) != 1])[np.searchsorted(known, cases)]
 
 
-def run_folds(table: pd.DataFrame, *, folds: int, seed: int) -> np.ndarray:
-    """Fold of each case, whole runs of consecutive ids together."""
-    shipped = shipped_folds(table, "runs", folds, seed)
-    if shipped is not None:
-        return shipped
-    run = runs_of(table["case"].to_numpy())
-    groups = table.assign(run=run).groupby("run")[["patches", "positive"]].sum().reset_index()
-    if len(groups) < folds:
-        raise InputError(
-            f"The data's cases form {counted(len(groups), 'run')} of consecutive ids, fewer than the {folds} folds: use "
-            "SPLIT='kfold', or lower FOLDS."
-        )
-    number = deal(groups.assign(share=groups["positive"] / groups["patches"]), folds=folds, seed=seed)
-    return number[np.searchsorted(groups["run"], run)]
-
-
-def leave_one_out(table: pd.DataFrame, *, seed: int, folds: int, place: int) -> pd.DataFrame:
-    others = table.drop(index=table.index[place])
-    number = pd.Series(deal(others.reset_index(drop=True), folds=folds, seed=seed), index=others.index).reindex(table.index, fill_value=-1)
-    split = np.select([number == -1, number == 0], ["test", "val"], "train")
-    return pd.DataFrame({"case": table["case"], "split": split, "fold": number})
+def folds_without(table: pd.DataFrame, place: int, *, folds: int, seed: int) -> np.ndarray:
+    """Fold of each case but the one at ``place``, whose fold is -1."""
+    number = deal(table.drop(index=table.index[place]).reset_index(drop=True), folds=folds, seed=seed)
+    return np.insert(number, place, -1)
 
 
 def image_folds(count: int, *, seed: int = 0, folds: int = 5) -> np.ndarray:

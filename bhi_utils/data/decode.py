@@ -3,17 +3,18 @@
 It imports NumPy and Pillow only: a spawned worker starts as a fresh Python that loads this module and hardly any other of ours.
 """
 
-from PIL import Image
-from pathlib import Path
-from typing import BinaryIO
-from typing import NamedTuple
 import io
-import numpy as np
 import os
 import stat
 import struct
 import warnings
 import zlib
+from contextlib import nullcontext
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image
 
 #: Edge length of a patch in pixels; smaller ones lie at a slide's edge and are padded with white.
 PATCH = 50
@@ -56,16 +57,14 @@ class Member(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What became of a chunk.
+    """What became of a chunk of members.
 
-    ``patches`` (uint8 (k, 50, 50, 3)) and ``sizes`` (width, height) belong to the ``kept`` positions; ``rejected`` has
-    the other positions and why.
+    ``found`` has, for each member, its width and height in pixels, or the reason why it is unusable. ``patches`` (uint8 (k, 50, 50, 3)) are
+    the usable ones.
     """
 
-    kept: list[int]
+    found: list[tuple[int, int] | str]
     patches: np.ndarray
-    sizes: list[tuple[int, int]]
-    rejected: list[tuple[int, str]]
 
 
 def file_stamp(status: os.stat_result) -> int:
@@ -79,36 +78,33 @@ def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
     Raises:
         SourceChanged: the source cannot be read any more, or is not what was indexed.
     """
-    kept, pixels, sizes, rejected = [], [], [], []
+    found: list[tuple[int, int] | str] = []
+    patches = np.full((len(members), PATCH, PATCH, 3), 255, np.uint8)
+    count = 0
     try:
-        archive = open(source, "rb") if zipped else None
-    except OSError as error:
-        raise SourceChanged(error.strerror or str(error)) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about odd metadata; the pixels decide here
-            for position, member in enumerate(members):
+        # Pillow warns about odd metadata; the pixels decide here
+        with open(source, "rb") if zipped else nullcontext() as archive, warnings.catch_warnings(action="ignore"):
+            for member in members:
                 try:
                     data = _zip_member(archive, member) if archive else _file(Path(source), member)
                     _require_equal(Path(source), member.copies, data)
-                    patch = decode(data)
+                    pixels = decode(data)
                 except Rejected as reason:
-                    rejected.append((position, str(reason)))
+                    found.append(str(reason))
                     continue
-                kept.append(position)
-                pixels.append(pad(patch))
-                sizes.append((patch.shape[1], patch.shape[0]))
-    finally:
-        if archive:
-            archive.close()
-    block = np.stack(pixels) if pixels else np.empty((0, PATCH, PATCH, 3), np.uint8)
-    return Decoded(kept, block, sizes, rejected)
+                height, width = pixels.shape[:2]
+                patches[count, :height, :width] = pixels
+                found.append((width, height))
+                count += 1
+    except OSError as error:
+        raise SourceChanged(error.strerror or str(error)) from error
+    return Decoded(found, patches[:count])
 
 
 def decode_to_file(target: str, source: str, zipped: bool, members: list[Member]) -> Decoded:
-    """Like ``decode_chunk``, but leave the pixels in the file ``target``: a worker's results should be small, see ``core.worker_processes``."""
+    """`decode_chunk`, with the pixels left in the file ``target``: a worker's results should be small, see ``core.worker_processes``."""
     done = decode_chunk(source, zipped, members)
-    Path(target).write_bytes(done.patches)
+    Path(target).write_bytes(done.patches.data)
     return done._replace(patches=done.patches[:0])
 
 
@@ -130,12 +126,9 @@ def decode(data: bytes) -> np.ndarray:
     _check_png(data)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            pixels = np.asarray(image)
+            return np.asarray(image)
     except Exception as error:  # a damaged file can raise nearly anything in a decoder
         raise Rejected("corrupt PNG: its pixels cannot be decoded") from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise Rejected("corrupt PNG: its pixels are not 8-bit RGB")
-    return pixels
 
 
 def _check_png(data: bytes) -> None:
@@ -152,13 +145,11 @@ def _check_png(data: bytes) -> None:
     if width > PATCH or height > PATCH:
         raise Rejected(f"{width}×{height} pixels: larger than {PATCH}×{PATCH}")
     if colour != 2 or depth != 8:
-        kind = _COLOURS.get(colour, "unknown colour type") if colour != 2 else "RGB"
-        raise Rejected(f"{depth}-bit {kind}: only 8-bit RGB is used")
+        what = _COLOURS.get(colour, "unknown colour type") if colour != 2 else "RGB"
+        raise Rejected(f"{depth}-bit {what}: only 8-bit RGB is used")
     position, kind = 8, b""
     while kind != b"IEND":
-        if position + 12 > len(data):
-            raise Rejected("truncated PNG")
-        length, kind = struct.unpack_from(">I4s", data, position)
+        length, kind = struct.unpack_from(">I4s", data, position) if position + 12 <= len(data) else (len(data), b"")
         end = position + 12 + length
         if end > len(data):
             raise Rejected("truncated PNG")
@@ -166,6 +157,8 @@ def _check_png(data: bytes) -> None:
             raise Rejected("corrupt PNG: a checksum is wrong")
         if kind == b"tRNS":
             raise Rejected("8-bit RGB with a transparent colour: only 8-bit RGB is used")
+        if kind == b"IHDR" and position > 8:  # Pillow would believe this one
+            raise Rejected("corrupt PNG: it has two headers")
         position = end
 
 
@@ -203,18 +196,15 @@ def _zip_member(archive: BinaryIO, member: Member) -> bytes:
         raise Rejected(f"{max(member.size, member.packed)} bytes: too long for a patch")
     if member.method not in (_STORED, _DEFLATED):
         raise Rejected(f"zip compression method {member.method} is not supported: use deflate")
-    try:
-        archive.seek(max(member.offset, 0))
-        header = archive.read(30)
-        if member.offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
-            raise Rejected("damaged zip: the member is not where the directory says")
-        length, extra = struct.unpack_from("<HH", header, 26)
-        if not _is_name(archive.read(length), member.name):
-            raise Rejected("damaged zip: the member has another name than in the directory")
-        archive.seek(extra, io.SEEK_CUR)
-        data = archive.read(member.packed)
-    except OSError as error:
-        raise SourceChanged(error.strerror or str(error)) from error
+    archive.seek(max(member.offset, 0))
+    header = archive.read(30)
+    if member.offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
+        raise Rejected("damaged zip: the member is not where the directory says")
+    length, extra = struct.unpack_from("<HH", header, 26)
+    if not _is_name(archive.read(length), member.name):
+        raise Rejected("damaged zip: the member has another name than in the directory")
+    archive.seek(extra, io.SEEK_CUR)
+    data = archive.read(member.packed)
     if member.method == _DEFLATED:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)

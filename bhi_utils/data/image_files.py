@@ -4,20 +4,17 @@ Used by ``data.input_checks`` for single patches and by ``predict.regions`` for 
 a decompression bomb is never unpacked. Nothing here raises on bad input.
 """
 
-from PIL import ExifTags
-from PIL import Image
-from PIL import ImageOps
-from PIL import TiffImagePlugin
-from PIL import UnidentifiedImageError
-from bhi_utils.core.messages import Sentence
-from bhi_utils.core.messages import say
+import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
 import numpy as np
-import zipfile
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from bhi_utils.core.messages import Sentence, say
 
 #: Formats that are opened; the others (EPS, PDF, …) would start foreign programs or carry no pixels.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
@@ -61,7 +58,7 @@ def read(file: Path | BinaryIO, refuse: Callable[[int, int], Sentence | None], *
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
-            return decode(image, refuse, _paged(image))
+            return _decoded(image, refuse, _paged(image))
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         return Pixels(None, say("unreadable"))
     except (UnidentifiedImageError, SyntaxError, KeyError):  # what Pillow says of a TIFF's page that it cannot read
@@ -74,7 +71,7 @@ def read(file: Path | BinaryIO, refuse: Callable[[int, int], Sentence | None], *
 
 def _unknown(file: Path | BinaryIO) -> Sentence:
     """Why Pillow does not know a file, and the way out, from the file's beginning."""
-    with nullcontext(file) if hasattr(file, "read") else open(file, "rb") as stream:
+    with open(file, "rb") if isinstance(file, str | Path) else nullcontext(file) as stream:
         stream.seek(0)
         head = stream.read(132)
         if not head:
@@ -119,32 +116,26 @@ def _paged(image: Image.Image) -> tuple[Sentence, ...]:
     return (say("frames_largest", frames=frames, number=largest + 1) if largest else say("frames", frames=frames),)
 
 
-def decode(image: Image.Image, refuse: Callable[[int, int], Sentence | None], notes: tuple[Sentence, ...] = ()) -> Pixels:
-    """`read` for an image that is open, its pixels decoded or not; ``notes`` are handed on."""
+def _decoded(image: Image.Image, refuse: Callable[[int, int], Sentence | None], notes: tuple[Sentence, ...]) -> Pixels:
+    """`read` for an image that is open; ``notes`` are handed on."""
     size = image.size
     # the camera's rotation can only swap the sides, so a wrong size is refused before anything is decoded
     if problem := refuse(*size):
         return Pixels(None, problem, size=size)
     try:
-        image, turned = _upright(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+            image, notes = ImageOps.exif_transpose(image), (*notes, say("turned"))
         if image.mode in ("I", "F"):
             return Pixels(None, say("bits"), size=image.size)
-        array, more = _rgb(image)
+        array, transparent = _rgb(image)
     except Exception:  # as in `read`
         return Pixels(None, say("damaged"), size=size)
-    return Pixels(array, notes=(*notes, *turned, *more), size=image.size)
+    done = {"sixteen": image.mode.startswith("I;16"), "transparent": transparent, "cmyk": image.mode == "CMYK"}
+    return Pixels(array, notes=(*notes, *(say(key) for key, true in done.items() if true)), size=image.size)
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, list[Sentence]]:
-    notes = []
-    if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
-        image = ImageOps.exif_transpose(image)
-        notes.append(say("turned"))
-    return image, notes
-
-
-def _rgb(image: Image.Image) -> tuple[np.ndarray, list[Sentence]]:
-    """Convert band by band: of a large image, no second copy in another mode ever exists."""
+def _rgb(image: Image.Image) -> tuple[np.ndarray, bool]:
+    """The pixels, and whether some were transparent. Converted band by band: a large image is never held in another mode as a whole."""
     width, height = image.size
     array, transparent = np.empty((height, width, 3), np.uint8), False
     image.load()
@@ -155,8 +146,7 @@ def _rgb(image: Image.Image) -> tuple[np.ndarray, list[Sentence]]:
             band = Image.fromarray(values.astype(np.uint8))
         elif image.has_transparency_data:
             layers = band.convert("RGBA")
-            transparent |= layers.getchannel("A").getextrema()[0] < 255
+            transparent |= bool((np.asarray(layers)[..., 3] < 255).any())
             band = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
         array[top : top + band.height] = np.asarray(band.convert("RGB"))
-    said = (image.mode.startswith("I;16"), "sixteen"), (transparent, "transparent"), (image.mode == "CMYK", "cmyk")
-    return array, [say(key) for true, key in said if true]
+    return array, transparent

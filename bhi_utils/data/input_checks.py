@@ -1,83 +1,23 @@
-"""Is this a readable patch at the archive's scale? Turns any file or image into a uint8 50×50 patch, or says why not.
+"""Is this a readable patch at the archive's scale? Turns any file into a uint8 50×50 patch or says why not, and doubts what is no H&E.
 
-Used by the interface and by prediction on files. Nothing here raises on bad input: a ``Quality`` carries either a patch or one sentence for
-the person who sent it. ``data.image_files`` decodes, ``data.input_checks`` doubts.
+Used by the interface and by prediction on files and regions. Nothing here raises on bad input: a `Quality` carries either a patch or one
+sentence for the person who sent it. ``data.image_files`` decodes.
 """
 
-from PIL import Image
-from bhi_utils.core.messages import Sentence
-from bhi_utils.core.messages import say
-from bhi_utils.data import image_files
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
 import numpy as np
 
-#: Side in pixels of the patches that the models are trained on, and the smallest one that is still worth an answer.
-PATCH, SMALLEST = 50, 10
+from bhi_utils.core.messages import Sentence, say
+from bhi_utils.data import image_files
+from bhi_utils.data.decode import PATCH, pad
+
+#: Side in pixels of the smallest patch that is still worth an answer.
+SMALLEST = 10
 #: An image with more pixels than this is far too large for a patch, and is told so.
 MAX_PIXELS = 4_000_000
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What became of an image.
-
-    Attributes:
-        patch: uint8 array (50, 50, 3), or None when the image is refused.
-        problem: one sentence that says why it is refused and what to do; empty when it is not.
-        notes: sentences on what was done to the image.
-        doubts: sentences on why it does not look like stained tissue at the archive's scale, so that an answer means little.
-        size: width and height in pixels after the camera's rotation; (0, 0) when the file could not be read.
-    """
-
-    patch: np.ndarray | None
-    problem: str = ""
-    notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
-    size: tuple[int, int] = (0, 0)
-
-
-def check_file(file: Path | BinaryIO) -> Quality:
-    """Check a file, or a stream of its bytes, whatever its name says; see ``check``."""
-    return _judged(image_files.read(file, _wrong_size, bomb="far_too_large"))
-
-
-def check(image: Image.Image) -> Quality:
-    """Turn an image into a patch, or say why it cannot be one.
-
-    Accepted are sides of 10 to 50 pixels; what is missing to 50×50 is filled with white at the right and below, as at
-    the edges of the archive's slides. Nothing is resized: the models know one scale only.
-
-    Args:
-        image: an image of any mode, also one whose pixels are not decoded yet.
-    """
-    return _judged(image_files.decode(image, _wrong_size))
-
-
-def _judged(pixels: image_files.Pixels) -> Quality:
-    array = pixels.array
-    if array is None:
-        return Quality(None, pixels.problem, size=pixels.size)
-    height, width = array.shape[:2]
-    whole, notes = (width, height) == (PATCH, PATCH), pixels.notes
-    if not whole:
-        notes = (*notes, say("padded", width=width, height=height))
-    patch = np.full((PATCH, PATCH, 3), 255, dtype=np.uint8)
-    patch[:height, :width] = array
-    return Quality(patch, notes=notes, doubts=doubts(array, whole=whole), size=pixels.size)
-
-
-def _wrong_size(width: int, height: int) -> Sentence | None:
-    if width * height > MAX_PIXELS:
-        return say("too_large", what=f"{width}×{height}")
-    if min(width, height) < SMALLEST:
-        return say("too_small", width=width, height=height)
-    if max(width, height) <= PATCH:
-        return None
-    return say("no_patch_but_region" if min(width, height) >= PATCH else "no_patch", width=width, height=height)
-
 #: A pixel whose darkest channel is at least this (0–255) counts as glass; a patch with this share of it, as empty.
 GLASS_LEVEL, GLASS_SHARE = 215, 0.9
 #: Mean difference between a pixel's largest and smallest channel below which an image counts as grey.
@@ -102,6 +42,53 @@ BLACK, BRIGHT = 40, 100
 _CHUNK = 512
 
 
+@dataclass(frozen=True)
+class Quality:
+    """What became of an image.
+
+    Attributes:
+        patch: uint8 array (50, 50, 3), or None when the image is refused.
+        problem: one sentence that says why it is refused and what to do; empty when it is not.
+        notes: sentences on what was done to the image.
+        doubts: sentences on why it does not look like stained tissue at the archive's scale, so that an answer means little.
+        size: width and height in pixels after the camera's rotation; (0, 0) when the file could not be read.
+    """
+
+    patch: np.ndarray | None
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    size: tuple[int, int] = (0, 0)
+
+
+def check_file(file: Path | BinaryIO) -> Quality:
+    """Turn a file, or a stream of its bytes, into a patch, or say why it cannot be one.
+
+    Accepted are sides of 10 to 50 pixels; what is missing to 50×50 is filled with white at the right and below, as at the edges of the
+    archive's slides. Nothing is resized: the models know one scale only.
+
+    Args:
+        file: any file, whatever its name says.
+    """
+    found = image_files.read(file, _wrong_size, bomb="far_too_large")
+    if found.array is None:
+        return Quality(None, found.problem, size=found.size)
+    height, width = found.array.shape[:2]
+    whole = (width, height) == (PATCH, PATCH)
+    notes = found.notes if whole else (*found.notes, say("padded", width=width, height=height))
+    return Quality(pad(found.array), notes=notes, doubts=doubts(found.array, whole=whole), size=found.size)
+
+
+def _wrong_size(width: int, height: int) -> Sentence | None:
+    if width * height > MAX_PIXELS:
+        return say("too_large", what=f"{width}×{height}")
+    if min(width, height) < SMALLEST:
+        return say("too_small", width=width, height=height)
+    if max(width, height) <= PATCH:
+        return None
+    return say("no_patch_but_region" if min(width, height) >= PATCH else "no_patch", width=width, height=height)
+
+
 def doubts(patch: np.ndarray, *, whole: bool = True) -> tuple[Sentence, ...]:
     """Why an answer for one patch means little; empty for what looks like stained tissue at the archive's scale.
 
@@ -124,7 +111,7 @@ def doubted(patches: np.ndarray) -> dict[str, np.ndarray]:
 
     They are patches of one image with tissue: emptiness is not judged, and red and blue of many are held together.
     """
-    parts = [measure(chunk) for chunk in _chunks(patches)]
+    parts = [measure(patches[start : start + _CHUNK]) for start in range(0, max(len(patches), 1), _CHUNK)]
     measured = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     grey, coloured = measured["spread"] < GREY_LEVEL, measured["coloured"] >= ENOUGH
     found = {"grey": grey, **{name: wrong & ~grey for name, wrong in judged(measured).items()}}
@@ -146,11 +133,6 @@ def eyepiece(pixels: np.ndarray) -> bool:
     corners = (field[:side, :side], field[:side, -side:], field[-side:, :side], field[-side:, -side:])
     middle = field[height // 3 : height - height // 3, width // 3 : width - width // 3]
     return all(corner.mean() < BLACK for corner in corners) and float(middle.mean()) >= BRIGHT
-
-
-def _chunks(patches: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, max(len(patches), 1), _CHUNK):
-        yield patches[start : start + _CHUNK]
 
 
 def judged(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -4,23 +4,21 @@ The measures are simple. They point at patches that are worth a look, and what t
 blood, a fold in pale tissue is pale, and a case that is blurred as a whole has nothing sharp to compare with.
 """
 
-from bhi_utils.core import worker_processes
-from bhi_utils.data import input_checks
-from bhi_utils.data import inspection_facts
-from bhi_utils.data import near_duplicates
-from bhi_utils.data import patch_measures
-from bhi_utils.data import published
-from bhi_utils.data.archive import Pack
-from bhi_utils.data.decode import PATCH
-from bhi_utils.data.near_duplicates import NearDuplicates
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from tqdm import tqdm
 from typing import Any
+
 import numpy as np
 import pandas as pd
-import sys
+from tqdm import tqdm
+
+from bhi_utils.core import worker_processes
+from bhi_utils.data import input_checks, inspection_facts, near_duplicates, patch_measures, published
+from bhi_utils.data.archive import Pack
+from bhi_utils.data.decode import PATCH
+from bhi_utils.data.near_duplicates import NearDuplicates
 
 #: A patch with at least this share of glass is mostly background: the share that the interface calls empty, too.
 BACKGROUND = input_checks.GLASS_SHARE
@@ -55,7 +53,7 @@ class Inspection:
     Attributes:
         facts: everything in plain numbers, texts and lists: the content of ``index.json``.
         measures: one row a patch in the manifest's order, with its measures and flags.
-        duplicates: the groups of patches with equal pixels, as `archive.duplicates` gives them.
+        duplicates: the groups of patches with equal pixels, from `exact_duplicates`.
     """
 
     facts: dict[str, Any]
@@ -64,11 +62,11 @@ class Inspection:
 
     def table(self) -> pd.DataFrame:
         """The facts in brief, as a table of texts: ``what``, ``found``, and where they apply ``published`` and ``difference``."""
-        return pd.DataFrame(inspection_facts.rows(self.facts), columns=["what", "found", "published", "difference"])
+        return inspection_facts.table(self.facts)
 
     def text(self) -> str:
         """The table, the first of what is listed and the verdict, for a terminal of 80 columns."""
-        return inspection_facts.text(self.facts, self.table())
+        return inspection_facts.text(self.facts)
 
 
 def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspection:
@@ -77,7 +75,7 @@ def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspectio
     records = _measured(pack, workers, progress)
     table, info, manifest = _measures(pack, records), pack.info, pack.manifest
     duplicates = exact_duplicates(pack, digests=records["digest"])
-    facts = {
+    facts: dict[str, Any] = {
         **{name: info[name] for name in ("source", "kind", "synthetic", "fingerprint")},
         **published.compare(manifest, synthetic=info["synthetic"]),
         "nested_copy": {"files": info["nested_copy"], "every_patch_twice": info["nested_copy"] == info["patches"]},
@@ -95,15 +93,16 @@ def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspectio
 def _measured(pack: Pack, workers: int, progress: bool) -> np.ndarray:
     """The records of all patches, in the manifest's order."""
     sizes = pack.manifest[["width", "height"]].to_numpy(np.uint8)
-    records = np.empty(len(sizes), patch_measures.RECORD)
-    starts = range(0, len(sizes), _CHUNK)
     job = partial(patch_measures.measure_rows, str(pack.patches.filename), pack.patches.offset)
-    with tqdm(total=len(sizes), desc="Measuring", unit="patch", file=sys.stderr, disable=not progress) as bar:
-        chunks = [(start, sizes[start : start + _CHUNK]) for start in starts]
-        with closing(worker_processes.in_order(job, chunks, workers, fallback="measuring", ahead=4)) as results:
-            for start, found in zip(starts, results, strict=True):
-                records[start : start + len(found)] = found
-                bar.update(len(found))
+    chunks = [(start, sizes[start : start + _CHUNK]) for start in range(0, len(sizes), _CHUNK)]
+    records = np.empty(len(sizes), patch_measures.RECORD)
+    with (
+        tqdm(total=len(sizes), desc="Measuring", unit="patch", file=sys.stderr, disable=not progress) as bar,
+        closing(worker_processes.in_order(job, chunks, workers, fallback="measuring", ahead=4)) as results,
+    ):
+        for (start, _), found in zip(chunks, results, strict=True):
+            records[start : start + len(found)] = found
+            bar.update(len(found))
     return records
 
 
@@ -137,36 +136,23 @@ def _near(pack: Pack, records: np.ndarray, workers: int) -> NearDuplicates:
 def exact_duplicates(pack: Pack, *, digests: np.ndarray | None = None) -> pd.DataFrame:
     """Find groups of patches with exactly the same pixels, largest first.
 
-    Columns: ``patches``, ``cases`` and ``positive`` count the group; ``across_cases`` and ``contradictory`` (both
-    labels) say what is wrong with it; ``blank`` marks one single colour, such as bare glass; ``rows`` are its row
-    numbers in the manifest.
-
     Args:
         pack: the patches.
-        digests: `measures.digests` of all of them, when they are known already.
+        digests: `patch_measures.digests` of all of them, where they are known already.
+
+    Returns:
+        one row a group: ``patches``, ``cases`` and ``positive`` count its patches, cases and IDC+ patches; ``across_cases`` and
+        ``contradictory`` (both labels) say what is wrong with it; ``blank`` marks one single colour, such as bare glass; ``rows`` are its
+        row numbers in the manifest.
     """
     sizes = pack.manifest[["width", "height"]].to_numpy(np.uint8)
     digests = patch_measures.digests(pack.patches, sizes) if digests is None else digests
-    cases, labels = pack.manifest["case"].to_numpy(), pack.manifest["label"].to_numpy(np.int64)
-    order = np.lexsort((cases, *digests.T))  # a group's rows lie together, and in it those of a case
-    same, changed = (digests[order][1:] == digests[order][:-1]).all(axis=1), np.diff(cases[order]) != 0
-    starts = np.flatnonzero(np.r_[True, ~same])
-    counts = np.diff(np.r_[starts, len(order)])
-    found = pd.DataFrame({"patches": counts, "cases": 1 + np.add.reduceat(np.r_[False, changed & same], starts, dtype=np.int64)})
-    found["positive"] = np.add.reduceat(labels[order], starts)
-    found = found.assign(across_cases=found["cases"] > 1, contradictory=found["positive"].between(1, counts - 1))
-    found, starts, counts = found[counts > 1], starts[counts > 1], counts[counts > 1]
-    rows = [np.sort(order[start : start + count]) for start, count in zip(starts, counts, strict=True)]
-    first = np.array([group[0] for group in rows], np.int64)
-    found = found.assign(blank=_blank(pack.patches, sizes, first), rows=[tuple(group.tolist()) for group in rows], first=first)
-    return found.sort_values(["patches", "first"], ascending=[False, True], ignore_index=True).drop(columns="first")
-
-
-def _blank(patches: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Whether each of ``rows`` is a patch of one single colour, its padding aside."""
-    patches, found = np.asarray(patches), np.zeros(len(rows), bool)  # a plain view: slicing a map is slow
-    for place, row in enumerate(rows):
-        width, height = sizes[row]
-        begin = patches[row, 0, :width]
-        found[place] = (begin == begin[0]).all() and (patches[row, :height, :width] == begin[0]).all()
-    return found
+    frame = pack.manifest[["case", "label"]].astype("int64").assign(one=digests[:, 0], other=digests[:, 1], row=np.arange(len(digests)))
+    groups = frame[frame.duplicated(["one", "other"], keep=False)].groupby(["one", "other"], sort=False)
+    columns = {"patches": ("row", "size"), "cases": ("case", "nunique"), "positive": ("label", "sum"), "rows": ("row", tuple)}
+    found = groups.agg(**columns).sort_values("patches", ascending=False, kind="stable", ignore_index=True)
+    plain = np.asarray(pack.patches)  # slicing a map is slow
+    first = [rows[0] for rows in found["rows"]]
+    blank = [not np.ptp(plain[row, : sizes[row, 1], : sizes[row, 0]], axis=(0, 1)).any() for row in first]
+    across, both = found["cases"] > 1, found["positive"].between(1, found["patches"] - 1)
+    return found.assign(across_cases=across, contradictory=both, blank=np.array(blank, bool), rows=found.pop("rows"))

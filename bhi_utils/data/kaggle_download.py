@@ -5,23 +5,23 @@ here its client's parts are used instead, which resume, check the MD5 that the s
 mount the data set, their folder is used and nothing is fetched.
 """
 
-from bhi_utils.core.atomic_files import check_space
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.paths import shown
-from bhi_utils.data.packing import PATCH_BYTES
-from bhi_utils.data.published import ARCHIVE_URL
-from bhi_utils.data.published import KAGGLE_HANDLE
-from bhi_utils.data.published import archive_totals
-from contextlib import suppress
-from pathlib import Path
 import importlib.metadata
 import inspect
 import logging
 import os
 import zipfile
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from bhi_utils.core.atomic_files import check_space
+from bhi_utils.core.paths import InputError, shown
+from bhi_utils.data.packing import PATCH_BYTES
+from bhi_utils.data.published import ARCHIVE_URL, KAGGLE_HANDLE, archive_totals
 
 #: Seconds to wait for a connection, and for the next bytes.
 TIMEOUT = (10, 30)
+_ZIP = f"{KAGGLE_HANDLE.rsplit('/', 1)[1]}.zip"
 _MANUAL = f"Or do it by hand: download the zip from {ARCHIVE_URL} in a browser and pass its path as the data."
 _REASONS = {
     401: "Kaggle does not accept the credentials: check KAGGLE_API_TOKEN or kaggle.json",
@@ -33,9 +33,11 @@ _REASONS = {
 
 def kept(folder: Path) -> Path | None:
     """The zip that an earlier download left in ``folder``, or None."""
-    path = Path(folder) / f"{KAGGLE_HANDLE.rsplit('/', 1)[1]}.zip"
+    path = Path(folder) / _ZIP
     with suppress(OSError):  # a folder that may not be looked into
-        return path if path.is_file() else None
+        if path.is_file():
+            return path
+    return None
 
 
 def fetch(folder: Path) -> Path:
@@ -49,13 +51,21 @@ def fetch(folder: Path) -> Path:
     """
     if found := kept(folder):
         return found
-    _require_parts()
-    import kagglehub
-    import requests
-    from kagglehub.exceptions import DataCorruptionError
-    from kagglesdk.kaggle_env import is_in_kaggle_notebook
+    try:
+        import kagglehub
+        import requests
+        from kagglehub.clients import build_kaggle_client, download_file  # noqa: F401
+        from kagglehub.exceptions import DataCorruptionError
+        from kagglesdk.kaggle_env import is_in_kaggle_notebook
+        from kagglesdk.kaggle_http_client import KaggleHttpClient
 
-    target = Path(folder) / f"{KAGGLE_HANDLE.rsplit('/', 1)[1]}.zip"
+        if "_session" not in inspect.getsource(KaggleHttpClient.__init__):
+            raise ImportError("kagglesdk's client keeps its session elsewhere")
+    except ImportError as error:
+        what = f"kagglehub {importlib.metadata.version('kagglehub')} is not the one that was tried ({error})"
+        raise InputError(f"{what}: pip install -c constraints.txt kagglehub. {_MANUAL}") from error
+
+    target = Path(folder) / _ZIP
     part = target.with_suffix(".zip.part")
     try:
         if is_in_kaggle_notebook() or kagglehub.env.is_in_colab_notebook():
@@ -88,36 +98,14 @@ def fetch(folder: Path) -> Path:
     return target
 
 
-def _require_parts() -> None:
-    """Make sure that kagglehub still has inside what is used of it here.
-
-    Raises:
-        InputError: it has not.
-    """
-    try:
-        from kagglehub.clients import build_kaggle_client, download_file  # noqa: F401
-        from kagglehub.exceptions import DataCorruptionError, handle_call  # noqa: F401
-        from kagglehub.handle import parse_dataset_handle  # noqa: F401
-        from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest  # noqa: F401
-        from kagglesdk.kaggle_http_client import KaggleHttpClient
-
-        if "_session" not in inspect.getsource(KaggleHttpClient.__init__):
-            raise ImportError("kagglesdk's client keeps its session elsewhere")
-    except ImportError as error:
-        version = importlib.metadata.version("kagglehub")
-        raise InputError(
-            f"kagglehub {version} is not the one that was tried ({error}): pip install -c constraints.txt kagglehub. {_MANUAL}"
-        ) from error
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
 def _cause(error: BaseException) -> str:
     """The first words of the innermost reason, such as ``Connection refused``; the whole would be a page."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
+    while inner := error.__cause__ or error.__context__:
+        error = inner
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0][:80]
 
 
@@ -125,15 +113,9 @@ def _download(part: Path) -> None:
     """Fetch the archive into ``part``, or what is missing of it. The one place that uses kagglehub's parts below its front door."""
     import requests
     from kagglehub.clients import build_kaggle_client, download_file
-    from kagglehub.exceptions import DataCorruptionError, handle_call
+    from kagglehub.exceptions import DataCorruptionError
     from kagglehub.handle import parse_dataset_handle
     from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
-
-    class Patient(requests.adapters.HTTPAdapter):
-        """Gives up after a while, which kagglesdk's session never does."""
-
-        def send(self, *arguments, **options):
-            return super().send(*arguments, **{**options, "timeout": options.get("timeout") or TIMEOUT})
 
     logging.getLogger("kagglehub").setLevel(logging.WARNING)
     handle = parse_dataset_handle(KAGGLE_HANDLE)
@@ -145,9 +127,8 @@ def _download(part: Path) -> None:
         raise InputError(f"Kaggle's credentials cannot be used ({error}): correct or delete them. {_MANUAL}") from error
     with opened as client:
         session = client.http_client()._session
-        for scheme in ("https://", "http://"):
-            session.mount(scheme, Patient())
-        with handle_call(lambda: client.datasets.dataset_api_client.download_dataset(request), handle) as response:
+        session.send = partial(session.send, timeout=TIMEOUT)  # it would wait for ever
+        with client.datasets.dataset_api_client.download_dataset(request) as response:
             total = int(response.headers.get("Content-Length", 0))
             if _size(part) > total or response.headers.get("Accept-Ranges") != "bytes":
                 part.unlink(missing_ok=True)

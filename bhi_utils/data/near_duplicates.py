@@ -1,37 +1,46 @@
 """Patches that show the same pixels but for brightness, noise, compression or orientation. Used by ``data.inspection``.
 
-Candidates are the nearest neighbours by a descriptor that is alike in all eight orientations; those whose coarse pictures agree are then
-compared pixel by pixel: no table of all pairs, no list that grows with the square of the patches. Libraries for perceptual hashes work
-image by image, which would take minutes for the archive, and their bits do not say how much two pictures differ.
+Candidates are the nearest neighbours by a descriptor that is alike in all eight orientations. Those whose coarse pictures agree are then
+compared pixel by pixel, so no table of all pairs is needed. Libraries for perceptual hashes work image by image, which would take minutes
+for the archive, and their bits do not say how much two pictures differ.
 """
 
-from bhi_utils.data.patch_measures import COARSE
-from bhi_utils.data.patch_measures import variance
-from collections.abc import Callable
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
-import math
-import numpy as np
+
+from bhi_utils.data.patch_measures import COARSE, variance
 
 #: Two patches are near duplicates when the root mean square of their difference is at most so many grey levels, and at most this part of
-#: their own contrast, so that two patches of plain stroma, which differ little because there is little in them, are none. JPEG at quality
-#: 90 keeps 98 % of real patches within both, at 75 still 81 %; the closest of 13,244 real patches of tissue differ by 11 levels, but by as
-#: much as their contrast.
+#: their own contrast. The second limit leaves out pairs of plain stroma, which differ little because there is little in them. JPEG at
+#: quality 90 keeps 98 % of real patches within both limits, at 75 still 81 %. The closest of 13,244 real patches of tissue differ by 11
+#: levels, but by as much as their contrast.
 LEVEL, PART = 12.0, 0.5
 #: Candidates differ by at most this in their descriptors, in grey levels: two levels of brightness, and what JPEG and noise do to coarse
 #: structure (1.5 in 99 of 100 patches at quality 75).
 RADIUS = 2.5
-#: The coarse pictures of candidates, brightness aside, differ by at most this, root mean square in grey levels: JPEG at quality 75 stays
-#: below 1.4, and of 1,430 candidates among real patches that are no copies, the closest differ by 3. Without it plain stroma, whose coarse
-#: pictures resemble each other, would be compared pixel by pixel half a million times in the archive.
+#: The coarse pictures of candidates, brightness aside, differ by at most this (root mean square in grey levels). JPEG at quality 75 stays
+#: below 1.4; the closest of 1,430 candidates among real patches that are no copies differ by 3. Without this limit plain stroma would be
+#: compared pixel by pixel half a million times in the archive.
 STRUCTURE = 2.0
 #: A patch is compared with its nearest neighbours, up to this number; one that has more within the radius is counted as crowded.
 NEIGHBOURS = 16
 #: Patches with less contrast than this, in grey levels, cannot be told apart: out-of-focus glass, or one colour.
 PLAIN = 8.0
+#: All of these, as ``index.json`` names them.
+CRITERION = {
+    "rms_at_most": LEVEL,
+    "part_of_contrast_at_most": PART,
+    "descriptors_within": RADIUS,
+    "coarse_rms_at_most": STRUCTURE,
+    "neighbours_at_most": NEIGHBOURS,
+    "contrast_at_least": PLAIN,
+}
 
 _CHUNK = 8192
 
@@ -59,7 +68,7 @@ def find(records: np.ndarray, rows: np.ndarray, read: Callable[[np.ndarray], np.
     """Find the near duplicates among ``rows``.
 
     Args:
-        records: what `measures.measure` gives, of every row.
+        records: `patch_measures.measure` of every row.
         rows: numbers of the rows to compare, int (k,), ascending.
         read: gives the pixels, uint8 (m, 50, 50, 3), of row numbers.
         workers: threads of the search; the result does not depend on it.
@@ -80,9 +89,9 @@ def find(records: np.ndarray, rows: np.ndarray, read: Callable[[np.ndarray], np.
 
 def _neighbours(descriptors: np.ndarray, workers: int) -> tuple[np.ndarray, int]:
     """Pairs of positions close to each other, int (m, 2), sorted; and how many positions have more neighbours than are looked at."""
-    count, keys, crowded = len(descriptors), [np.empty(0, np.int64)], 0
     points = descriptors.astype(np.float64)
-    tree = cKDTree(points, balanced_tree=False) if count else None
+    count, keys, crowded = len(points), [np.empty(0, np.int64)], 0
+    tree = cKDTree(points, balanced_tree=False)
     for start in range(0, count, _CHUNK):
         part = points[start : start + _CHUNK]
         # the point itself, its neighbours, and one more to know whether there are more; k may exceed the number of points
@@ -92,8 +101,7 @@ def _neighbours(descriptors: np.ndarray, workers: int) -> tuple[np.ndarray, int]
         other, own = others[own, place], own + start
         pair = own != other
         keys.append(np.minimum(own, other)[pair] * count + np.maximum(own, other)[pair])
-    keys = np.unique(np.concatenate(keys))
-    return np.stack(np.divmod(keys, max(count, 1)), axis=1), crowded
+    return np.stack(np.divmod(np.unique(np.concatenate(keys)), max(count, 1)), axis=1), crowded
 
 
 def _alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -130,8 +138,6 @@ def _squares(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _groups(pairs: np.ndarray) -> np.ndarray:
     """The group of each pair, numbered by first appearance."""
-    if not len(pairs):
-        return np.empty(0, np.int64)
     names, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs), np.int8), places.T), shape=(len(names), len(names)))

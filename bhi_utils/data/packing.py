@@ -1,40 +1,25 @@
 """Builds a pack: decodes a listing's patches, in parallel, into one array on disk with its tables. Used by ``data.archive``.
-`building` and `commit`, which make a folder appear whole or not at all, serve ``training.feature_cache`` and ``data.phantom.cohort_files`` too.
 
-A pack is built under a temporary name, its ``pack.json`` comes last and its folder is renamed into place at the end: a
-killed build is never taken for a pack, and an array that someone has mapped is never replaced, which Windows refuses.
+A pack is built under a temporary name, its ``pack.json`` comes last, and its folder is renamed into place at the end. So a killed build is
+never taken for a pack, and an array that someone has mapped is never replaced, which Windows refuses.
 """
 
-from bhi_utils.core import atomic_files
-from bhi_utils.core import worker_processes
-from bhi_utils.core.atomic_files import building
-from bhi_utils.core.atomic_files import check_space
-from bhi_utils.core.atomic_files import commit
-from bhi_utils.core.atomic_files import sweep
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.paths import brief
-from bhi_utils.core.paths import plain
-from bhi_utils.core.paths import shown
-from bhi_utils.data.decode import CONFLICT
-from bhi_utils.data.decode import Decoded
-from bhi_utils.data.decode import PATCH
-from bhi_utils.data.decode import SourceChanged
-from bhi_utils.data.decode import decode_to_file
-from bhi_utils.data.sources import FORMAT
-from bhi_utils.data.sources import Listing
-from bhi_utils.data.sources import require_classes
-from bhi_utils.data.sources import zip_state
+import hashlib
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from tqdm import tqdm
-from typing import Any
 from typing import BinaryIO
-import hashlib
+
 import numpy as np
-import os
 import pandas as pd
-import sys
+from tqdm import tqdm
+
+from bhi_utils.core import atomic_files, worker_processes
+from bhi_utils.core.paths import InputError, brief, plain, shown
+from bhi_utils.data.decode import CONFLICT, PATCH, Decoded, SourceChanged, decode_to_file
+from bhi_utils.data.sources import FORMAT, Listing, require_classes, zip_state
 
 #: Bytes of a packed patch, and what the tables may take beside it.
 PATCH_BYTES, ROW_BYTES = PATCH * PATCH * 3, 200
@@ -47,25 +32,24 @@ _SPARE_BYTES = 64 << 20
 
 
 def build(listing: Listing, folder: Path, *, workers: int = 0, progress: bool = True) -> None:
-    """Write the pack of ``listing`` to ``folder``, whole or not at all.
+    """Write the pack of ``listing`` to ``folder``, whole or not at all, in ``workers`` processes (0: all cores where that pays).
 
-    Memory stays bounded by a few chunks of patches for each worker.
+    Memory stays bounded by a few chunks of patches for each process.
 
     Raises:
         InputError: no space, no usable patch, one class only, or the source changed meanwhile.
     """
     packs, count = folder.parent, len(listing.members)
-    processes = _processes(workers, count)
+    workers = workers or (worker_processes.cores() if count >= _WORTH_WORKERS else 1)
     try:
         packs.mkdir(parents=True, exist_ok=True)
-        sweep(packs)
-        check_space(packs, count * (PATCH_BYTES + ROW_BYTES) + _SPARE_BYTES)
-        with building(folder) as temporary:
-            _write(listing, temporary, workers=processes, progress=progress)
-            commit(temporary, folder)
+        atomic_files.sweep(packs)
+        atomic_files.check_space(packs, count * (PATCH_BYTES + ROW_BYTES) + _SPARE_BYTES)
+        with atomic_files.building(folder) as temporary:
+            _write(listing, temporary, workers=min(workers, worker_processes.MOST, -(-count // _CHUNK)), progress=progress)
+            atomic_files.commit(temporary, folder)
     except SourceChanged as error:
-        source = shown(listing.source)
-        raise InputError(f"{source} changed or failed while it was read ({error}): try again.") from error
+        raise InputError(f"{shown(listing.source)} changed or failed while it was read ({error}): try again.") from error
     except OSError as error:
         where, why = shown(packs), error.strerror or error
         raise InputError(f"Cannot write to {where}: {why}; free some disk space or set BHI_CACHE elsewhere.") from error
@@ -75,7 +59,7 @@ def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> N
     """Fill ``folder``: the array, the tables, and last of all ``pack.json``."""
     rejected = list(listing.rejected)
     with open(folder / "patches.npy", "wb") as stream:
-        rows, digest, differing = _write_patches(listing, stream, rejected, workers=workers, progress=progress)
+        rows, fingerprint, differing = _write_patches(listing, stream, rejected, workers=workers, progress=progress)
         stream.flush()
         os.fsync(stream.fileno())
     if listing.kind == "zip" and zip_state(listing.source) != listing.state:
@@ -84,13 +68,13 @@ def _write(listing: Listing, folder: Path, *, workers: int, progress: bool) -> N
     require_classes(listing.source, manifest["label"].unique())
     save_manifest(folder, manifest)
     atomic_files.write_csv(folder / "rejected.csv", pd.DataFrame(sorted(rejected), columns=["path", "reason"]))
-    digest.update(manifest.drop(columns="path").to_csv(index=False, lineterminator="\n").encode())
+    fingerprint.update(manifest.drop(columns="path").to_csv(index=False, lineterminator="\n").encode())
     info = {
         "format": FORMAT,
         "source": shown(listing.source),
         "kind": "phantom" if listing.synthetic else listing.kind,
         "synthetic": listing.synthetic,
-        "fingerprint": digest.hexdigest(),
+        "fingerprint": fingerprint.hexdigest(),
         "patches": len(manifest),
         "cases": int(manifest["case"].nunique()),
         "positive": int(manifest["label"].sum()),
@@ -125,28 +109,29 @@ def load_manifest(folder: Path) -> pd.DataFrame:
 
 def _write_patches(
     listing: Listing, stream: BinaryIO, rejected: list[tuple[str, str]], *, workers: int, progress: bool
-) -> tuple[list[tuple], Any, int]:
-    """Append the patches to an ``.npy`` stream in the listing's order: the manifest's rows, the hash of the pixels, and how many files
-    that were listed as copies are none.
+) -> tuple[list[tuple], "hashlib._Hash", int]:
+    """Append the patches to an ``.npy`` stream in the listing's order, and what is unusable to ``rejected``.
 
     Plain writes rather than a writable map: on a full disk they raise, where a map would kill the process with SIGBUS.
+
+    Returns:
+        the manifest's rows; a hash of the pixels; how many files that were listed as copies are none.
     """
-    chunks = [listing.members[start : start + _CHUNK] for start in range(0, len(listing.members), _CHUNK)]
-    rows, digest, differing = [], hashlib.sha256(), 0
-    scratch = Path(stream.name).parent
-    begin = _write_header(stream, len(listing.members))
     total = len(listing.members)
+    chunks = [listing.members[start : start + _CHUNK] for start in range(0, total, _CHUNK)]
+    rows, digest, differing = [], hashlib.sha256(), 0
+    begin = _write_header(stream, total)
     with tqdm(total=total, desc="Packing", unit="patch", file=sys.stderr, disable=not progress) as bar:
-        for chunk, done in zip(chunks, _decoded(listing, chunks, scratch, workers), strict=True):
-            stream.write(done.patches)
-            digest.update(done.patches)
-            for position, reason in done.rejected:
-                others = chunk[position].copies if reason == CONFLICT else ()
-                rejected.extend((plain(member.name), reason) for member in (chunk[position], *others))
-                differing += len(others)
-            for position, (width, height) in zip(done.kept, done.sizes, strict=True):
-                member = chunk[position]
-                rows.append((member.case, member.x, member.y, member.label, plain(member.name), width, height))
+        for chunk, done in zip(chunks, _decoded(listing, chunks, Path(stream.name).parent, workers), strict=True):
+            stream.write(done.patches.data)
+            digest.update(done.patches.data)
+            for member, found in zip(chunk, done.found, strict=True):
+                if isinstance(found, str):
+                    others = member.copies if found == CONFLICT else ()
+                    rejected.extend((plain(one.name), found) for one in (member, *others))
+                    differing += len(others)
+                else:
+                    rows.append((member.case, member.x, member.y, member.label, plain(member.name), *found))
             bar.update(len(chunk))
     if not rows:
         (path, reason), where = min(rejected), shown(listing.source)
@@ -173,9 +158,3 @@ def _decoded(listing: Listing, chunks: list[tuple], scratch: Path, processes: in
             pixels = np.frombuffer(Path(target).read_bytes(), np.uint8).reshape(-1, PATCH, PATCH, 3)
             os.unlink(target)
             yield found._replace(patches=pixels)
-
-
-def _processes(asked: int, patches: int) -> int:
-    if asked == 0:
-        asked = worker_processes.cores() if patches >= _WORTH_WORKERS else 1
-    return min(asked, worker_processes.MOST, -(-patches // _CHUNK))

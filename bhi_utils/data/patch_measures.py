@@ -1,13 +1,16 @@
 """Simple measures of many patches at once: glass, ink, folds, sharpness, and what tells copies from look-alikes.
 
-Used by ``data.inspection``, and by ``data.archive`` for its digests. It needs NumPy and Pillow only, because every spawned worker loads it.
-Sums are kept in whole numbers, so every processor gives the same values.
+Used by ``data.inspection`` and, for the variance, by ``data.near_duplicates``. It needs NumPy and Pillow only, because every spawned
+worker loads it. Sums are kept in whole numbers, so every processor gives the same values.
 """
+
+from functools import reduce
+from hashlib import blake2b
+
+import numpy as np
 
 from bhi_utils.data.decode import PATCH
 from bhi_utils.data.input_checks import GLASS_LEVEL
-from hashlib import blake2b
-import numpy as np
 
 #: A pixel whose darkest channel reaches `GLASS_LEVEL` is bright glass (real tissue and real glass part between 205 and 225); one whose
 #: channels differ by less than this holds no dye: shaded glass, an air bubble, the coverslip's rim.
@@ -19,9 +22,9 @@ GREY_SPREAD = 20
 GREEN_OVER_RED, BLUE_OVER_RED, GREEN_OVER_BLUE = 10, 50, 20
 #: Black ink absorbs everything alike: no channel reaches the first level, and the channels differ by less than the second.
 BLACK_LEVEL, BLACK_SPREAD = 70, 25
-#: Side in pixels of the blocks on which folds and coarse structure are looked for: wider than a nucleus, narrower than a fold.
+#: Side in pixels of the blocks on which folds and coarse structure are measured: wider than a nucleus, narrower than a fold.
 BLOCK = 5
-#: A fold is said by the share of blocks that is darker and more saturated than the level; a tenth is about one band across a corner.
+#: The measure of a fold is the level of darkness and saturation that this share of the blocks reaches: about one band across a corner.
 FOLD_PART = 0.1
 #: Numbers in a descriptor, and in the coarse picture of a patch.
 DESCRIPTOR, COARSE = 18, (PATCH // BLOCK) ** 2
@@ -48,22 +51,12 @@ def read_rows(path: str, offset: int, rows: range | np.ndarray) -> np.ndarray:
     """Patches, uint8 (k, 50, 50, 3), read rather than mapped: pages of a map would stay counted as this process's memory.
 
     Raises:
-        OSError: the file ends before that.
+        ValueError: the file ends before that.
     """
     size = PATCH * PATCH * 3
-    patches = np.empty((len(rows), PATCH, PATCH, 3), np.uint8)
-    with open(path, "rb", buffering=0) as stream:
-        if isinstance(rows, range):
-            stream.seek(offset + rows.start * size)
-            parts = [patches.reshape(-1)]
-        else:
-            parts = list(patches.reshape(-1, size))
-        for row, part in zip(rows, parts, strict=False):
-            if len(parts) > 1 or not isinstance(rows, range):
-                stream.seek(offset + int(row) * size)
-            if stream.readinto(part) != part.nbytes:
-                raise OSError(f"{path} ends early")
-    return patches
+    runs = [(rows.start, len(rows))] if isinstance(rows, range) else [(int(row), 1) for row in rows]
+    parts = [np.fromfile(path, np.uint8, count * size, offset=offset + row * size) for row, count in runs]
+    return np.concatenate(parts).reshape(len(rows), PATCH, PATCH, 3)
 
 
 def measure(patches: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -100,7 +93,7 @@ def measure(patches: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def digests(patches: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """A hash of each patch's size and pixels, uint64 (k, 2): equal ones mean equal pixels."""
+    """A hash of each patch's size and pixels, uint64 (k, 2); equal hashes mean equal pixels."""
     patches = np.ascontiguousarray(patches)
     hashes = [blake2b(patch, digest_size=16, key=size.tobytes()).digest() for patch, size in zip(patches, sizes, strict=True)]
     return np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2)
@@ -127,8 +120,8 @@ def _ink(red: np.ndarray, green: np.ndarray, blue: np.ndarray, black: np.ndarray
 def _block_sums(patches: np.ndarray) -> np.ndarray:
     """Sums of 5×5 pixels, int32 (k, 10, 10, 3)."""
     lines = patches.reshape(-1, _SIDE, BLOCK, PATCH * 3)
-    rows = sum(lines[:, :, line].astype(np.uint16) for line in range(BLOCK)).reshape(-1, _SIDE, _SIDE, BLOCK, 3)
-    return sum(rows[:, :, :, column].astype(np.int32) for column in range(BLOCK))
+    rows = reduce(np.add, [lines[:, :, line].astype(np.uint16) for line in range(BLOCK)]).reshape(-1, _SIDE, _SIDE, BLOCK, 3)
+    return reduce(np.add, [rows[:, :, :, column].astype(np.int32) for column in range(BLOCK)])
 
 
 def _fold(blocks: np.ndarray) -> np.ndarray:

@@ -3,36 +3,38 @@
 Used by the index of a source, by the splits and by the synthetic cohort of the archive's size.
 """
 
-from bhi_utils.core.messages import counted
-from functools import cache
 from importlib import resources
 from typing import Any
+
+import numpy as np
 import pandas as pd
+
+from bhi_utils.core.messages import counted
 
 #: Where people find the archive, and its name there.
 ARCHIVE_URL = "https://www.kaggle.com/datasets/paultimothymooney/breast-histopathology-images"
 KAGGLE_HANDLE = "paultimothymooney/breast-histopathology-images"
 
 
-@cache
-def _cases() -> pd.DataFrame:
+#: What a case can be beside the published table.
+STATES = ("as published", "fewer", "more", "missing", "not published")
+
+
+def case_table() -> pd.DataFrame:
+    """The archive's 279 cases by id: int columns ``case, negative, positive, patches`` (numbers of patches).
+
+    >>> case_table().head(1).to_dict("records")
+    [{'case': 8863, 'negative': 772, 'positive': 207, 'patches': 979}]
+    """
     with (resources.files("bhi_utils.data") / "published_cases.csv").open(encoding="utf-8") as stream:
         counts = pd.read_csv(stream)
     return counts.assign(patches=counts["negative"] + counts["positive"])
 
 
-def case_table() -> pd.DataFrame:
-    """The archive's 279 cases by id: int columns ``case, negative, positive, patches`` (numbers of patches)."""
-    return _cases().copy()
-
-
 def archive_totals() -> dict[str, int]:
     """Numbers of the whole archive: ``patches``, ``negative``, ``positive``, ``cases``."""
-    counts = _cases()
+    counts = case_table()
     return {**{name: int(counts[name].sum()) for name in ("patches", "negative", "positive")}, "cases": len(counts)}
-
-#: What a case can be beside the published table.
-STATES = ("as published", "fewer", "more", "missing", "not published")
 
 
 def compare(manifest: pd.DataFrame, *, synthetic: bool) -> dict[str, Any]:
@@ -56,48 +58,41 @@ def compare(manifest: pd.DataFrame, *, synthetic: bool) -> dict[str, Any]:
         name: {"found": count, "published": whole.get(name), "difference": count - whole[name] if compared else None}
         for name, count in counts.items()
     }
-    table = found.join((known if compared else known.iloc[:0]).add_prefix("published_"), how="outer").sort_index()
-    cases = [_case(int(case), *numbers, compared=compared) for case, *numbers in table.itertuples()]
+    both = found.join((known if compared else known.iloc[:0]).add_prefix("published_"), how="outer").sort_index().astype("Int64")
+    cases = both.assign(state=_states(both) if compared else None).reset_index().astype(object)
+    cases = cases.fillna({"negative": 0, "positive": 0}).replace({pd.NA: None}).to_dict("records")
     states = {state: sum(case["state"] == state for case in cases) for state in STATES} if compared else {}
     return {"compared": compared, "totals": totals, "states": states, "cases": cases}
 
 
-def _case(case: int, *numbers: float, compared: bool) -> dict[str, Any]:
-    """A case's row; a number that does not exist is None."""
-    negative, positive, negative_published, positive_published = (None if pd.isna(number) else int(number) for number in numbers)
-    if not compared:
-        state = None
-    elif negative_published is None:
-        state = "not published"
-    elif negative is None:
-        state = "missing"
-    elif negative > negative_published or positive > positive_published:
-        state = "more"
-    else:
-        state = "as published" if (negative, positive) == (negative_published, positive_published) else "fewer"
-    names = ("case", "negative", "positive", "published_negative", "published_positive", "state")
-    return dict(zip(names, (case, negative or 0, positive or 0, negative_published, positive_published, state), strict=True))
+def _states(both: pd.DataFrame) -> np.ndarray:
+    """One of `STATES` for each row of ``negative, positive, published_negative, published_positive``."""
+    counts = both.to_numpy(np.float64, na_value=np.nan)
+    found, known = counts[:, :2], counts[:, 2:]
+    tests = [np.isnan(known[:, 0]), np.isnan(found[:, 0]), (found > known).any(axis=1), (found < known).any(axis=1)]
+    return np.select(tests, ["not published", "missing", "more", "fewer"], "as published")
 
 
 def verdict(facts: dict[str, Any]) -> str:
     """What the counts say, in a sentence or two."""
     totals, states = facts["totals"], facts["states"]
-    of = {name: f"{row['found']:,} of {row['published']:,}" for name, row in totals.items() if row["published"] is not None}
+    patches, cases = totals["patches"], totals["cases"]
     if not facts["compared"]:
         return "The cohort is synthetic and its case ids are its own, so its counts are not compared with the archive's."
     if states["as published"] == len(facts["cases"]):
-        patches, cases = totals["patches"]["found"], totals["cases"]["found"]
-        return f"All {counted(patches, 'patch')} of {counted(cases, 'case')} are there, each case with its published counts."
+        counts = f"All {counted(patches['found'], 'patch')} of {counted(cases['found'], 'case')}"
+        return f"{counts} are there, each case with its published counts."
+    if not states["more"] and not states["not published"]:
+        return (
+            f"This is a part of the archive, {patches['found']:,} of {patches['published']:,} patches and {cases['found']:,} of "
+            f"{cases['published']:,} cases; no case has more than was published, so the counts differ because it is a sample and not "
+            "because something is broken."
+        )
+    if states["not published"] == cases["found"]:
+        return "No case id is the archive's: this is another collection, and its counts say nothing about the archive."
     wrong = []
     for state, text in (("more", "more patches than were published"), ("not published", "an id that is not the archive's")):
         ids = [str(case["case"]) for case in facts["cases"] if case["state"] == state]
         if ids:
             wrong.append(f"{len(ids):,} with {text} ({', '.join(ids[:5])}{', …' if len(ids) > 5 else ''})")
-    if not wrong:
-        return (
-            f"This is a part of the archive, {of['patches']} patches and {of['cases']} cases; no case has more than was published, "
-            "so the counts differ because it is a sample and not because something is broken."
-        )
-    if len(wrong) == 1 and states["not published"] == totals["cases"]["found"]:
-        return "No case id is the archive's: this is another collection, and its counts say nothing about the archive."
     return f"Something is wrong with the counts of cases: {' and '.join(wrong)}."

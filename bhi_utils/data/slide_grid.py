@@ -1,25 +1,49 @@
-"""The grid of patches on a slide: its stride, a slide put together from its patches, and who lies beside whom."""
+"""The grid of patches on a slide: its stride, who lies beside whom, and a slide put together from its patches.
 
-from bhi_utils.data.case_folds import image_level
-from bhi_utils.data.decode import PATCH
+Used by notebook 02, ``evaluation.failures``, ``studies.leakage``, ``plots.patches`` and the interface.
+"""
+
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-AROUND = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0)]
+from bhi_utils.data.case_folds import image_level
+from bhi_utils.data.decode import PATCH
+
+#: Distance in pixels of one patch to the next on a slide's grid.
+STRIDE = 50
+#: Steps (columns, rows) to the patches that share an edge with a patch, and to all eight around it.
+SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1))
+AROUND = (*SIDES, (1, 1), (1, -1), (-1, 1), (-1, -1))
+
+
+def beside(manifest: pd.DataFrame, steps: Sequence[tuple[int, int]], *, rows: np.ndarray | None = None) -> np.ndarray:
+    """Find the patch that lies some steps from each patch, on the same case's slide.
+
+    Args:
+        manifest: ``case, x, y`` of every patch; x and y in pixels.
+        steps: numbers of columns and rows, such as `SIDES`.
+        rows: the row numbers of the patches to look around; None for all.
+
+    Returns:
+        int array (rows, steps): a row number of the manifest, -1 where there is no patch.
+
+    >>> beside(pd.DataFrame({"case": 7, "x": [1, 51], "y": [1, 1]}), SIDES).tolist()
+    [[1, -1, -1, -1], [-1, 0, -1, -1]]
+    """
+    places = manifest[["case", "x", "y"]]
+    known = np.flatnonzero(~places.duplicated())  # two files may contradict each other about one place
+    index, own = pd.MultiIndex.from_frame(places.iloc[known]), places if rows is None else places.iloc[rows]
+    moved = [pd.MultiIndex.from_arrays([own["case"], own["x"] + STRIDE * dx, own["y"] + STRIDE * dy]) for dx, dy in steps]
+    found = np.stack([index.get_indexer(place) for place in moved], axis=1)
+    return np.where(found >= 0, known[found], -1)
 
 
 def around(manifest: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each row, how many of the eight patches around it are in the data, and how many of those carry the other label."""
-    # two files may contradict each other about one place
-    first, place = manifest.drop_duplicates(["case", "x", "y"]), manifest.iloc[rows]
-    index, label, own = pd.MultiIndex.from_frame(first[["case", "x", "y"]]), first["label"].to_numpy(), place["label"].to_numpy()
-    neighbours, disagree = np.zeros(len(rows), int), np.zeros(len(rows), int)
-    for dx, dy in AROUND:
-        moved = pd.MultiIndex.from_arrays([place["case"], place["x"] + dx * STRIDE, place["y"] + dy * STRIDE])
-        near = index.get_indexer(moved)
-        neighbours += near >= 0
-        disagree += (near >= 0) & (label[near] != own)
-    return neighbours, disagree
+    near, label = beside(manifest, AROUND, rows=rows), manifest["label"].to_numpy()
+    return (near >= 0).sum(axis=1), ((near >= 0) & (label[near] != label[rows, None])).sum(axis=1)
 
 
 def assemble(patches: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, tuple[int, int, int, int]]:
@@ -36,8 +60,6 @@ def assemble(patches: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, tuple
         canvas[y : y + row.height, x : x + row.width, :3] = patch[: row.height, : row.width]
         canvas[y : y + row.height, x : x + row.width, 3] = 255
     return canvas, (left, left + width, top + height, top)
-#: Distance in pixels of one patch to the next on a slide's grid.
-STRIDE = 50
 
 
 def leakage(manifest: pd.DataFrame, *, part_of: np.ndarray | None = None, seed: int = 0) -> pd.DataFrame:
@@ -45,7 +67,7 @@ def leakage(manifest: pd.DataFrame, *, part_of: np.ndarray | None = None, seed: 
 
     Args:
         manifest: ``case, x, y`` of every patch; x and y in pixels.
-        part_of: the part of every patch, from `parts`; without it, a split by image is drawn with `image_level`.
+        part_of: the part of every patch, from `splits.parts`; without it, a split by image is drawn with `image_level`.
         seed: seed of that draw.
 
     Returns:
@@ -53,19 +75,14 @@ def leakage(manifest: pd.DataFrame, *, part_of: np.ndarray | None = None, seed: 
         ``second part`` (its patches); ``with a neighbour`` (how many of those touch a patch of the first part).
     """
     part_of = image_level(len(manifest), seed=seed) if part_of is None else np.asarray(part_of)
-    here = manifest[["case", "x", "y"]].assign(row=np.arange(len(manifest)))
-    steps = [here.assign(x=here["x"] + dx, y=here["y"] + dy) for dx, dy in ((STRIDE, 0), (0, STRIDE))]
-    near = pd.concat([here.merge(step, on=["case", "x", "y"], suffixes=("", "_2")) for step in steps])
-    first, second = near["row"].to_numpy(), near["row_2"].to_numpy()
-    case = manifest["case"].to_numpy()
+    near, case = beside(manifest, SIDES), manifest["case"].to_numpy()
     rows = {}
     for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-        forward = (part_of[first] == a) & (part_of[second] == b)
-        backward = (part_of[first] == b) & (part_of[second] == a)
+        touching = (near >= 0) & (part_of[near] == a) & (part_of[:, None] == b)
         rows[f"{a} and {b}"] = {
             "shared cases": len(np.intersect1d(case[part_of == a], case[part_of == b])),
-            "touching pairs": int(forward.sum() + backward.sum()),
+            "touching pairs": int(touching.sum()),
             "second part": int((part_of == b).sum()),
-            "with a neighbour": len(np.union1d(second[forward], first[backward])),
+            "with a neighbour": int(touching.any(axis=1).sum()),
         }
     return pd.DataFrame(rows).T.rename_axis("parts")

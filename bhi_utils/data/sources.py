@@ -3,19 +3,6 @@
 A name, ``<case>_idx5_x<X>_y<Y>_class<C>.png``, says case, place and class, whatever folders it lies in. Nothing is unpacked or written.
 """
 
-from bhi_utils.core import zips
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.paths import brief
-from bhi_utils.core.paths import plain
-from bhi_utils.core.paths import shown
-from bhi_utils.data.decode import CONFLICT
-from bhi_utils.data.decode import Member
-from bhi_utils.data.decode import file_stamp
-from collections.abc import Iterable
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 import hashlib
 import json
 import os
@@ -23,26 +10,43 @@ import re
 import stat
 import struct
 import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bhi_utils.core import zips
+from bhi_utils.core.paths import InputError, brief, plain, shown
+from bhi_utils.data.decode import CONFLICT, Member, file_stamp
 
 #: How a patch's file is called, and what is asked for where none is found.
 PATCH_NAME = "<case>_idx5_x<X>_y<Y>_class<C>.png"
 LAYOUT = f"patches named {PATCH_NAME}"
 _NAME = re.compile(r"(.+)_idx5_x([0-9]{1,9})_y([0-9]{1,9})_class([01])\.png", re.IGNORECASE | re.DOTALL)
 _CASE, _DIGITS = re.compile(r"[0-9]{1,15}"), re.compile(r"[0-9]+")
-#: Part of every key and pack: raise it when the packed form, or what is taken for a patch, changes. Older packs are then left alone.
+#: Part of every key and pack. Raise it when the packed form changes, or what is taken for a patch: older packs are then left alone.
 FORMAT = "bhi-pack 4"
-#: How the reason begins for which both patches of a position with two labels are rejected; `findings` counts them by it.
+#: The beginning of the reason for which both patches of a position with two labels are rejected. ``data.inspection_facts`` counts by it.
 SAME_POSITION = "the same position has a patch of class"
 #: How a synthetic cohort says what it is: a file of this name at its top, and a zip's comment that begins so.
 PHANTOM_MARKER, PHANTOM_FORMAT = "PHANTOM.json", "bhi-phantom"
+
+_Rejected = list[tuple[str, str]]
+#: A file that may be a patch: its name, the parts of its path, and the fields of `Member` from ``size`` to ``method``.
+_Found = tuple[str, tuple[str, ...], tuple[int, int, int, int, int]]
 
 
 @dataclass(frozen=True)
 class Listing:
     """The index of a source.
 
-    ``kind`` is ``folder`` or ``zip``; ``rejected`` holds (path, reason) rows; ``nested_copy`` counts the files that repeat another one, a
-    folder's as long as reading has not shown that they differ; ``state`` is the zip's, see `zip_state`; ``synthetic`` marks a phantom.
+    Attributes:
+        source: its path.
+        kind: ``folder`` or ``zip``.
+        members: its patches, sorted.
+        rejected: path and reason of what was left out.
+        nested_copy: how many files repeat another one. In a folder, reading may still show that they differ.
+        state: a zip's, see `zip_state`.
+        synthetic: whether it is a phantom.
     """
 
     source: Path
@@ -70,18 +74,22 @@ def index(source: Path) -> Listing:
     Raises:
         InputError: it is neither folder nor zip, cannot be read, or holds no patch, or patches of one class only.
     """
-    rejected: list[tuple[str, str]] = []
-    zipped = _is_zip(source)
-    state = zip_state(source) if zipped else ()
-    infos, synthetic = _directory(source) if zipped else ([], _marked(source))
-    found = _zip_members(infos, rejected) if zipped else _files(source, rejected)
-    members, nested_copy = _choose(found, rejected, zipped=zipped)
-    kind, rows = "zip" if zipped else "folder", tuple(sorted(rejected))
-    listing = Listing(source, kind, tuple(sorted(members)), rows, nested_copy, state, synthetic)
+    rejected: _Rejected = []
+    state: tuple[int, ...] = ()
+    try:
+        if zipped := not source.is_dir():
+            infos, synthetic, state = _directory(source)
+            found = _zip_members(infos, rejected)
+        else:
+            synthetic, found = _marked(source), _files(source, rejected)
+    except OSError as error:
+        raise InputError(f"Cannot read {shown(source)}: {error.strerror or error}; check the path and its permissions.") from error
+    members, copies = _choose(found, rejected, zipped=zipped)
+    rejected.sort()
     if not members:
-        raise InputError(_nothing(listing))
+        raise InputError(_nothing(source, rejected))
     require_classes(source, {member.label for member in members})
-    return listing
+    return Listing(source, "zip" if zipped else "folder", tuple(sorted(members)), tuple(rejected), copies, state, synthetic)
 
 
 def zip_state(path: Path) -> tuple[int, ...]:
@@ -91,7 +99,13 @@ def zip_state(path: Path) -> tuple[int, ...]:
 
 
 def parse(parts: tuple[str, ...]) -> tuple[int, int, int, int] | str:
-    """(case, y, x, label) from a file's name, or the reason why it is no patch of the archive; ``parts`` is its path."""
+    """(case, y, x, label) from a file's name, or the reason why it is no patch of the archive; ``parts`` is its path.
+
+    >>> parse(("8863", "1", "8863_idx5_x101_y51_class1.png"))
+    (8863, 51, 101, 1)
+    >>> parse(("8863", "0", "8863_idx5_x101_y51_class1.png"))
+    'the name says class 1 and the folder 0'
+    """
     match = _NAME.fullmatch(parts[-1])
     if not match:
         return f"the name is not {PATCH_NAME}"
@@ -107,34 +121,13 @@ def require_classes(source: Path, labels: Iterable[int]) -> None:
     """Refuse a source with one class only."""
     labels = set(map(int, labels))
     if len(labels) == 1:
-        only = labels.pop()
-        raise InputError(f"All patches in {shown(source)} are of class {only}: pass whole cases, with IDC− and IDC+.")
+        raise InputError(f"All patches in {shown(source)} are of class {labels.pop()}: pass whole cases, with IDC− and IDC+.")
 
 
-def _is_zip(source: Path) -> bool:
-    try:
-        if source.is_dir():
-            return False
-        if not source.exists():
-            raise InputError(f"{shown(source)} does not exist: pass a folder or a zip with {LAYOUT}, or phantom.")
-        if not source.is_file():
-            raise InputError(f"{shown(source)} is neither a folder nor a zip: pass one with {LAYOUT}.")
-        if zipfile.is_zipfile(source):
-            return True
-        with open(source, "rb") as stream:
-            begins = stream.read(4) == b"PK\x03\x04"
-    except OSError as error:
-        why = error.strerror or error
-        raise InputError(f"Cannot read {shown(source)}: {why}; check the path and its permissions.") from error
-    if begins:
-        raise InputError(f"{shown(source)} is a truncated zip, its end is missing: download or copy it again.")
-    raise InputError(f"{shown(source)} is not a zip file: pass a folder or a zip with {LAYOUT}.")
-
-
-def _files(root: Path, rejected: list[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...], os.DirEntry]]:
-    """Name, path parts and entry of each PNG below ``root``. Linked folders are followed once, hidden ones are not."""
+def _files(root: Path, rejected: _Rejected) -> Iterator[_Found]:
+    """Each PNG below a folder. Linked folders are followed once; hidden ones are skipped."""
     base = root.resolve()
-    followed = {base}
+    followed: set[Path | None] = {base}
     stack: list[tuple[str, ...]] = [()]
     while stack:
         folder = stack.pop()
@@ -146,24 +139,24 @@ def _files(root: Path, rejected: list[tuple[str, str]]) -> Iterator[tuple[str, t
             raise InputError(f"Cannot read the folder {where}: {why}; make it readable, or take it out of the source.") from error
         for entry in entries:
             parts = (*folder, entry.name)
+            name = "/".join(parts)
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             try:
-                leads_on = entry.is_dir()
+                if entry.is_dir():
+                    target = Path(entry.path).resolve() if entry.is_symlink() else None
+                    if target not in followed:
+                        stack.append(parts)
+                    if target:
+                        followed.add(target)
+                elif entry.name.lower().endswith(".png"):
+                    if entry.is_file():
+                        status = entry.stat()
+                        yield name, base.parts + parts, (status.st_size, file_stamp(status), 0, 0, 0)
+                    else:
+                        rejected.append((plain(name), "not a regular file"))
             except OSError as error:  # a link in a circle, or into a folder that may not be read
-                rejected.append((plain("/".join(parts)), f"cannot be read: {error.strerror or error}"))
-                continue
-            if leads_on:
-                target = Path(entry.path).resolve() if entry.is_symlink() else None
-                if target not in followed:
-                    stack.append(parts)
-                if target:
-                    followed.add(target)
-            elif entry.name.lower().endswith(".png"):
-                if entry.is_file():
-                    yield "/".join(parts), base.parts + parts, entry
-                else:
-                    rejected.append((plain("/".join(parts)), "not a regular file"))
+                rejected.append((plain(name), f"cannot be read: {error.strerror or error}"))
 
 
 def _marked(folder: Path) -> bool:
@@ -174,76 +167,83 @@ def _marked(folder: Path) -> bool:
         return False
 
 
-def _directory(path: Path) -> tuple[list[zipfile.ZipInfo], bool]:
-    """A zip's directory, and whether it says that it is a synthetic cohort."""
+def _directory(path: Path) -> tuple[list[zipfile.ZipInfo], bool, tuple[int, ...]]:
+    """A zip's directory, whether it says that it is a synthetic cohort, and the zip's state before it was read."""
+    if not path.exists():
+        raise InputError(f"{shown(path)} does not exist: pass a folder or a zip with {LAYOUT}, or phantom.")
+    if not path.is_file():
+        raise InputError(f"{shown(path)} is neither a folder nor a zip: pass one with {LAYOUT}.")
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as stream:
+            if stream.read(4) == b"PK\x03\x04":
+                raise InputError(f"{shown(path)} is a truncated zip, its end is missing: download or copy it again.")
+        raise InputError(f"{shown(path)} is not a zip file: pass a folder or a zip with {LAYOUT}.")
+    state = zip_state(path)
     try:
         with zips.opened(path) as archive:
             infos = archive.infolist()
             synthetic = archive.comment.startswith(PHANTOM_FORMAT.encode()) or PHANTOM_MARKER in archive.NameToInfo
     except zips.TooMany:
         raise
-    except OSError as error:
-        why = error.strerror or error
-        raise InputError(f"Cannot read {shown(path)}: {why}; check the file and its permissions.") from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, struct.error) as error:
         raise InputError(f"{shown(path)} is a damaged zip without a readable directory: download it again.") from error
     archive.NameToInfo.clear()
-    return infos, synthetic
+    return infos, synthetic, state
 
 
-def _zip_members(infos: list[zipfile.ZipInfo], rejected: list) -> Iterator[tuple[str, tuple[str, ...], zipfile.ZipInfo]]:
-    """Name, path parts and directory entry of each PNG in a zip. Unsafe names are listed; nothing is unpacked; ``infos`` ends up empty."""
+def _zip_members(infos: list[zipfile.ZipInfo], rejected: _Rejected) -> Iterator[_Found]:
+    """Each PNG of a zip's directory; unsafe names are rejected.
+
+    An entry takes 700 bytes, and there are half a million: ``infos`` is emptied on the way.
+    """
     infos.reverse()
-    while infos:  # an entry takes 700 bytes, and there are half a million: each is let go once its patch is noted
+    while infos:
         info = infos.pop()
         name = info.filename.replace("\\", "/")
         parts = tuple(part for part in name.split("/") if part not in ("", "."))
         if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-            rejected.append((plain(info.filename), "unsafe zip member: an absolute path"))
+            reason = "unsafe zip member: an absolute path"
         elif ".." in parts:
-            rejected.append((plain(info.filename), "unsafe zip member: its path leaves the zip"))
+            reason = "unsafe zip member: its path leaves the zip"
         elif "\0" in info.orig_filename:
-            rejected.append((plain(info.orig_filename), "unsafe zip member: a zero byte in its name"))
+            reason = "unsafe zip member: a zero byte in its name"
         elif stat.S_ISLNK(info.external_attr >> 16):
-            rejected.append((plain(info.filename), "unsafe zip member: a symbolic link"))
+            reason = "unsafe zip member: a symbolic link"
         elif not name.lower().endswith(".png") or any(part.startswith(".") or part == "__MACOSX" for part in parts):
             continue
         elif info.flag_bits & 0x1:
-            rejected.append((plain(info.filename), "an encrypted zip member"))
+            reason = "an encrypted zip member"
         else:
-            yield info.filename, parts, info
+            yield info.filename, parts, (info.file_size, info.CRC, info.header_offset, info.compress_size, info.compress_type)
+            continue
+        rejected.append((plain(info.orig_filename if "\0" in info.orig_filename else info.filename), reason))
 
 
-def _choose(found: Iterable[tuple[str, tuple[str, ...], Any]], rejected: list, *, zipped: bool) -> tuple[list[Member], int]:
+def _choose(found: Iterable[_Found], rejected: _Rejected, *, zipped: bool) -> tuple[list[Member], int]:
     """One file for each position, of equal ones that nearest to the root; and the number of copies.
 
-    Files of one position and class that differ are all rejected: nobody can tell which is the patch. A zip's directory tells that they
-    differ, in a folder their lengths do; those of equal length are compared by whoever reads them, see `decode.decode_chunk`.
+    Files of one position and class that differ are all rejected: nobody can tell which is the patch. In a zip the checksums tell, in a
+    folder the lengths; a folder's files of equal length are compared when they are read, see `decode.decode_chunk`.
     """
     files: dict[tuple[int, int, int, int], Member | list[Member]] = {}  # a list where they differ
     copies = 0
-    for name, parts, handle in found:
+    for name, parts, where in found:
         place = parse(parts)
         if isinstance(place, str):
             rejected.append((plain(name), place))
             continue
-        member = _member(place, name, handle, rejected)
-        if member is None:
-            continue
-        known = files.get(place)
-        if isinstance(known, list):
-            known.append(member)
-        elif known is None:
+        member, known = Member(*place, name, *where), files.get(place)
+        if known is None:
             files[place] = member
+        elif isinstance(known, list):
+            known.append(member)
         elif known.size != member.size or (zipped and known.stamp != member.stamp):
             files[place] = [known._replace(copies=()), *known.copies, member]
             copies -= len(known.copies)
         else:
             copies += 1
-            others = known.copies
-            if _nearness(member) < _nearness(known):
-                known, member = member, known._replace(copies=()) if others else known
-            files[place] = known if zipped else known._replace(copies=(*others, member))
+            nearest, other = sorted((known, member), key=_nearness)
+            files[place] = nearest if zipped else nearest._replace(copies=(*known.copies, other._replace(copies=())))
     chosen = []
     for place, group in files.items():
         nearest, *others = sorted(group, key=_nearness) if isinstance(group, list) else [group]
@@ -262,27 +262,16 @@ def _nearness(member: Member) -> tuple[int, str]:
     return member.name.replace("\\", "/").count("/"), member.name
 
 
-def _member(place: tuple[int, int, int, int], name: str, handle: Any, rejected: list) -> Member | None:
-    if isinstance(handle, zipfile.ZipInfo):
-        where = (handle.file_size, handle.CRC, handle.header_offset, handle.compress_size, handle.compress_type)
-        return Member(*place, name, *where)
-    try:
-        status = handle.stat()
-    except OSError as error:
-        rejected.append((plain(name), f"cannot be read: {error.strerror or error}"))
-        return None
-    return Member(*place, name, status.st_size, file_stamp(status))
-
-
-def _nothing(listing: Listing) -> str:
-    where = shown(listing.source)
-    if listing.rejected:
-        (path, reason), count = listing.rejected[0], len(listing.rejected)
-        return f"No usable patch in {where}: {count} rejected, such as {brief(path)} ({brief(reason)}); pass {LAYOUT}."
-    if listing.kind == "folder":
-        zips = sorted(path.name for path in listing.source.glob("*.zip"))
-        if zips:
-            return f"{where} holds no patch but {plain(zips[0])}: pass that file, it is read without being unpacked."
-        if not any(listing.source.iterdir()):
+def _nothing(source: Path, rejected: _Rejected) -> str:
+    """The sentence on a source without a usable patch."""
+    where = shown(source)
+    if rejected:
+        path, reason = rejected[0]
+        return f"No usable patch in {where}: {len(rejected)} rejected, such as {brief(path)} ({brief(reason)}); pass {LAYOUT}."
+    if source.is_dir():
+        zips_inside = sorted(path.name for path in source.glob("*.zip"))
+        if zips_inside:
+            return f"{where} holds no patch but {plain(zips_inside[0])}: pass that file, it is read without being unpacked."
+        if not any(source.iterdir()):
             return f"{where} is an empty folder: put the archive there ({LAYOUT}), or pass phantom."
     return f"No patch found in {where}: pass {LAYOUT}, in any folders."

@@ -1,26 +1,24 @@
-"""Who is in train, validation and test; proof that no case is in two parts; what a split by image would have leaked.
+"""Which cases train, validate and test a model, and the check that no case is in two parts.
 
 Used by notebook 02, which writes ``splits.csv``, and by every later notebook, which only reads it.
-The unit is the **case**: a folder of the archive. `dealing` makes the draw, the same whatever the order of the manifest's rows and
-whatever the versions of the libraries; the draw of the whole archive into five folds is shipped as ``folds_279.csv``.
+The unit is the **case**: a folder of the archive. ``data.case_folds`` makes the draw, the same whatever the order of the manifest's rows
+and the versions of the libraries. The draw of the whole archive into five folds is shipped as ``folds_279.csv``.
 """
+
+import hashlib
+import io
+import json
+from importlib import resources
+
+import numpy as np
+import pandas as pd
 
 from bhi_utils.core import paths
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
+from bhi_utils.data import case_folds
 from bhi_utils.data.archive import per_case
-from bhi_utils.data.case_folds import grouped_folds
-from bhi_utils.data.case_folds import image_folds
-from bhi_utils.data.case_folds import leave_one_out
-from bhi_utils.data.case_folds import roles
-from bhi_utils.data.case_folds import run_folds
-from importlib import resources
-import hashlib
-import io
-import json
-import numpy as np
-import pandas as pd
 
 #: The parts of a split, in the order in which tables show them.
 PARTS = ("train", "val", "test")
@@ -68,31 +66,28 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
     """
     check(scheme, folds=folds, fold=fold)
     table = per_case(manifest)
-    missing = [name for name, label in (("IDC−", 0), ("IDC+", 1)) if not (manifest["label"] == label).any()]
-    if missing:
-        raise InputError(f"The data hold no {missing[0]} patch: a split needs patches of both classes.")
+    for name, label in (("IDC−", 0), ("IDC+", 1)):
+        if not (manifest["label"] == label).any():
+            raise InputError(f"The data hold no {name} patch: a split needs patches of both classes.")
     if scheme == "official":
         splits = _official(table)
+        _require_both_classes(manifest, splits, "")
+        return splits
+    if scheme == "loco" and not 0 <= fold < len(table):
+        raise InputError(f"FOLD is {fold}: with {counted(len(table), 'case')} it runs from 0 to {len(table) - 1}.")
+    if len(table) < folds + (scheme == "loco"):
+        raise InputError(f"The data hold {counted(len(table), 'case')}, fewer than the {folds} folds: add cases or lower FOLDS.")
+    if scheme == "image":
+        number = case_folds.image_folds(len(manifest), seed=seed, folds=folds)
+        places = manifest[["case", "x", "y"]].reset_index(drop=True)
+        return places.assign(split=case_folds.roles(number, folds, fold), fold=number)
+    if scheme == "loco":
+        number, fold = case_folds.folds_without(table, fold, folds=folds, seed=seed), -1
     else:
-        if scheme == "loco" and not 0 <= fold < len(table):
-            raise InputError(f"FOLD is {fold}: with {counted(len(table), 'case')} it runs from 0 to {len(table) - 1}.")
-        if len(table) < folds + (scheme == "loco"):
-            raise InputError(f"The data hold {counted(len(table), 'case')}, fewer than the {folds} folds: add cases or lower FOLDS.")
-        if scheme == "image":
-            return _by_image(manifest, seed=seed, folds=folds, fold=fold)
-        if scheme == "loco":
-            splits = leave_one_out(table, seed=seed, folds=folds, place=fold)
-        else:
-            number = run_folds(table, folds=folds, seed=seed) if scheme == "runs" else grouped_folds(table, folds=folds, seed=seed)
-            splits = pd.DataFrame({"case": table["case"], "split": roles(number, folds, fold), "fold": number})
-    _require_both_classes(manifest, splits, scheme)
+        number = case_folds.folds_of(table, "runs" if scheme == "runs" else "grouped", folds=folds, seed=seed)
+    splits = table[["case"]].assign(split=case_folds.roles(number, folds, fold), fold=number)
+    _require_both_classes(manifest, splits, ", lower FOLDS or try another SEED")
     return splits
-
-
-def _by_image(manifest: pd.DataFrame, *, seed: int, folds: int, fold: int) -> pd.DataFrame:
-    number = image_folds(len(manifest), seed=seed, folds=folds)
-    places = manifest[["case", "x", "y"]].reset_index(drop=True)
-    return places.assign(split=roles(number, folds, fold), fold=number)
 
 
 def official_lists() -> dict[str, list[int]]:
@@ -106,18 +101,16 @@ def _official(table: pd.DataFrame) -> pd.DataFrame:
     split = table["case"].map(part_of).fillna("unused")
     for part in PARTS:
         if not (split == part).any():
-            raise InputError(
-                f"The official {part} list has no case in these data: use SPLIT='grouped', or data with cases of all three lists."
-            )
+            advice = "use SPLIT='grouped', or data with cases of all three lists"
+            raise InputError(f"The official {part} list has no case in these data: {advice}.")
     return pd.DataFrame({"case": table["case"], "split": split, "fold": -1})
 
 
-def _require_both_classes(manifest: pd.DataFrame, splits: pd.DataFrame, scheme: str) -> None:
+def _require_both_classes(manifest: pd.DataFrame, splits: pd.DataFrame, advice: str) -> None:
     counts = summary(manifest, splits)
     for part in PARTS:
         for column in ("IDC−", "IDC+"):
             if not counts.loc[part, column]:
-                advice = "" if scheme == "official" else ", lower FOLDS or try another SEED"
                 raise InputError(f"The {part} part holds no {column} patch: add cases with both classes{advice}.")
 
 
@@ -125,19 +118,19 @@ def parts(manifest: pd.DataFrame, splits: pd.DataFrame) -> np.ndarray:
     """The part of every patch: a string array, one entry a row of ``manifest``.
 
     Raises:
-        InputError: the manifest has a case that the split does not know, so the split was made from other data.
+        InputError: the manifest has a case or patch that the split does not know, so the split was made from other data.
     """
-    if _is_by_image(splits):
-        place = ["case", "x", "y"]
-        found = manifest[place].merge(splits, on=place, how="left")["split"]
-        if found.isna().any():
-            raise InputError("A patch is not in splits.csv: the data changed, so run notebook 02_case_split again.")
-        return found.to_numpy(dtype=str)
-    known = splits.set_index("case")["split"]
-    strange = sorted(set(manifest["case"]) - set(known.index))
-    if strange:
-        raise InputError(f"Case {strange[0]} is not in splits.csv: the data changed, so run notebook 02_case_split again.")
-    return manifest["case"].map(known).to_numpy(dtype=str)
+    place = _place(splits)
+    found = manifest[place].merge(splits[[*place, "split"]], on=place, how="left", validate="many_to_one")["split"]
+    if (strange := found.isna().to_numpy()).any():
+        what = "A patch" if len(place) > 1 else f"Case {manifest.loc[strange, 'case'].min()}"
+        raise InputError(f"{what} is not in splits.csv: the data changed, so run notebook 02_case_split again.")
+    return found.to_numpy(dtype=str)
+
+
+def _place(splits: pd.DataFrame) -> list[str]:
+    """The columns that say whose part a row gives: a patch's in a split by image, else a case's."""
+    return [name for name in ("case", "y", "x") if name in splits]
 
 
 def indices(manifest: pd.DataFrame, splits: pd.DataFrame, part: str) -> np.ndarray:
@@ -159,9 +152,9 @@ def summary(manifest: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
     for part in names:
         mine = manifest[part_of == part]
         positive = int(mine["label"].sum())
-        row = {"cases": mine["case"].nunique(), "patches": len(mine), "IDC−": len(mine) - positive, "IDC+": positive}
-        rows.append({**row, "IDC share": positive / len(mine) if len(mine) else float("nan")})
-    return pd.DataFrame(rows, index=pd.Index(names, name="part"))
+        share = positive / len(mine) if len(mine) else float("nan")
+        rows.append((mine["case"].nunique(), len(mine), len(mine) - positive, positive, share))
+    return pd.DataFrame(rows, pd.Index(names, name="part"), ["cases", "patches", "IDC−", "IDC+", "IDC share"])
 
 
 def assert_disjoint(splits: pd.DataFrame) -> None:
@@ -171,7 +164,7 @@ def assert_disjoint(splits: pd.DataFrame) -> None:
         InputError: the split is one by image.
         ValueError: a case is listed twice, or a part has an unknown name.
     """
-    if _is_by_image(splits):
+    if len(_place(splits)) > 1:
         raise InputError(
             "SPLIT='image' puts patches of one case into several parts, so nothing may be trained on it: notebooks/studies/leakage.ipynb "
             "measures what it leaks; for results use grouped, kfold, runs, loco or official."
@@ -184,17 +177,12 @@ def assert_disjoint(splits: pd.DataFrame) -> None:
         raise ValueError(f"The split names an unknown part {sorted(unknown)[0]!r}.")
 
 
-def _is_by_image(splits: pd.DataFrame) -> bool:
-    return "x" in splits.columns
-
-
 def save(run: Run, splits: pd.DataFrame, *, manifest: pd.DataFrame, scheme: str, seed: int, folds: int, fold: int) -> dict:
     """Write ``splits.csv``, and ``splits.json`` with the SHA-256 of its bytes; returns the content of the latter."""
     if scheme != "image":
         assert_disjoint(splits)
     counts = summary(manifest, splits)[["cases", "patches", "IDC+"]].rename(columns={"IDC+": "positive"})
-    place = ["case", "y", "x"] if _is_by_image(splits) else ["case"]
-    path = run.write_csv("splits.csv", splits.sort_values(place))
+    path = run.write_csv("splits.csv", splits.sort_values(_place(splits)))
     about = {
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "scheme": scheme,

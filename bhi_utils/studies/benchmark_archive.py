@@ -108,9 +108,9 @@ def _source(source: str, seed: int) -> Path:
         if not path.is_file():
             raise InputError(f"{shown(path)} is a folder, and the benchmark begins with a zip: pass the archive's zip, or phantom.")
         return path
-    from bhi_utils.data.phantom import cohort_files, synthetic_archive
+    from bhi_utils.data.phantom import synthetic_archive, synthetic_cohort
 
-    path = cache_dir() / "phantom" / f"like-archive-seed{seed}-v{cohort_files.VERSION}.zip"
+    path = cache_dir() / "phantom" / f"like-archive-seed{seed}-v{synthetic_cohort.VERSION}.zip"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         synthetic_archive.write(path, seed=seed)

@@ -232,15 +232,8 @@ def measure(material: Material, *, seed: int, resamples: int) -> dict[str, Any]:
 
 def _touching(material: Material) -> np.ndarray:
     """Under the split by image, which patches share an edge on the slide with a patch of their own training part."""
-    manifest, fold = material.manifest, material.folds["image"]
-    place = manifest[["case", "x", "y"]].assign(row=np.arange(len(manifest)))
-    touching = np.zeros(len(manifest), bool)
-    for dx, dy in ((slide_grid.STRIDE, 0), (-slide_grid.STRIDE, 0), (0, slide_grid.STRIDE), (0, -slide_grid.STRIDE)):
-        moved = place.assign(x=place["x"] + dx, y=place["y"] + dy)
-        near = place.merge(moved, on=["case", "x", "y"], suffixes=("", "_2"))
-        apart = fold[near["row"]] != fold[near["row_2"]]
-        touching[near["row"][apart]] = True
-    return touching
+    near, fold = slide_grid.beside(material.manifest, slide_grid.SIDES), material.folds["image"]
+    return ((near >= 0) & (fold[near] != fold[:, None])).any(axis=1)
 
 
 def neighbours(material: Material) -> dict[str, Any]:

@@ -29,6 +29,12 @@ def saved(folder: Path, image: Image.Image, name: str = "patch.png", **options) 
     return path
 
 
+def check(image: Image.Image) -> input_checks.Quality:
+    """What becomes of an image that is sent as a PNG."""
+    image.save(stream := io.BytesIO(), "PNG")
+    return input_checks.check_file(stream)
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that only claims a size."""
 
@@ -55,7 +61,7 @@ def test_a_patch_arrives_pixel_for_pixel_and_without_notes(tmp_path, pixels):
 
 
 def test_a_smaller_patch_is_filled_with_white_at_the_right_and_below(pixels):
-    found = input_checks.check(Image.fromarray(pixels[:20, :35]))
+    found = check(Image.fromarray(pixels[:20, :35]))
     np.testing.assert_array_equal(found.patch[:20, :35], pixels[:20, :35])
     assert (found.patch[20:] == 255).all() and (found.patch[:, 35:] == 255).all()
     assert found.size == (35, 20)
@@ -64,12 +70,12 @@ def test_a_smaller_patch_is_filled_with_white_at_the_right_and_below(pixels):
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 50), (50, 9)])
 def test_an_image_too_small_to_tell_anything_is_refused(size):
-    assert_refused(input_checks.check(Image.new("RGB", size)), f"{size[0]}×{size[1]}", "too small", "50×50")
+    assert_refused(check(Image.new("RGB", size)), f"{size[0]}×{size[1]}", "too small", "50×50")
 
 
 @pytest.mark.parametrize("size", [(51, 50), (100, 100), (400, 30)])
 def test_a_larger_image_is_refused_and_never_resized(size):
-    assert_refused(input_checks.check(Image.new("RGB", size)), f"{size[0]}×{size[1]}", "crop", "50×50")
+    assert_refused(check(Image.new("RGB", size)), f"{size[0]}×{size[1]}", "crop", "50×50")
 
 
 def test_a_huge_image_is_refused_from_its_header_alone(tmp_path):
@@ -178,7 +184,7 @@ def test_thirty_two_bits_are_refused(tmp_path):
 
 
 def test_grey_is_read_and_doubted(pixels):
-    found = input_checks.check(Image.fromarray(pixels).convert("L"))
+    found = check(Image.fromarray(pixels).convert("L"))
     assert (found.patch[..., 0] == found.patch[..., 2]).all()
     assert "grey" in " ".join(found.doubts)
 
@@ -224,13 +230,13 @@ def test_the_cameras_rotation_is_undone(pixels):
     exif[0x0112] = 6  # the top of the scene is at the right
     stream = io.BytesIO()
     image.save(stream, "png", exif=exif)
-    found = input_checks.check(Image.open(stream))
+    found = input_checks.check_file(stream)
     assert found.size == (30, 50)
     np.testing.assert_array_equal(found.patch[:, :30], np.rot90(pixels[:30], -1))
     assert "EXIF" in " ".join(found.notes)
 
 
 def test_an_empty_patch_is_doubted():
-    found = input_checks.check(Image.new("RGB", (50, 50), (240, 238, 241)))
+    found = check(Image.new("RGB", (50, 50), (240, 238, 241)))
     assert found.patch is not None
     assert "glass" in " ".join(found.doubts)

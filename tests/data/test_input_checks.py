@@ -10,8 +10,7 @@ from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_image
 
 from bhi_utils.core import messages
-from bhi_utils.data import archive
-from bhi_utils.data import input_checks
+from bhi_utils.data import archive, input_checks
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.evaluation import calibration
 from bhi_utils.predict import regions

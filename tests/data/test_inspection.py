@@ -13,16 +13,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patch_files import as_zip, good, name, packed, png
 from PIL import Image
 from scipy import ndimage
 
 from bhi_utils.core import atomic_files
-from bhi_utils.data import archive
-from bhi_utils.data import inspection
-from bhi_utils.data import inspection_facts
-from bhi_utils.data import near_duplicates
-from bhi_utils.data import patch_measures
-from bhi_utils.data import published
+from bhi_utils.data import archive, inspection, inspection_facts, near_duplicates, patch_measures, published
 from bhi_utils.data.archive import Pack
 from bhi_utils.data.phantom import synthetic_cohort
 
@@ -153,14 +149,8 @@ def test_measures_do_not_depend_on_the_neighbours_in_the_array(tissue):
     sizes = np.full((len(tissue), 2), 50, np.uint8)
     together = patch_measures.measure(tissue, sizes)
     alone = np.concatenate([patch_measures.measure(tissue[k : k + 1], sizes[:1]) for k in range(len(tissue))])
-    for name in patch_measures.RECORD.names:
-        np.testing.assert_allclose(together[name], alone[name], rtol=1e-5, atol=1e-5, err_msg=name)
-
-
-def test_a_worker_loads_neither_pandas_nor_a_network_library():
-    code = "import sys, bhi_utils.data.patch_measures; print({'pandas', 'scipy', 'keras', 'tensorflow', 'matplotlib'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "set()\n"
+    for field in patch_measures.RECORD.names:
+        np.testing.assert_allclose(together[field], alone[field], rtol=1e-5, atol=1e-5, err_msg=field)
 
 
 # ---- copies
@@ -212,6 +202,31 @@ def test_equal_patches_are_exact_duplicates_and_not_near_ones(tmp_path, tissue):
     assert facts["one_colour"] == {"groups": 1, "surplus": 2, "both_labels": 0}
     assert [(group["patches"], group["positive"], group["one_colour"]) for group in facts["listed"]][0] == (2, 1, False)
     assert near_facts(found) == (0, 0, 0)
+
+
+def test_exact_duplicates_are_grouped_with_what_is_wrong_with_them(tmp_path):
+    white = io.BytesIO()
+    Image.new("RGB", (50, 50), "white").save(white, "PNG")
+    narrow = io.BytesIO()
+    Image.new("RGB", (40, 50), "white").save(narrow, "PNG")
+    files = good() | {name(8863, 0, 901): white.getvalue(), name(8863, 0, 951): white.getvalue()}
+    files |= {name(10253, 0, 901): png(50), name(8863, 1, 2001): png(50), name(10253, 1, 951): png(50)}
+    files |= {name(10253, 1, 3001): narrow.getvalue()}
+    pack = packed(as_zip(tmp_path / "s.zip", files), tmp_path)
+    groups = inspection.exact_duplicates(pack)
+    assert groups[["patches", "cases", "positive"]].to_numpy().tolist() == [[3, 2, 2], [2, 1, 0]]
+    assert list(groups["across_cases"]) == [True, False] and list(groups["contradictory"]) == [True, False]
+    assert list(groups["blank"]) == [False, True]
+    assert pack.manifest.loc[list(groups["rows"][0]), "case"].tolist() == [8863, 10253, 10253]
+    assert pack.info["patches"] == 14 and pack.info["padded"] == 1
+    cases = archive.per_case(pack.manifest).set_index("case")
+    assert cases.loc[8863, ["patches", "positive", "share"]].tolist() == [7, 3, 3 / 7]
+
+
+def test_tables_of_a_clean_source_are_empty_but_whole(tmp_path):
+    pack = packed(as_zip(tmp_path / "s.zip", good()), tmp_path)
+    assert inspection.exact_duplicates(pack).empty and "across_cases" in inspection.exact_duplicates(pack)
+    assert pack.rejected.empty and list(pack.rejected.columns) == ["path", "reason"]
 
 
 def test_a_crowd_of_copies_is_searched_in_part_and_the_rest_is_counted(tmp_path, tissue):
@@ -346,8 +361,8 @@ def test_table_and_json_say_the_same(tmp_path, tissue):
     assert table.loc["patches", "published"] == "277,524" and table.loc["patches", "difference"] == f"−{277524 - len(patches):,}"
     assert facts["verdict"].startswith("Something is wrong") and "rejected files (3)" in facts["verdict"]
     assert json.loads(atomic_files.write_json(tmp_path / "index.json", facts).read_text(encoding="utf-8")) == facts
-    for name, (threshold, column, _) in inspection.FLAGS.items():
-        assert facts[name]["threshold"] == threshold and column in found.measures
+    for flag, (threshold, column, _) in inspection.FLAGS.items():
+        assert facts[flag]["threshold"] == threshold and column in found.measures
 
 
 def test_the_text_fits_a_terminal_and_ends_with_the_verdict(tmp_path, cohort):

@@ -25,8 +25,7 @@ from PIL import Image
 from bhi_utils import __main__
 from bhi_utils.core import paths
 from bhi_utils.core.paths import InputError
-from bhi_utils.data import archive
-from bhi_utils.data import kaggle_download
+from bhi_utils.data import archive, kaggle_download
 
 CREDENTIALS = ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 ELSEWHERE = ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_API_ENVIRONMENT")

@@ -6,18 +6,12 @@ cells are arranged (irregular nests, cords and single files of large, uneven nuc
 even rims, fat, loose stroma and crowds of lymphocytes), hardly in how much of either stain it holds.
 """
 
-from bhi_utils.data.phantom.shapes import Fibres
-from bhi_utils.data.phantom.shapes import above
-from bhi_utils.data.phantom.shapes import blocks
-from bhi_utils.data.phantom.shapes import discs
-from bhi_utils.data.phantom.shapes import dots
-from bhi_utils.data.phantom.shapes import fat_cells
-from bhi_utils.data.phantom.shapes import field
-from bhi_utils.data.phantom.shapes import scatter
-from bhi_utils.data.phantom.shapes import step
 from dataclasses import dataclass
-from scipy import ndimage
+
 import numpy as np
+from scipy import ndimage
+
+from bhi_utils.data.phantom.shapes import Fibres, above, blocks, discs, dots, fat_cells, field, scatter, step
 
 #: Optical density per unit of stain in red, green and blue: Ruifrok & Johnston (2001), and a second measurement of the same
 #: stains that is in wide use with the method of Macenko et al. (2009). A case's own stain lies between the two.

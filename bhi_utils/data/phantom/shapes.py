@@ -5,9 +5,10 @@ every function that draws at random takes the generator.
 """
 
 from collections.abc import Iterator
-from scipy import ndimage
-from scipy import sparse
+
 import numpy as np
+from scipy import ndimage, sparse
+
 
 def blocks(length: int, size: int) -> Iterator[slice]:
     """Slices that cover ``length``: what is computed block by block stays in the processor's cache, four times as fast."""

@@ -1,29 +1,28 @@
 """A synthetic cohort of the archive's own size: its case ids, each case's true counts, and the nested copy.
 
-Used by ``bhi phantom --like-archive``. It rehearses the full job without the download: nothing in it comes from real tissue, and it says
-so like every phantom. A case of many patches lies on its slide as several pieces of tissue, which bounds the memory that painting takes.
+Used by ``bhi phantom --like-archive`` and ``studies.benchmark_archive``. It rehearses the full job without the download. Nothing in it
+comes from real tissue, and it says so like every phantom. A case of many patches lies on its slide as several pieces of tissue, which
+bounds the memory that painting takes.
 """
 
-from bhi_utils.core import atomic_files
-from bhi_utils.core import worker_processes
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.paths import shown
-from bhi_utils.data import published
-from bhi_utils.data.phantom import cohort_files
-from bhi_utils.data.phantom import painting
-from bhi_utils.data.phantom import synthetic_cohort
-from bhi_utils.data.phantom.synthetic_cohort import PATCH
-from bhi_utils.data.phantom.synthetic_cohort import Slide
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Generator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
-from tqdm import tqdm
+
 import numpy as np
-import os
 import pandas as pd
 import psutil
-import sys
+from tqdm import tqdm
+
+from bhi_utils.core import atomic_files, worker_processes
+from bhi_utils.core.paths import InputError, shown
+from bhi_utils.data import published
+from bhi_utils.data.decode import PATCH
+from bhi_utils.data.phantom import painting, synthetic_cohort
+from bhi_utils.data.phantom.synthetic_cohort import Slide
 
 #: A piece of tissue has at most so many patches, and a process that paints one takes so many bytes, measured and rounded up.
 LARGEST_PIECE, PAINTING_BYTES = 600, 600_000_000
@@ -43,25 +42,20 @@ def draw_case(case: int, *, negative: int, positive: int, seed: int) -> list[Sli
     Returns:
         one `Slide` a piece; the pieces share the case's stain and do not overlap on its slide.
     """
-    rng = np.random.default_rng([seed, case])
+    rng, total = np.random.default_rng([seed, case]), negative + positive
     style = painting.draw_style(rng)
-    sizes = [len(part) for part in np.array_split(np.arange(negative + positive), -(-(negative + positive) // LARGEST_PIECE))]
+    sizes = [len(part) for part in np.array_split(np.arange(total), -(-total // LARGEST_PIECE))]
     pieces, left = [], PATCH * int(rng.integers(0, 10))
     for number, size in enumerate(sizes):
         rest = sum(sizes[number + 1 :])
         # a tumour may fill one piece and spare the next
         inside = int(rng.integers(max(0, positive - rest), min(size, positive) + 1))
         positive -= inside
-        taken, tissue = synthetic_cohort.draw_tissue(rng, size, room=_ROOM)
-        invasive = synthetic_cohort.draw_tumour(rng, tissue.shape)
-        truth, level = synthetic_cohort.outline(invasive, taken, inside)
-        labels = synthetic_cohort.noisy_labels(rng, truth, taken, balanced=True)
-        image = painting.paint(rng, style, tissue, invasive - level)
-        if not rest and case % synthetic_cohort.CUT_EVERY == 0:
-            image = synthetic_cohort.cut_edge(rng, image)
-        origin = left, PATCH * int(rng.integers(0, 10))
-        pieces.append(Slide(case, image, origin, np.argwhere(taken), labels[taken].astype(np.int8)))
-        left += PATCH * (taken.shape[1] + _GAP)
+        tissue = synthetic_cohort.draw_tissue(rng, size, room=_ROOM)
+        cut = not rest and case % synthetic_cohort.CUT_EVERY == 0
+        painted = synthetic_cohort.paint_piece(rng, tissue, inside, style=style, cut=cut)
+        pieces.append(Slide(case, painted[0], (left, PATCH * int(rng.integers(0, 10))), *painted[1:]))
+        left += PATCH * (tissue[0].shape[1] + _GAP)
     return pieces
 
 
@@ -73,7 +67,7 @@ def write(out: Path, *, counts: pd.DataFrame | None = None, seed: int = 0, worke
     Args:
         out: a zip when its name ends in ``.zip`` (an existing one is replaced), else a new or empty folder.
         counts: ``case, negative, positive`` of each case; by default the published ones of all 279.
-        seed: seed of everything random.
+        seed: seed of everything random, 0 or more.
         workers: number of processes, 0 for as many as there are cores and free memory for.
         progress: whether a bar shows on stderr.
 
@@ -83,20 +77,14 @@ def write(out: Path, *, counts: pd.DataFrame | None = None, seed: int = 0, worke
     Raises:
         InputError: ``out`` is taken or cannot be written, or the disk is too small.
     """
-    out = Path(out)
     counts = published.case_table() if counts is None else counts
     total, processes = int((counts["negative"] + counts["positive"]).sum()), _processes(workers, len(counts))
-    with cohort_files.writing(out, seed), cohort_files.sink(out, total, nested=True) as put:
-        with (
-            tqdm(total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress) as bar,
-            closing(_painted(out, counts, seed, processes)) as cases,
-        ):
-            for files in cases:
-                cohort_files.put_copies(put, files, nested=True)
-                bar.update(len(files))
-        facts = {"patches": total, "positive": int(counts["positive"].sum())}
-        cohort_files.put_marker(put, {"parameters": {"like_archive": True, "cases": len(counts), "seed": seed}, **facts})
-    return out
+    parameters = {"like_archive": True, "cases": len(counts), "seed": seed}
+    with (
+        tqdm(total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress) as bar,
+        closing(_painted(Path(out).absolute(), counts, seed, processes, bar)) as cases,
+    ):
+        return synthetic_cohort.write_files(out, cases, expected=total, parameters=parameters)
 
 
 def _processes(asked: int, cases: int) -> int:
@@ -105,31 +93,31 @@ def _processes(asked: int, cases: int) -> int:
     return max(1, min(asked or min(worker_processes.cores(), fit), cases, worker_processes.MOST))
 
 
-def _painted(out: Path, counts: pd.DataFrame, seed: int, processes: int) -> Iterator[list[tuple[str, bytes]]]:
-    """Each case's files, case by case in the order of ``counts``; they are handed over in a folder beside ``out``."""
-    with atomic_files.building(out.absolute().with_name(f"bhi-{out.name}")) as scratch:
+def _painted(out: Path, counts: pd.DataFrame, seed: int, processes: int, bar: tqdm) -> Generator[list[tuple[str, bytes]], None, None]:
+    """Each case's files, in the order of ``counts``. Processes hand them over in a folder beside ``out``."""
+    with atomic_files.building(out.with_name(f"bhi-{out.name}")) as scratch:
         calls = [(str(scratch / f"{row.case}"), int(row.case), int(row.negative), int(row.positive), seed) for row in counts.itertuples()]
         try:
             with closing(worker_processes.in_order(_files_to, calls, processes)) as results:
                 for (target, *_), lengths in zip(calls, results, strict=True):
-                    content, start, files = Path(target).read_bytes(), 0, []
+                    with open(target, "rb") as stream:
+                        yield [(name, stream.read(length)) for name, length in lengths]
                     os.unlink(target)
-                    for name, length in lengths:
-                        files.append((name, content[start : start + length]))
-                        start += length
-                    yield files
+                    bar.update(len(lengths))
         except (BrokenProcessPool, MemoryError) as error:
             raise InputError(f"A process that paints ended early, perhaps for want of memory; {shown(out)} is not written.") from error
 
 
 def _files(case: int, negative: int, positive: int, seed: int) -> list[tuple[str, bytes]]:
     """One case's files, sorted by path."""
-    pieces = draw_case(case, negative=negative, positive=positive, seed=seed)
-    return sorted((name, cohort_files.to_png(pixels)) for piece in pieces for name, pixels in piece.patches())
+    return sorted(file for piece in draw_case(case, negative=negative, positive=positive, seed=seed) for file in piece.files())
 
 
 def _files_to(target: str, case: int, negative: int, positive: int, seed: int) -> list[tuple[str, int]]:
-    """Like `_files`, but leave the contents in a file: megabytes sent through the pool's pipe could block it when a worker dies."""
+    """Write one case's files one after the other into ``target`` and return their names and lengths.
+
+    Megabytes sent through the pool's pipe could block it when a worker dies.
+    """
     files = _files(case, negative, positive, seed)
     Path(target).write_bytes(b"".join(content for _, content in files))
     return [(name, len(content)) for name, content in files]

@@ -1,26 +1,36 @@
 """A synthetic cohort of H&E-like patches in the archive's own layout, for tests and for a first walk without a download.
 
-Used by ``data.archive`` (data source ``data.phantom.synthetic_cohort``), by ``bhi phantom`` and, for its example patches, by
-``app.server``. Nothing in it comes from real tissue: see ``data.phantom.painting``. Equal arguments give equal bytes with equal versions of
-NumPy, SciPy and Pillow on one machine, and a case does not depend on how many others there are.
+Used by ``data.archive`` (the source ``phantom``), by ``bhi phantom`` and, for example patches, by ``app.server``.
+``data.phantom.synthetic_archive`` draws and writes with the same functions. Nothing here comes from real tissue, see
+``data.phantom.painting``. Equal arguments give equal bytes with equal versions of NumPy, SciPy and Pillow on one machine. A case does not
+depend on how many others there are.
 """
 
-from bhi_utils.core.paths import InputError
-from bhi_utils.data.phantom import painting
-from bhi_utils.data.phantom.cohort_files import put_copies
-from bhi_utils.data.phantom.cohort_files import put_marker
-from bhi_utils.data.phantom.cohort_files import sink
-from bhi_utils.data.phantom.cohort_files import to_png
-from bhi_utils.data.phantom.cohort_files import writing
-from bhi_utils.data.phantom.shapes import field
-from collections.abc import Iterator
+import heapq
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-import heapq
-import itertools
-import numpy as np
 
-PATCH = 50
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from bhi_utils.core import atomic_files
+from bhi_utils.core.paths import InputError, shown
+from bhi_utils.data.decode import PATCH
+from bhi_utils.data.phantom import painting
+from bhi_utils.data.phantom.shapes import field
+from bhi_utils.data.sources import PHANTOM_FORMAT, PHANTOM_MARKER
+
+#: The generator's version. A cohort of another version is not reused.
+VERSION = 1
+#: The name of the second copy's folder, which the real archive has too.
+NESTED = "IDC_regular_ps50_idx5"
 #: The first case's number; those of the real archive lie between 8863 and 16896.
 FIRST_CASE = 90001
 #: A case with fewer patches has no room for a tumour and its border; the archive's largest has 2,395, and one is painted whole in memory.
@@ -29,11 +39,13 @@ FEWEST_PATCHES, MOST_PATCHES = 12, 2400
 BORDER_NOISE = 0.12
 #: Every so many cases, the slide's edge cuts through tissue and leaves patches smaller than 50×50.
 CUT_EVERY = 6
+#: Bytes of a patch, rounded up: in a zip with its two entries' names, and as a file in blocks of 4 KiB.
+_ZIPPED_BYTES, _FILE_BYTES = 6_500, 8_192
 
 
 @dataclass(frozen=True)
 class Slide:
-    """One synthetic case.
+    """One synthetic case, or one piece of its tissue.
 
     Attributes:
         case: its number.
@@ -49,14 +61,22 @@ class Slide:
     cells: np.ndarray
     labels: np.ndarray
 
-    def patches(self) -> Iterator[tuple[str, np.ndarray]]:
+    def patches(self) -> list[tuple[str, np.ndarray]]:
         """Each patch's path in the archive's layout and its pixels, sorted by path."""
         named = []
         for (row, column), label in zip(self.cells, self.labels, strict=True):
             x, y = self.origin[0] + PATCH * column + 1, self.origin[1] + PATCH * row + 1
             pixels = self.image[PATCH * row : PATCH * (row + 1), PATCH * column : PATCH * (column + 1)]
             named.append((f"{self.case}/{label}/{self.case}_idx5_x{x}_y{y}_class{label}.png", pixels))
-        yield from sorted(named, key=lambda item: item[0])
+        return sorted(named, key=lambda item: item[0])
+
+    def files(self) -> list[tuple[str, bytes]]:
+        """Each patch's path and the bytes of its PNG, sorted by path."""
+        found = []
+        for name, pixels in self.patches():
+            Image.fromarray(pixels).save(buffer := io.BytesIO(), "PNG", compress_level=1)
+            found.append((name, buffer.getvalue()))
+        return found
 
 
 def _block_mean(canvas: np.ndarray) -> np.ndarray:
@@ -81,40 +101,30 @@ def _grow(height: np.ndarray, count: int) -> np.ndarray:
     return taken
 
 
-def _border(labels: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """Which taken cells have a neighbour of the other class; bool array."""
-    border = np.zeros(taken.shape, bool)
-    for axis in (0, 1):
-        for step in (-1, 1):
-            near = np.roll(labels, step, axis), np.roll(taken, step, axis)
-            # roll wraps around: the cells that it brings from the far side are no neighbours
-            far = [slice(None), slice(None)]
-            far[axis] = 0 if step == 1 else -1
-            near[1][tuple(far)] = False
-            border |= taken & near[1] & (near[0] != labels)
-    return border
-
-
-def noisy_labels(rng: np.random.Generator, truth: np.ndarray, taken: np.ndarray, *, balanced: bool = False) -> np.ndarray:
+def noisy_labels(rng: np.random.Generator, truth: np.ndarray, taken: np.ndarray, *, balanced: bool) -> np.ndarray:
     """``truth`` with some labels wrong along the tumour's border, as where a pathologist's outline crosses a patch.
 
-    With ``balanced``, as many become negative as positive, so that their number stays.
+    With ``balanced``, as many labels become negative as positive, so that the case's counts stay.
     """
-    flipped = _border(truth, taken) & (rng.random(truth.shape) < BORDER_NOISE)
+    sides = truth, ~truth
+    border = np.any([taken & side & ndimage.binary_dilation(taken & ~side) for side in sides], axis=0)
+    flipped = border & (rng.random(truth.shape) < BORDER_NOISE)
     if balanced:
-        sides = [rng.permutation(np.flatnonzero(flipped & side)) for side in (truth, ~truth)]
-        fewer = min(map(len, sides))
-        flipped = np.isin(np.arange(truth.size), np.concatenate([side[:fewer] for side in sides])).reshape(truth.shape)
-        return truth ^ flipped
+        drawn = [rng.permutation(np.flatnonzero(flipped & side)) for side in sides]
+        fewer = min(map(len, drawn))
+        return truth ^ np.isin(np.arange(truth.size), np.r_[drawn[0][:fewer], drawn[1][:fewer]]).reshape(truth.shape)
     labels = truth ^ flipped
     return labels if len(np.unique(labels[taken])) == 2 else truth
 
 
-def draw_tissue(rng: np.random.Generator, count: int, *, room: float = 1.7) -> tuple[np.ndarray, np.ndarray]:
-    """Tissue of ``count`` patches in its bounding box: bool array of cells; float canvas, positive on tissue.
+def draw_tissue(rng: np.random.Generator, count: int, *, room: float = 1.7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tissue of ``count`` patches in its bounding box.
 
-    It grows on a canvas ``room`` times as wide as a square of as many patches: with little room, pieces are blocks with round corners,
-    and less glass is painted.
+    It grows on a canvas ``room`` times as wide as a square of as many patches. With little room, pieces are blocks with round corners, and
+    less glass is painted.
+
+    Returns:
+        bool array of the cells with tissue; float canvas, positive on tissue; float canvas, highest where the tumour is.
     """
     side = PATCH * int(np.ceil(room * np.sqrt(count)))
     y, x = np.ogrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
@@ -127,37 +137,53 @@ def draw_tissue(rng: np.random.Generator, count: int, *, room: float = 1.7) -> t
     canvas += 0.3 - np.quantile(height[taken], 0.08)
     rows, columns = np.flatnonzero(taken.any(1)), np.flatnonzero(taken.any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    return taken[top:bottom, left:right], canvas[PATCH * top : PATCH * bottom, PATCH * left : PATCH * right]
+    tissue = canvas[PATCH * top : PATCH * bottom, PATCH * left : PATCH * right]
+    tumour = field(rng, tissue.shape, max(tissue.shape) / 3) + 0.12 * field(rng, tissue.shape, 40)
+    return taken[top:bottom, left:right], tissue, tumour
 
 
-def draw_tumour(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """A float canvas that is highest where the tumour is, see `outline`."""
-    return field(rng, shape, max(shape) / 3) + 0.12 * field(rng, shape, 40)
+def paint_piece(
+    rng: np.random.Generator,
+    tissue: tuple[np.ndarray, np.ndarray, np.ndarray],
+    positive: int,
+    *,
+    style: painting.Style | None,
+    cut: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Paint a piece of tissue.
 
+    Args:
+        rng: the case's generator.
+        tissue: from `draw_tissue`.
+        positive: how many of its patches the tumour covers; with a given ``style``, as many are labelled IDC.
+        style: the case's style; None draws one.
+        cut: whether the slide ends within the last row or column of patches.
 
-def outline(invasive: np.ndarray, taken: np.ndarray, positive: int) -> tuple[np.ndarray, float]:
-    """Which cells are tumour when ``positive`` of the taken ones are, and the canvas' level at the tumour's edge."""
-    mean = _block_mean(invasive)
-    # beyond either end when none or all of them are
+    Returns:
+        ``image``, ``cells`` and ``labels`` of a `Slide`.
+    """
+    taken, canvas, tumour = tissue
+    mean = _block_mean(tumour)
+    # the tumour's edge lies between two patches, and beyond either end when none or all of them are tumour
     ordered = np.sort(mean[taken])
     ordered = np.r_[ordered[0] - 2, ordered, ordered[-1] + 2]
     level = (ordered[-positive - 1] + ordered[-positive - 2]) / 2
-    return mean > level, level
-
-
-def cut_edge(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """The image without part of its last row or column of patches, where the slide ends."""
-    lost = PATCH - int(rng.integers(7, 46))
-    return image[:-lost] if rng.random() < 0.5 else image[:, :-lost]
+    labels = noisy_labels(rng, mean > level, taken, balanced=style is not None)
+    image = painting.paint(rng, style or painting.draw_style(rng), canvas, tumour - level)
+    if cut:
+        lost = PATCH - int(rng.integers(7, 46))
+        image = image[:-lost] if rng.random() < 0.5 else image[:, :-lost]
+    return image, np.argwhere(taken), labels[taken].astype(np.int8)
 
 
 def whole_patches(count: int, *, seed: int = 1) -> np.ndarray:
     """The first patches of full size of as many slides as it takes: uint8 array (count, 50, 50, 3). For benchmarks and comparisons."""
     found: list[np.ndarray] = []
-    for index in itertools.count():
-        found += [pixels for _, pixels in draw_slide(index, patches=200, seed=seed).patches() if pixels.shape == (50, 50, 3)]
-        if len(found) >= count:
-            return np.stack(found[:count])
+    index = 0
+    while len(found) < count:
+        found += [pixels for _, pixels in draw_slide(index, patches=200, seed=seed).patches() if pixels.shape == (PATCH, PATCH, 3)]
+        index += 1
+    return np.stack(found[:count])
 
 
 def draw_slide(index: int, *, patches: int, seed: int) -> Slide:
@@ -170,17 +196,12 @@ def draw_slide(index: int, *, patches: int, seed: int) -> Slide:
     """
     rng = np.random.default_rng([seed, index])
     count = int(rng.integers(np.ceil(0.7 * patches), np.floor(1.3 * patches) + 1))
-    taken, tissue = draw_tissue(rng, count)
-    invasive = draw_tumour(rng, tissue.shape)
+    tissue = draw_tissue(rng, count)
     # the archive's cases: 27 % in the median, here between 5 and 70 %
     positive = int(np.clip(round(count * (0.05 + 0.65 * rng.beta(1.3, 2.4))), 1, count - 1))
-    truth, level = outline(invasive, taken, positive)
-    labels = noisy_labels(rng, truth, taken)
-    image = painting.paint(rng, painting.draw_style(rng), tissue, invasive - level)
-    if index % CUT_EVERY == CUT_EVERY // 2 - 1:
-        image = cut_edge(rng, image)
+    image, cells, labels = paint_piece(rng, tissue, positive, style=None, cut=index % CUT_EVERY == CUT_EVERY // 2 - 1)
     x, y = (PATCH * int(step) for step in rng.integers(0, 20, 2))
-    return Slide(FIRST_CASE + index, image, (x, y), np.argwhere(taken), labels[taken].astype(np.int8))
+    return Slide(FIRST_CASE + index, image, (x, y), cells, labels)
 
 
 def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int = 0, nested: bool = True) -> Path:
@@ -190,30 +211,92 @@ def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int =
         out: a zip when its name ends in ``.zip`` (an existing one is replaced), else a new or empty folder.
         cases: how many cases.
         patches_per_case: their mean number of patches; a case has up to 30 % more or fewer.
-        seed: seed of everything random.
+        seed: seed of everything random, 0 or more.
         nested: also write the second copy of every patch that the real archive holds.
 
     Returns:
         ``out``.
 
     Raises:
-        InputError: the numbers are too small, or ``out`` is taken or cannot be written.
+        InputError: a number is out of range, or ``out`` is taken or cannot be written.
     """
-    out = Path(out)
+    if cases < 1:
+        raise InputError(f"A phantom needs at least one case, not {cases}: raise the number of cases.")
+    if patches_per_case < FEWEST_PATCHES:
+        raise InputError(f"A phantom case needs at least {FEWEST_PATCHES} patches, not {patches_per_case}: raise the patches per case.")
+    if patches_per_case > MOST_PATCHES:
+        raise InputError(f"A phantom case has at most {MOST_PATCHES:,} patches, not {patches_per_case:,}: take more cases instead.")
+    slides = (draw_slide(index, patches=patches_per_case, seed=seed).files() for index in range(cases))
+    parameters = {"cases": cases, "patches_per_case": patches_per_case, "seed": seed, "nested": nested}
+    return write_files(out, slides, expected=cases * patches_per_case, parameters=parameters, nested=nested)
+
+
+def write_files(
+    out: Path, cases: Iterable[list[tuple[str, bytes]]], *, expected: int, parameters: dict[str, int | bool], nested: bool = True
+) -> Path:
+    """Write the files of a cohort and the one that says what it is, whole or not at all.
+
+    What a killed process left of an earlier try is deleted.
+
+    Args:
+        out: a zip when its name ends in ``.zip``, else a folder.
+        cases: each case's files, name and content.
+        expected: about how many patches these are.
+        parameters: what the cohort was drawn with, its ``seed`` included.
+        nested: also write the second copy of every patch.
+
+    Raises:
+        InputError: the seed is negative, the place is taken or cannot be written, or its disk is too small.
+    """
+    if parameters["seed"] < 0:
+        raise InputError(f"A seed is a whole number from 0 on, not {parameters['seed']}: pass another one.")
+    place = Path(out).absolute()
+    zipped = place.suffix.lower() == ".zip"
+    try:
+        if zipped and place.is_dir():
+            raise InputError(f"{shown(place)} is a folder, though its name ends in .zip: choose another name.")
+        if not zipped and place.exists() and not place.is_dir():
+            raise InputError(f"{shown(place)} is a file: choose a folder, or a name that ends in .zip.")
+        if not zipped and place.is_dir() and any(place.iterdir()):
+            raise InputError(f"{shown(place)} is not empty: choose a new folder for the phantom, or empty this one.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        atomic_files.sweep(place.parent, f"bhi-{place.name}")
+        needed = expected * (1 + nested) * (_ZIPPED_BYTES if zipped else _FILE_BYTES)
+        atomic_files.check_space(place.parent, needed, advice="choose another place or free some")
+        with atomic_files.building(place.with_name(f"bhi-{place.name}")) as folder:
+            made = folder / place.name
+            _put(made, zipped, _named(cases, parameters, nested))
+            if place.is_dir():
+                place.rmdir()
+            os.replace(made, place)
+    except OSError as error:
+        raise InputError(f"Cannot write {shown(place)}: {error.strerror or error}; choose another place or free some space.") from error
+    return Path(out)
+
+
+def _named(cases: Iterable[list[tuple[str, bytes]]], parameters: dict[str, int | bool], nested: bool) -> Iterator[tuple[str, bytes]]:
+    """Every file of the cohort, name and content; the one that says what it is comes last."""
     patches = positive = 0
-    with writing(out, seed):
-        if cases < 1:
-            raise InputError(f"A phantom needs at least one case, not {cases}: raise the number of cases.")
-        if patches_per_case < FEWEST_PATCHES:
-            raise InputError(f"A phantom case needs at least {FEWEST_PATCHES} patches, not {patches_per_case}: raise the patches per case.")
-        if patches_per_case > MOST_PATCHES:
-            raise InputError(f"A phantom case has at most {MOST_PATCHES:,} patches, not {patches_per_case:,}: take more cases instead.")
-        with sink(out, cases * patches_per_case, nested=nested) as put:
-            for index in range(cases):
-                slide = draw_slide(index, patches=patches_per_case, seed=seed)
-                files = [(name, to_png(pixels)) for name, pixels in slide.patches()]
-                put_copies(put, files, nested=nested)
-                patches, positive = patches + len(files), positive + int(slide.labels.sum())
-            parameters = {"cases": cases, "patches_per_case": patches_per_case, "seed": seed, "nested": nested}
-            put_marker(put, {"parameters": parameters, "patches": patches, "positive": positive})
-    return out
+    for files in cases:
+        patches += len(files)
+        positive += sum(name.endswith("class1.png") for name, _ in files)
+        for prefix in ("", f"{NESTED}/") if nested else ("",):
+            yield from ((prefix + name, content) for name, content in files)
+    facts = {"format": PHANTOM_FORMAT, "version": VERSION, "parameters": parameters, "patches": patches, "positive": positive}
+    yield PHANTOM_MARKER, (json.dumps(facts, indent=1) + "\n").encode()
+
+
+def _put(made: Path, zipped: bool, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write ``files`` into the zip or folder ``made``."""
+    with zipfile.ZipFile(made, "w") if zipped else nullcontext() as archive:
+        if archive:
+            archive.comment = f"{PHANTOM_FORMAT} {VERSION}: synthetic patches, not tissue".encode()
+        for name, content in files:
+            if archive:
+                # a fixed date, so that equal cohorts are equal files; PNGs are compressed already
+                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                entry.create_system, entry.external_attr = 3, 0o100644 << 16
+                archive.writestr(entry, content)
+            else:
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
+                (made / name).write_bytes(content)

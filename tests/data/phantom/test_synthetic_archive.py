@@ -18,14 +18,10 @@ import pytest
 
 from bhi_utils.__main__ import main
 from bhi_utils.core import atomic_files
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.paths import PACKAGE
-from bhi_utils.data import archive
-from bhi_utils.data import published
-from bhi_utils.data import sources
-from bhi_utils.data.phantom import painting
-from bhi_utils.data.phantom import synthetic_archive
-from bhi_utils.data.phantom.cohort_files import NESTED
+from bhi_utils.core.paths import PACKAGE, InputError
+from bhi_utils.data import archive, published, sources
+from bhi_utils.data.phantom import painting, synthetic_archive
+from bhi_utils.data.phantom.synthetic_cohort import NESTED
 
 NAME = re.compile(r"(\d+)/([01])/\1_idx5_x(\d+)_y(\d+)_class\2\.png")
 #: The slide's edge cuts the tissue of the first two cases, whose ids 6 divides; the second has one patch of IDC+.
@@ -112,15 +108,12 @@ def test_by_default_every_published_case_is_drawn_with_its_counts(tmp_path, monk
         return [(f"{case}", b"")]
 
     monkeypatch.setattr(synthetic_archive, "_files", files)
-    out = synthetic_archive.write(tmp_path / "like.zip", workers=1, progress=False)
+    synthetic_archive.write(tmp_path / "like.zip", workers=1, progress=False)
     assert asked == list(published.case_table()[["case", "negative", "positive"]].itertuples(index=False, name=None))
-    with zipfile.ZipFile(out) as target:
-        facts = json.loads(target.read(sources.PHANTOM_MARKER))
-    assert {name: facts[name] for name in ("patches", "positive")} == {"patches": 277_524, "positive": 78_786}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-@pytest.mark.parametrize("out", ["like.zip", "like"])
+@pytest.mark.parametrize("out", ["like.zip", pytest.param("like", marks=pytest.mark.slow)])
 def test_a_killed_job_leaves_nothing_under_the_name_and_a_rerun_is_clean_and_equal(cohort, tmp_path, out):
     code = f"""
 import sys, time
