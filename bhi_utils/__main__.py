@@ -371,10 +371,10 @@ def _app(options: argparse.Namespace) -> None:
 def _card(options: argparse.Namespace) -> None:
     if not (options.run / "artifacts").is_dir():
         raise InputError(f"{shown(options.run)} is not the folder of a run: pass one that holds artifacts, such as runs/quick.")
-    from bhi_utils.reports import cards, run_report
+    from bhi_utils.reports import run_report
 
     run = Run(options.run)
-    written = [*cards.write(run), run_report.write(run)]
+    written = [*run_report.write_cards(run), run_report.write(run)]
     print(f"Wrote {', '.join(path.name for path in written)} to {shown(options.run)}.")
 
 

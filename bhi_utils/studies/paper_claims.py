@@ -14,8 +14,8 @@ from IPython.display import Markdown
 from bhi_utils.core import titles
 from bhi_utils.core.provenance import paper
 from bhi_utils.core.run import Run
+from bhi_utils.core.titles import PAPER_METRICS as METRICS
 from bhi_utils.data import published
-from bhi_utils.reports.summary import METRICS
 from bhi_utils.studies import ablations, benchmark_app, leakage, paper_recipe, recipes
 
 RESULTS = "paper_comparison.json"

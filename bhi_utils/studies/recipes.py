@@ -16,9 +16,9 @@ from bhi_utils.core import provenance
 from bhi_utils.core.paths import InputError, cache_dir
 from bhi_utils.core.provenance import paper
 from bhi_utils.core.run import Run
+from bhi_utils.core.titles import PAPER_METRICS as METRICS
 from bhi_utils.data import archive, splits
 from bhi_utils.evaluation import failures, metrics
-from bhi_utils.reports.summary import METRICS
 from bhi_utils.runner import parameters
 from bhi_utils.studies import study_base
 from bhi_utils.studies.study_base import Study

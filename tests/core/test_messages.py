@@ -188,8 +188,7 @@ def test_cases_that_the_start_had_seen_are_counted_apart():
 
 @pytest.mark.parametrize("language", ["en", "es"])
 def test_a_calibration_is_described_alike_wherever_it_is_shown(language):
-    grid = np.linspace(-3, 3, 40)
-    fit = calibration.fit_calibration((grid > 0.1).astype(int), grid, method="isotonic")
+    fit = calibration.Calibration(1.0, 0.0, "isotonic", ((-1.0, -2.0), (0.1, 0.5), (0.2, 3.0)))
     said = calibration.describe(fit.to_json(), language)
     assert said.startswith({"en": "isotonic regression: ", "es": "regresión isotónica: "}[language]) and str(len(fit.knots)) in said
     model = Packaged()
