@@ -33,9 +33,9 @@ def cell(metric: Mapping[str, float | None] | None, *, digits: int = 3, sign: bo
         digits: after the point of the value; the interval's ends have three.
         sign: for differences: each number with its sign, ``+0.012 (+0.008 to +0.016)``.
     """
-    if not metric or metric.get("value") is None:
+    value, low, high = (metric.get(key) if metric else None for key in ("value", "low", "high"))
+    if value is None:
         return "–"
-    value, low, high = (metric.get(key) for key in ("value", "low", "high"))
     text = _rounded(value, digits, sign)
     if low is None or high is None:
         return text

@@ -67,12 +67,9 @@ def groups(predictions: pd.DataFrame, pack: Pack) -> pd.DataFrame:
 
 def _redness(pack: Pack, rows: np.ndarray) -> np.ndarray:
     """Returns mean red minus mean blue of each patch; eosin is pink, haematoxylin blue, and laboratories differ in both."""
-    found = np.empty(len(rows))
-    for start in range(0, len(rows), 2048):
-        part = rows[start : start + 2048]
-        mean = pack.patches[part].mean(axis=(1, 2), dtype=np.float32)
-        found[start : start + 2048] = mean[:, 0] - mean[:, 2]
-    return found
+    means = [pack.patches[rows[start : start + 2048]].mean(axis=(1, 2), dtype=np.float32) for start in range(0, len(rows), 2048)]
+    red, _, blue = np.concatenate(means).T
+    return (red - blue).astype(np.float64)
 
 
 def by_group(grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: int) -> dict[str, dict[str, dict[str, Any]]]:

@@ -3,12 +3,12 @@
 A function takes data and returns a `Figure`; ``notebook.save_figure`` shows and saves it.
 """
 
-from bhi_utils.plots.failure_maps import failures, slide_map
-from bhi_utils.plots.maps import answers, coloured, enlarged, limit, number, overlay, probability_map, scaled
+from bhi_utils.plots.maps import answers, coloured, enlarged, limit, number, overlay, probability_map, scaled, slide_map
 from bhi_utils.plots.patches import classes_and_cases, leak_map, mosaic, oddities, patch_grid, slide, split_overview
 from bhi_utils.plots.performance import (
     calibration_curves,
     confusion_matrices,
+    failures,
     learning_curves,
     metrics_beside_paper,
     model_output,

@@ -1,4 +1,4 @@
-"""Evidence maps as pictures: the overlay that the interface shows, and notebook 07's figure of its answers (the paper's Fig. 5).
+"""Maps as pictures: evidence over a patch, probabilities over a region or a case's slide, and the interface's answers (the paper's Fig. 5).
 
 Used by the interface, ``predict.regions`` and notebooks 06 and 07. Orange speaks for IDC+ and blue against it, as in all figures; the
 tissue below the colours is grey, so that no hue comes from the stain.
@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from bhi_utils.core.titles import CLASSES
 from bhi_utils.data.decode import PATCH
-from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, POSITIVE, bare, colour_map, style
+from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, POSITIVE, bare, colour_map, keys, slide_grid, style
 
 #: Weakest full colour in units of the logit: a map that holds next to nothing must not look like one that holds much.
 SMALLEST_LIMIT = 2.0
@@ -90,7 +89,15 @@ def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[Mapping[str, 
         image.set_title(f"labelled {CLASSES[label]}", loc="center")
         heat.imshow(overlay(patch, evidence))
         heat.set_title(f"±{limit(evidence):.0f} at full colour", loc="center", fontsize=8, color=INK)
-        _probability_bar(bar, answer)
+        called, probability = answer["predicted_label"], answer["probability_calibrated"]
+        bar.barh([0], [1], color="0.9")
+        bar.barh([0], [probability], color=COLOURS[called])
+        bar.axvline(answer["threshold_calibrated"], color="black", linewidth=1.5)
+        bar.set(xlim=(0, 1), yticks=[], xticks=[0, 1])
+        bar.tick_params(labelsize=8)
+        said = number(probability)
+        bar.set_title(f"{CLASSES[called]}   p {said if said[0] in '<>' else f'= {said}'}", loc="center", color=COLOURS[called])
+        bar.spines[:].set_visible(False)
     bare(axes[:2])
     axes[0, 0].set_ylabel("patch")
     axes[1, 0].set_ylabel("evidence map")
@@ -98,19 +105,6 @@ def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[Mapping[str, 
     legend = figure.colorbar(scale, ax=axes[1, :].tolist(), ticks=[-1, 0, 1], fraction=0.04, pad=0.02)
     legend.ax.set_yticklabels([f"speaks for\n{CLASSES[0]}", "neither", f"speaks for\n{CLASSES[1]}"], fontsize=8)
     return figure
-
-
-def _probability_bar(axis: Axes, answer: Mapping[str, Any]) -> None:
-    """Draws a bar from 0 to 1 in the answer's colour, with the threshold as a tick across it."""
-    label, probability = answer["predicted_label"], answer["probability_calibrated"]
-    axis.barh([0], [1], color="0.9")
-    axis.barh([0], [probability], color=COLOURS[label])
-    axis.axvline(answer["threshold_calibrated"], color="black", linewidth=1.5)
-    axis.set(xlim=(0, 1), yticks=[], xticks=[0, 1])
-    axis.tick_params(labelsize=8)
-    said = number(probability)
-    axis.set_title(f"{CLASSES[label]}   p {said if said[0] in '<>' else f'= {said}'}", loc="center", color=COLOURS[label])
-    axis.spines[:].set_visible(False)
 
 
 #: Weight of the colour over the tissue at the threshold and at certainty; the interface's script has the same numbers.
@@ -169,4 +163,34 @@ def probability_map(picture: np.ndarray, size: tuple[int, int], table: pd.DataFr
     bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), colour_map()), ax=axis, ticks=[-1, 0, 1], fraction=0.046, pad=0.02)
     bar.ax.set_yticklabels(["0", f"threshold\n{threshold:.2f}", "1"])
     bar.set_label("calibrated probability of IDC+")
+    return figure
+
+
+@style()
+def slide_map(rows: pd.DataFrame, *, threshold: float) -> Figure:
+    """Shows one case's patches in their places: truth, calibrated probability, and answers at the threshold.
+
+    Args:
+        rows: predictions of one case: ``case, x, y, label, probability, probability_calibrated``.
+        threshold: a patch is called IDC+ at ``probability >= threshold``.
+    """
+    x, y = ((rows[name] - rows[name].min()).to_numpy() // PATCH for name in ("x", "y"))
+    called, label = (rows["probability"] >= threshold).to_numpy(), rows["label"].to_numpy()
+    figure = Figure(figsize=(10.5, min(7.5, max(3.4, 3.3 * (y.max() + 1) / (x.max() + 1) + 1.2))))
+    truth, probability, error = figure.subplots(1, 3, sharex=True, sharey=True)
+    kinds = {"right": "#D9D9D9", "missed IDC+": POSITIVE, "false alarm": NEGATIVE}
+    wrong = np.where(called == label, 0, np.where(label == 1, 1, 2))
+    slide_grid(truth, x, y, label, cmap=ListedColormap(COLOURS), vmin=0, vmax=1)
+    shown = slide_grid(probability, x, y, rows["probability_calibrated"], cmap="cividis", vmin=0, vmax=1)
+    slide_grid(error, x, y, wrong, cmap=ListedColormap(list(kinds.values())), vmin=0, vmax=2)
+    # within the panel's own room, so that the three stay level
+    figure.colorbar(shown, cax=probability.inset_axes((0.1, -0.3, 0.8, 0.05)), orientation="horizontal")
+    truth.set(title=f"Case {rows['case'].iloc[0]}: truth", ylabel="row of patches")
+    probability.set_title("Calibrated probability of IDC+")
+    error.set_title("Answers")
+    # marks as well as colours, for print in grey
+    for axis, chosen, mark in ((truth, label == 1, "+"), (error, (label == 1) & ~called, "+"), (error, (label == 0) & called, "x")):
+        axis.scatter(x[chosen], y[chosen], marker=mark, color="white", s=18, linewidths=1)
+    for axis, names in ((truth, dict(zip(CLASSES, COLOURS, strict=True))), (error, kinds)):
+        axis.legend(handles=keys(names), loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=len(names), handlelength=1.2)
     return figure

@@ -17,6 +17,9 @@ from bhi_utils.data.slide_grid import STRIDE, assemble
 from bhi_utils.data.splits import PARTS
 from bhi_utils.plots.shared_look import BLANK, COLOURS, INK, NEGATIVE, PART_COLOURS, POSITIVE, THOUSANDS, keys, slide_grid, style
 
+#: A text for each patch or row.
+Texts = Sequence[str] | np.ndarray
+
 
 @style()
 def classes_and_cases(manifest: pd.DataFrame) -> Figure:
@@ -57,7 +60,7 @@ def patch_grid(patches: np.ndarray, labels: np.ndarray, titles: Sequence[str], *
     heights = [max(1, -(-len(rows) // columns)) for rows in groups]
     figure = Figure(figsize=(9.2, 1.2 * sum(heights) + 0.6))
     for label, (ax, rows) in enumerate(zip(figure.subplots(2, 1, height_ratios=heights), groups, strict=True)):
-        mosaic(ax, patches[rows], columns=columns, titles=[titles[row] for row in rows], colours=[COLOURS[label]] * len(rows))
+        mosaic(ax, patches[rows], columns=columns, titles=np.asarray(titles)[rows], colours=[COLOURS[label]] * len(rows))
         ax.set_title(CLASSES[label], color=COLOURS[label], weight="bold")
     return figure
 
@@ -79,7 +82,9 @@ def slide(patches: np.ndarray, rows: pd.DataFrame) -> Figure:
         ax.set(xlabel="x on the slide (px)", aspect="equal")
         ax.spines[:].set_visible(False)
     tissue.imshow(canvas, extent=extent)
-    labelled.imshow(_greyed(canvas), extent=extent)
+    # grey and pale, so that a label's colour is the only hue
+    pale = (80 + canvas[..., :3] @ np.array([0.299, 0.587, 0.114]) * (175 / 255)).astype(np.uint8)
+    labelled.imshow(np.dstack([pale, pale, pale, canvas[..., 3]]), extent=extent)
     for row in rows[rows["label"] == 1].itertuples():
         box = (row.x, row.y), row.width, row.height
         labelled.add_patch(Rectangle(*box, facecolor=POSITIVE, alpha=0.35, linewidth=0))
@@ -102,7 +107,7 @@ def oddities(small: np.ndarray, sizes: Sequence[str], twins: np.ndarray, names: 
         names: how often each occurs, and in how many cases.
     """
     panels = [("Smaller than 50×50, padded with white", small, sizes), ("The same pixels more than once", twins, names)]
-    panels = [panel for panel in panels if len(panel[1])] or [("No small patch and no duplicate in these data", [], [])]
+    panels = [panel for panel in panels if len(panel[1])] or [("No small patch and no duplicate in these data", small, ())]
     figure = Figure(figsize=(9.2, 1.5 * len(panels)))
     for ax, (title, images, texts) in zip(np.ravel(figure.subplots(len(panels), 1)), panels, strict=True):
         mosaic(ax, images, columns=10, titles=texts)
@@ -110,31 +115,23 @@ def oddities(small: np.ndarray, sizes: Sequence[str], twins: np.ndarray, names: 
     return figure
 
 
-def mosaic(
-    ax: Axes,
-    images: Sequence[np.ndarray] | np.ndarray,
-    *,
-    columns: int,
-    titles: Sequence[str] = (),
-    colours: Sequence[str] = (),
-    names: Sequence[str] = (),
-) -> None:
+def mosaic(ax: Axes, images: np.ndarray, *, columns: int, titles: Texts = (), colours: Texts = (), names: Texts = ()) -> None:
     """Draws patches in rows on one pair of axes; a pair of axes for each would take seconds to lay out.
 
     Args:
         ax: where to draw; one unit is the side of a patch.
-        images: patches (h, w, 3) in 0–255, row after row.
+        images: array (n, h, w, 3) in 0–255, patches row after row.
         columns: patches in a row.
         titles: text over each patch.
         colours: colour of each frame; grey by default.
         names: text at the left of each row.
     """
-    pitch_x, pitch_y, room = 1.1, 1.34 if any(titles[columns:]) else 1.1, 0.3 if titles else 0.05
+    pitch_x, pitch_y, room = 1.1, 1.34 if any(map(len, titles[columns:])) else 1.1, 0.3 if len(titles) else 0.05
     for place, image in enumerate(images):
         row, column = divmod(place, columns)
         left, top = column * pitch_x, row * pitch_y
         ax.imshow(np.clip(np.rint(image), 0, 255).astype(np.uint8), extent=(left, left + 1, top + 1, top))
-        ax.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=colours[place] if colours else INK, linewidth=1.2))
+        ax.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=colours[place] if len(colours) else INK, linewidth=1.2))
         if place < len(titles):
             ax.text(left + 0.5, top - 0.05, titles[place], ha="center", va="bottom", fontsize=8)
     for row, name in enumerate(names):
@@ -142,13 +139,6 @@ def mosaic(
     rows = max(1, -(-len(images) // columns))
     ax.set(xlim=(-0.03, columns * pitch_x - 0.07), ylim=(rows * pitch_y - pitch_y + 1.03, -room), aspect="equal")
     ax.axis("off")
-
-
-def _greyed(canvas: np.ndarray) -> np.ndarray:
-    """Returns the canvas in grey and paler, so that a label's colour is the only hue."""
-    grey = canvas[..., :3] @ np.array([0.299, 0.587, 0.114])
-    pale = (80 + grey * (175 / 255)).astype(np.uint8)
-    return np.dstack([pale, pale, pale, canvas[..., 3]])
 
 
 @style()

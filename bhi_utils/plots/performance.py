@@ -1,4 +1,4 @@
-"""The figures of notebooks 05 and 06: learning curves, metrics beside the paper's, curves, confusion, calibration, model output.
+"""The figures of notebooks 05 and 06: learning curves, metrics beside the paper's, curves, confusion, calibration, groups.
 
 Models are told apart by colour and by marker or line style, so that the figures can be read in grey.
 """
@@ -14,10 +14,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from bhi_utils.core.messages import counted
 from bhi_utils.core.titles import CLASSES, MODEL_NAMES, PAPER_METRICS
 from bhi_utils.evaluation import metrics
 from bhi_utils.plots.maps import limit, overlay
-from bhi_utils.plots.shared_look import COLOURS, INK, bare, colour_map, style
+from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, bare, colour_map, style
 
 #: Colour-blind safe (Okabe and Ito), none of them a class's colour; with hatches and line styles for print in grey.
 MODEL_COLOURS = {"cnn": "#009E73", "efficientnetb0": "#CC79A7", "logistic_regression": "#8C8C8C"}
@@ -64,16 +65,16 @@ def metrics_beside_paper(models: Mapping[str, Mapping[str, Mapping]], paper: Map
     figure = Figure(figsize=(3.2 + 2.3 * len(models), 3.9))
     axis = figure.subplots()
     width = 0.8 / len(models)
+    # inside the bar, where no whisker and no diamond of the paper's is
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
     positions = np.arange(len(PAPER_METRICS))
     for number, (name, parts) in enumerate(models.items()):
         x = positions + (number - (len(models) - 1) / 2) * width
         values = np.array([[parts[part][metric][key] for key in ("value", "low", "high")] for metric in PAPER_METRICS], dtype=float).T
-        look = {"color": MODEL_COLOURS[name], "hatch": HATCHES[name], "edgecolor": "white", "linewidth": 0.6}
+        look: dict[str, Any] = {"color": MODEL_COLOURS[name], "hatch": HATCHES[name], "edgecolor": "white", "linewidth": 0.6}
         axis.bar(x, values[0], width * 0.92, label=MODEL_NAMES[name], **look)
         axis.errorbar(x, values[0], np.abs(values[1:] - values[0]), fmt="none", ecolor=INK, elinewidth=1, capsize=3)
         for place, value in zip(x, values[0], strict=True):
-            # inside the bar, where no whisker and no diamond of the paper's is
-            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
             axis.text(place, 0.03, f"{value:.3f}", ha="center", va="bottom", fontsize=8, bbox=box)
     axis.plot(positions, [paper[metric] for metric in PAPER_METRICS], **PAPER)
     axis.set_xticks(positions, PAPER_METRICS.values())
@@ -109,15 +110,15 @@ def roc_and_precision_recall(
     left.set(title="ROC curve", xlabel="1 − specificity (IDC− patches called IDC+)", ylabel="recall (IDC+ patches found)")
     right.set(title="Precision–recall curve", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     left.legend(loc="lower right")
-    for axis in (left, right):
-        axis.grid()
+    left.grid()
+    right.grid()
     return figure
 
 
-def _panels(figure: Figure, predictions: pd.DataFrame, **shared: bool) -> Iterator[tuple[Axes, str, pd.DataFrame]]:
+def _panels(figure: Figure, predictions: pd.DataFrame, *, sharey: bool = True) -> Iterator[tuple[Axes, str, pd.DataFrame]]:
     """Yields a panel for each model, with the model's name as its title, and the model's rows."""
     groups = predictions.groupby("model", sort=False)
-    for axis, (name, frame) in zip(figure.subplots(1, len(groups), squeeze=False, **shared)[0], groups, strict=True):
+    for axis, (name, frame) in zip(figure.subplots(1, len(groups), sharey=sharey, squeeze=False)[0], groups, strict=True):
         axis.set_title(MODEL_NAMES[name])
         yield axis, name, frame
 
@@ -129,7 +130,7 @@ def threshold_curves(predictions: pd.DataFrame, thresholds: Mapping[str, float],
     The paper's two values stand as triangles at the right edge; a diamond marks where the model reaches the paper's recall.
     """
     figure = Figure(figsize=(4.6 * predictions["model"].nunique(), 3.6))
-    for axis, name, frame in _panels(figure, predictions, sharey=True):
+    for axis, name, frame in _panels(figure, predictions):
         curve = metrics.curve_at(frame["label"], frame["probability"])
         axis.plot(curve["threshold"], curve["recall"], color=COLOURS[1], label="recall")
         axis.plot(curve["threshold"], curve["precision"], color=COLOURS[0], linestyle="--", label="precision")
@@ -150,11 +151,11 @@ def threshold_curves(predictions: pd.DataFrame, thresholds: Mapping[str, float],
 def confusion_matrices(predictions: pd.DataFrame, thresholds: Mapping[str, float]) -> Figure:
     """Shows counts and row shares of truth against answer, a panel a model."""
     figure = Figure(figsize=(3.5 * predictions["model"].nunique(), 3.4))
-    for axis, name, frame in _panels(figure, predictions):
+    for axis, name, frame in _panels(figure, predictions, sharey=False):
         matrix = metrics.confusion(frame["label"], frame["probability"], threshold=thresholds[name])
         share = matrix / matrix.sum(axis=1, keepdims=True)
         texts = np.array([[f"{count:,}\n{part:.1%}" for count, part in zip(*row, strict=True)] for row in zip(matrix, share, strict=True)])
-        look = {"cmap": "Greys", "vmin": 0, "vmax": 1.3, "cbar": False, "square": True, "annot_kws": {"fontsize": 11}}
+        look: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": 1.3, "cbar": False, "square": True, "annot_kws": {"fontsize": 11}}
         sns.heatmap(share, annot=texts, fmt="", ax=axis, **look)
         axis.set_xticks((0.5, 1.5), [f"called {name}" for name in CLASSES])
         axis.set_yticks((0.5, 1.5), [f"truly {name}" for name in CLASSES], rotation=90, va="center")
@@ -166,7 +167,7 @@ def confusion_matrices(predictions: pd.DataFrame, thresholds: Mapping[str, float
 def calibration_curves(predictions: pd.DataFrame) -> Figure:
     """Shows the share of IDC+ by probability, before and after calibration, a panel a model; the dots' area grows with patches."""
     figure = Figure(figsize=(3.9 * predictions["model"].nunique(), 3.8))
-    for axis, name, frame in _panels(figure, predictions, sharey=True):
+    for axis, name, frame in _panels(figure, predictions):
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         for column, colour, line, label in (
             ("probability", "0.5", "--", "not calibrated"),
@@ -207,3 +208,45 @@ def model_output(patches: np.ndarray, maps: np.ndarray, frame: pd.DataFrame) -> 
     bar.set_ticks([0, 0.5, 1], labels=["speaks for IDC−", "neutral", "speaks for IDC+"])
     bar.outline.set_visible(False)
     return figure
+
+
+@style()
+def failures(result: Mapping[str, Any], cases: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
+    """Shows AUC and recall of every group with intervals on the left, and one dot a case on the right.
+
+    Args:
+        result: the content of ``failures.json``.
+        cases: the content of ``cases.csv``: ``case, patches, positive, auc, recall``.
+        kinds: kind of group to its title.
+    """
+    figure = Figure(figsize=(10.5, 5.2))
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.1, 1.1, 1))
+    names, place = {}, 0.0
+    for kind, found in result["groups"].items():
+        left.text(0.02, place, kinds[kind], transform=left.get_yaxis_transform(), va="center", fontsize=8.5, weight="bold", color=INK)
+        for name, group in found.items():
+            place += 1
+            names[place] = f"{name} ({counted(group['cases'], 'case')})"
+            for axis, metric in ((left, "auc"), (middle, "recall")):
+                _interval(axis, place, group[metric])
+        place += 1.3
+    for axis, title in ((left, "AUC"), (middle, "recall")):
+        axis.set(title=f"{title} by group, 95 % intervals", xlabel=title, ylim=(place - 0.6, -0.6))
+        axis.grid(axis="x")
+    left.set_yticks(list(names), list(names.values()))
+    middle.set_yticks(list(names), [])
+    whole = cases.dropna(subset=["auc"])
+    right.scatter(
+        100 * whole["positive"] / whole["patches"], whole["auc"], s=12 + whole["patches"] / 4, color=INK, alpha=0.55, linewidths=0
+    )
+    right.set(title="Each test case; area grows with patches", xlabel="IDC+ patches of the case (%)", ylabel="AUC within the case")
+    right.grid(True)
+    return figure
+
+
+def _interval(axis: Axes, y: float, metric: Mapping[str, Any] | None) -> None:
+    if metric is None:
+        return
+    if metric["low"] is not None:
+        axis.plot([metric["low"], metric["high"]], [y, y], color=NEGATIVE, linewidth=1.6)
+    axis.plot(metric["value"], y, "o", color=NEGATIVE, markersize=5.5)

@@ -44,15 +44,10 @@ def smote_examples(first: np.ndarray, synthetic: np.ndarray, second: np.ndarray,
     """Shows columns of a real patch, a synthetic one and the real neighbour; arrays (k, 50, 50, 3) in 0–255."""
     count = len(synthetic)
     figure = Figure(figsize=(1.0 + 1.02 * count, 3.6))
+    images, titles = np.concatenate([first, synthetic, second]), [f"step {step:.2f}" for step in steps]
+    names = ("real patch", "synthetic", "its neighbour")
     colours = [INK] * count + [SYNTHETIC] * count + [INK] * count
-    mosaic(
-        figure.subplots(),
-        np.concatenate([first, synthetic, second]),
-        columns=count,
-        titles=[f"step {step:.2f}" for step in steps],
-        colours=colours,
-        names=("real patch", "synthetic", "its neighbour"),
-    )
+    mosaic(figure.subplots(), images, columns=count, titles=titles, colours=colours, names=names)
     return figure
 
 
@@ -99,14 +94,10 @@ def augmentation_rows(patch: np.ndarray, variants: Mapping[str, np.ndarray]) -> 
     """Shows a row for each augmentation: the patch, then draws; ``variants`` maps its name to float (k, 50, 50, 3) in 0–255."""
     count = len(next(iter(variants.values())))
     figure = Figure(figsize=(1.25 + (count + 1), 1.0 * len(variants) + 0.45))
-    mosaic(
-        figure.subplots(),
-        np.concatenate([[patch, *images] for images in variants.values()]),
-        columns=count + 1,
-        titles=["original", *(f"draw {number}" for number in range(1, count + 1))],
-        colours=([INK] + ["#BFBFBF"] * count) * len(variants),
-        names=list(variants),
-    )
+    images = np.concatenate([[patch, *drawn] for drawn in variants.values()])
+    titles = ["original", *(f"draw {number}" for number in range(1, count + 1))]
+    colours = ([INK] + ["#BFBFBF"] * count) * len(variants)
+    mosaic(figure.subplots(), images, columns=count + 1, titles=titles, colours=colours, names=list(variants))
     return figure
 
 

@@ -38,31 +38,12 @@ INK = "#404040"
 #: Where a slide has no patch: neither glass, which is white, nor tissue.
 BLANK = "#DDE6EE"
 THOUSANDS = StrMethodFormatter("{x:,.0f}")
-
-
-_LOOK = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9.0,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "grid.color": "#E5E5E5",
-    "image.interpolation": "nearest",
-    "figure.constrained_layout.use": True,
-}
+_LOOK = mpl.rc_params_from_file(Path(__file__).with_name("look.mplstyle"), use_default_template=False)
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The shared look, as a context or decorator: sans-serif text of at least 8 points, no box, light grid behind the data."""
+    """Gives figures the look of ``look.mplstyle``, as a context or decorator."""
     with mpl.rc_context(_LOOK):
         yield
 

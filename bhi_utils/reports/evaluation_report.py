@@ -47,7 +47,7 @@ class Evaluation:
         return self.result["bundle"]["name"]
 
     @property
-    def metrics(self) -> dict[str, dict[str, float | None]]:
+    def metrics(self) -> dict[str, dict[str, Any]]:
         """Metric to value and interval."""
         return self.result["models"][self.name][PART]
 
@@ -82,10 +82,9 @@ def evaluate(bundle: Path, pack: Pack, *, resamples: int = RESAMPLES, seed: int 
     facts, name = predictor.bundle, str(predictor.bundle["name"])
     predictions = _predict(predictor, name, pack, rows, progress)
     measured = metrics.evaluate(predictions, threshold=predictor.threshold, resamples=resamples, seed=seed)
-    positive = int(predictions["label"].sum())
     result = {
         "data": archive.describe(pack),
-        "evaluated": {"cases": left_out["cases"], "patches": len(rows), "positive": positive},
+        "evaluated": {"cases": left_out["cases"], "patches": len(rows), "positive": int(predictions["label"].sum())},
         "left_out": {key: left_out[key] for key in ("sentence", "seen_by_id", "seen_by_pixels")},
         "bundle": {"name": name, **{key: facts.get(key) for key in ("sha256", "initialisation", "threshold_rule", "calibration")}},
         "resamples": resamples,

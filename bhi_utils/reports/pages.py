@@ -7,23 +7,27 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from bhi_utils.core.messages import counted
-from bhi_utils.core.titles import METRICS, MODEL_NAMES, PART_NAMES, cell
+from bhi_utils.core.titles import METRICS, MODEL_NAMES, PART_NAMES, cell, origin
 from bhi_utils.evaluation import calibration, thresholds
 
 
 def render(template: str, **facts: Any) -> str:
     """Returns a template filled with ``facts``; one that lacks a fact is a ``jinja2.UndefinedError``."""
-    return _TEMPLATES.get_template(template).render(names=MODEL_NAMES, part_names=PART_NAMES, titles=METRICS, **facts)
+    return _TEMPLATES.get_template(template).render(part_names=PART_NAMES, titles=METRICS, **facts)
 
 
-def _table(frame: pd.DataFrame) -> str:
-    # a value and its interval stay on one line
-    html = re.sub(r"<td>([+−-]?\d[^<]*)</td>", r'<td class="number">\1</td>', frame.to_html(border=0, escape=True, na_rep="–"))
+def _numbers(table: str) -> str:
+    """Keeps each value and its interval on one line, and makes wide tables scroll."""
+    html = re.sub(r"<td>([+−-]?\d[^<]*)</td>", r'<td class="number">\1</td>', str(table))
     return f'<div class="wide">{html}</div>'
+
+
+def _shown(value: Any) -> str:
+    """Returns a parameter as text; of a path its last part only, since folders name the machine."""
+    return Path(value).name if isinstance(value, str) and value else str(value)
 
 
 _TEMPLATES = Environment(
@@ -38,6 +42,9 @@ _TEMPLATES.filters |= {
     "cell": cell,
     "counted": counted,
     "described": calibration.describe,
+    "named": lambda name: MODEL_NAMES.get(name, name),
+    "numbers": _numbers,
+    "origin": origin,
     "rule": thresholds.sentence,
-    "table": _table,
+    "shown": _shown,
 }
