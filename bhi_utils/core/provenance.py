@@ -38,7 +38,7 @@ def code_hash(*modules: str) -> str:
         if not PACKAGE.joinpath(*name.split(".")).with_suffix(".py").is_file():
             raise ValueError(f"bhi_utils.{name} is no module.")
     sources = _needed(modules) if modules else {*PACKAGE.rglob("*.py"), *PACKAGE.glob("trained/*.json")}
-    return _digest([*sources, *PACKAGE.glob("data/*.json"), *PACKAGE.glob("data/*.csv")])
+    return _digest([*sources, *PACKAGE.glob("data/*.json"), *PACKAGE.glob("data/*.csv"), *PACKAGE.glob("plots/*.mplstyle")])
 
 
 def notebook_hash(notebook: Path) -> str:

@@ -37,6 +37,7 @@ def check(labels: np.ndarray, scores: np.ndarray) -> None:
         raise InputError("Only one class is left in this part, so metrics cannot be computed: add cases or change the split.")
 
 
+@np.errstate(invalid="ignore", divide="ignore")
 def table(frame: pd.DataFrame, case: np.ndarray, counts: np.ndarray, *, threshold: float) -> dict[str, np.ndarray]:
     """Computes every metric under each row of case weights; NaN where a draw lacks what the metric needs.
 
@@ -59,31 +60,29 @@ def table(frame: pd.DataFrame, case: np.ndarray, counts: np.ndarray, *, threshol
     answer = probability >= threshold
     tp, fp, fn, tn = total(label & answer), total(~label & answer), total(label & ~answer), total(~label & ~answer)
     n = tp + fp + fn + tn
-    gap, index = np.zeros(len(counts)), bin_of(probability, ECE_BINS)
-    for b in range(ECE_BINS):
-        gap += np.abs(total((index == b) * (label - probability)))
+    index = bin_of(probability, ECE_BINS)
+    gap = np.sum([np.abs(total((index == one) * (label - probability))) for one in range(ECE_BINS)], axis=0)
     slope, intercept = recalibration(label, raw)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall, specificity = tp / (tp + fn), tn / (tn + fp)
-        f1, f1_negative = 2 * tp / (2 * tp + fp + fn), 2 * tn / (2 * tn + fp + fn)
-        return {
-            "auc": auc(concordance(label, probability, case, cases), total(label), total(~label), counts),
-            "auprc": average_precision(label, probability, case, counts),
-            "recall": recall,
-            # no patch called IDC+: precision is 0 by convention, as in scikit-learn
-            "precision": np.where(tp + fp > 0, tp / np.maximum(tp + fp, 1), 0.0),
-            "specificity": specificity,
-            "binary_accuracy": (tp + tn) / n,
-            "balanced_accuracy": (recall + specificity) / 2,
-            "f1": f1,
-            "f1_macro": (f1 + f1_negative) / 2,
-            "f1_weighted": ((tp + fn) * f1 + (tn + fp) * f1_negative) / n,
-            "loss": total(-np.where(label, log_expit(raw), log_expit(-raw))) / n,
-            "brier": total((probability - label) ** 2) / n,
-            "ece": gap / n,
-            "calibration_slope": np.array([slope]),
-            "calibration_intercept": np.array([intercept]),
-        }
+    recall, specificity = tp / (tp + fn), tn / (tn + fp)
+    f1, f1_negative = 2 * tp / (2 * tp + fp + fn), 2 * tn / (2 * tn + fp + fn)
+    return {
+        "auc": auc(concordance(label, probability, case, cases), total(label), total(~label), counts),
+        "auprc": average_precision(label, probability, case, counts),
+        "recall": recall,
+        # no patch called IDC+: precision is 0 by convention, as in scikit-learn
+        "precision": np.where(tp + fp > 0, tp / np.maximum(tp + fp, 1), 0.0),
+        "specificity": specificity,
+        "binary_accuracy": (tp + tn) / n,
+        "balanced_accuracy": (recall + specificity) / 2,
+        "f1": f1,
+        "f1_macro": (f1 + f1_negative) / 2,
+        "f1_weighted": ((tp + fn) * f1 + (tn + fp) * f1_negative) / n,
+        "loss": total(-np.where(label, log_expit(raw), log_expit(-raw))) / n,
+        "brier": total((probability - label) ** 2) / n,
+        "ece": gap / n,
+        "calibration_slope": np.array([slope]),
+        "calibration_intercept": np.array([intercept]),
+    }
 
 
 def concordance(label: np.ndarray, score: np.ndarray, case: np.ndarray, cases: int) -> np.ndarray:

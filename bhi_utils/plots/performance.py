@@ -236,9 +236,8 @@ def failures(result: Mapping[str, Any], cases: pd.DataFrame, kinds: Mapping[str,
     left.set_yticks(list(names), list(names.values()))
     middle.set_yticks(list(names), [])
     whole = cases.dropna(subset=["auc"])
-    right.scatter(
-        100 * whole["positive"] / whole["patches"], whole["auc"], s=12 + whole["patches"] / 4, color=INK, alpha=0.55, linewidths=0
-    )
+    share, area = 100 * whole["positive"] / whole["patches"], 12 + whole["patches"] / 4
+    right.scatter(share, whole["auc"], s=area, color=INK, alpha=0.55, linewidths=0)
     right.set(title="Each test case; area grows with patches", xlabel="IDC+ patches of the case (%)", ylabel="AUC within the case")
     right.grid(True)
     return figure
