@@ -18,8 +18,8 @@ from PIL import Image
 from bhi_utils import __version__, plots
 from bhi_utils.core.atomic_files import write_atomic
 from bhi_utils.core.hardware import device_line, version
-from bhi_utils.core.messages import counted
 from bhi_utils.core.run import Run
+from bhi_utils.core.titles import origin
 from bhi_utils.runner import parameter_ranges
 
 #: Resolution of the saved file and of the copy inside the notebook, in dots an inch.
@@ -73,16 +73,12 @@ def source_note(run: Run, *, long: bool = False) -> str:
         InputError: the artefact is missing.
     """
     data = run.read_json("dataset.json")
-    # a synthetic cohort handed over as a zip or folder is still synthetic
-    kind = f"SYNTHETIC {data['kind']}" if data["synthetic"] else data["kind"]
-    note = f"{kind}, {counted(data['cases'], 'case')}, {counted(data['patches'], 'patch')}"
-    return f"{note}, fingerprint {data['fingerprint'][:12]}" if long else note
+    return origin(data) + (f", fingerprint {data['fingerprint'][:12]}" if long else "")
 
 
 def study_note(facts: Mapping[str, Any]) -> str:
     """A study's data in the form of `source_note`, from its recorded result's ``data``."""
-    kind = "SYNTHETIC phantom" if facts["synthetic"] else facts["kind"]
-    return f"{kind}, {counted(facts['cases'], 'case')}, {counted(facts['patches'], 'patch')}"
+    return origin({**facts, "kind": "phantom"} if facts["synthetic"] else facts)
 
 
 def save_figure(run: Run, figure: Figure, name: str, *, data: str = "", shown: bool = True) -> None:
@@ -95,15 +91,14 @@ def save_figure(run: Run, figure: Figure, name: str, *, data: str = "", shown: b
         data: where the data came from, in the words of a study; a notebook of the walk reads it from its run.
         shown: whether the notebook shows it; the report does in any case.
     """
-    # below the figure proper: the tight bounding box makes room, so the note never covers an axis label
-    figure.text(1.0, -0.01, f"Data: {data or source_note(run)}", ha="right", va="top", fontsize=8, color="0.35")
+    plots.signed(figure, data or source_note(run))
     with write_atomic(run.figures / f"{name}.png") as temporary:
-        temporary.write_bytes(_png(figure, dpi=FILE_DPI))
+        temporary.write_bytes(plots.png(figure, dpi=FILE_DPI))
     with write_atomic(run.figures / f"{name}.pdf") as temporary:  # vectors, for print
         figure.savefig(temporary, bbox_inches="tight", pad_inches=0.12, dpi=FILE_DPI, metadata={"CreationDate": None, "Producer": None})
     if not shown:
         return
-    small, kind = _compact(_png(figure, dpi=SHOWN_DPI))
+    small, kind = _compact(plots.png(figure, dpi=SHOWN_DPI))
     display(ShownImage(data=small, format=kind, alt=name.replace("_", " ")))
 
 
@@ -118,13 +113,6 @@ def _versions() -> list[str]:
     """Python and every library of ``LIBRARIES`` that the notebook has loaded."""
     loaded = [f"{package} {version(package)}" for module, package in LIBRARIES.items() if module in sys.modules]
     return [f"Python {platform.python_version()}", *loaded]
-
-
-def _png(figure: Figure, *, dpi: int) -> bytes:
-    """``figure`` as PNG bytes, free of dates and versions."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _compact(png: bytes) -> tuple[bytes, str]:

@@ -32,8 +32,8 @@ def card(out: Annotated[Path, Argument(metavar="RUN", help="the run's folder, su
     if not (out / "artifacts").is_dir():
         raise InputError(f"{shown(out)} is not the folder of a run: pass one that holds artifacts, such as runs/quick.")
     from bhi_utils.core.run import Run
-    from bhi_utils.reports import cards, run_report
+    from bhi_utils.reports import run_report
 
     run = Run(out)
-    written = [*cards.write(run), run_report.write(run)]
+    written = [*run_report.write_cards(run), run_report.write(run)]
     print(f"Wrote {', '.join(path.name for path in written)} to {shown(out)}.")

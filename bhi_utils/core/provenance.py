@@ -36,7 +36,7 @@ def code_hash(*modules: str) -> str:
         if not PACKAGE.joinpath(*name.split(".")).with_suffix(".py").is_file():
             raise ValueError(f"bhi_utils.{name} is no module.")
     sources = _needed(modules) if modules else {*PACKAGE.rglob("*.py"), *PACKAGE.glob("trained/*.json")}
-    return _digest([*sources, *_matching("data/*.json", "data/*.csv")])
+    return _digest([*sources, *_matching("data/*.json", "data/*.csv", "plots/*.mplstyle")])
 
 
 def notebook_hash(notebook: Path) -> str:

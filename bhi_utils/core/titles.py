@@ -1,6 +1,9 @@
 """Names of metrics, classes, parts of a split and models, and a metric's text with its interval. Used by pages, tables and figures."""
 
 from collections.abc import Mapping
+from typing import Any
+
+from bhi_utils.core.messages import counted
 
 #: The metrics in the order of tables, and how pages call them.
 METRICS = {
@@ -30,17 +33,22 @@ def cell(metric: Mapping[str, float | None] | None, *, digits: int = 3, sign: bo
 
     Args:
         metric: ``{"value", "low", "high"}``, or None.
-        digits: after the point.
+        digits: after the point of the value; the interval's ends have three.
         sign: for differences: each number with its sign, ``+0.012 (+0.008 to +0.016)``.
     """
-    if not metric or metric.get("value") is None:
+    value, low, high = (metric.get(key) if metric else None for key in ("value", "low", "high"))
+    if value is None:
         return "–"
-    form, joint = f"{{:{'+' if sign else ''}.{digits}f}}", " to " if sign else "–"
-    # adding zero turns the -0.0 of a rounded small number into 0.0
-    value, low, high = (found if (found := metric.get(key)) is None else round(found, digits) + 0.0 for key in ("value", "low", "high"))
+    text = _rounded(value, digits, sign)
+    if low is None or high is None:
+        return text
     # an interval with a negative end reads badly with a dash
-    joint = " to " if low is not None and low < 0 else joint
-    return form.format(value) if low is None or high is None else f"{form.format(value)} ({form.format(low)}{joint}{form.format(high)})"
+    return f"{text} ({_rounded(low, 3, sign)}{' to ' if sign or round(low, 3) < 0 else '–'}{_rounded(high, 3, sign)})"
+
+
+def _rounded(number: float, digits: int, sign: bool) -> str:
+    # adding zero turns the -0.0 of a rounded small number into 0.0
+    return f"{round(number, digits) + 0.0:{'+' if sign else ''}.{digits}f}"
 
 
 CLASSES = ("IDC−", "IDC+")
@@ -48,3 +56,16 @@ PART_NAMES = {"train": "training", "val": "validation", "test": "test", "unused"
 
 MODEL_NAMES = {"cnn": "custom CNN", "efficientnetb0": "EfficientNetB0", "logistic_regression": "frozen features + logistic regression"}
 PAPER_METRICS = {"auc": "AUC", "recall": "recall", "precision": "precision", "binary_accuracy": "binary accuracy", "loss": "loss"}
+
+
+def origin(data: Mapping[str, Any]) -> str:
+    """Says where patches came from, as figures and pages do.
+
+    Args:
+        data: ``kind``, ``synthetic`` (a synthetic cohort handed over as a zip or folder is still synthetic), ``cases`` and ``patches``.
+
+    >>> origin({"kind": "phantom", "synthetic": True, "cases": 48, "patches": 2880})
+    'SYNTHETIC phantom, 48 cases, 2,880 patches'
+    """
+    kind = f"SYNTHETIC {data['kind']}" if data["synthetic"] else data["kind"]
+    return f"{kind}, {counted(data['cases'], 'case')}, {counted(data['patches'], 'patch')}"

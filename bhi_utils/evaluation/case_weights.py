@@ -1,25 +1,25 @@
 """Every metric of a set of predictions under many weightings of its cases at once.
 
 Used by ``evaluation.metrics``, which draws the weights by resampling cases, and by ``studies.interval_coverage``. A weighting says how
-often each case counts: ones give the metric itself, the counts of a draw with replacement give it for that draw. Positive class: IDC+.
+often each case counts: ones give the metric itself, the counts of a draw with replacement give the metric of that draw. IDC+ is the
+positive class.
 """
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 from scipy.special import expit, log_expit
 from sklearn.linear_model import LogisticRegression
 
 from bhi_utils.core.paths import InputError
 
 ECE_BINS = 10
-#: Ranges of the logit, equally full, at whose means the calibration of a draw is fitted; a test holds this to the exact fit.
-_RANGES = 1000
 #: Scores that are looked at together: a few megabytes for thousands of draws.
 _CHUNK = 512
 
 
 def check(labels: np.ndarray, scores: np.ndarray) -> None:
-    """Refuse what no metric can be computed of.
+    """Refuses patches that no metric can be computed from.
 
     Raises:
         InputError: there is no patch, a score is not a number, a label is neither 0 nor 1, or a class is missing.
@@ -37,8 +37,9 @@ def check(labels: np.ndarray, scores: np.ndarray) -> None:
         raise InputError("Only one class is left in this part, so metrics cannot be computed: add cases or change the split.")
 
 
+@np.errstate(invalid="ignore", divide="ignore")
 def table(frame: pd.DataFrame, case: np.ndarray, counts: np.ndarray, *, threshold: float) -> dict[str, np.ndarray]:
-    """Each metric under each row of case weights; NaN where a draw lacks what the metric needs.
+    """Computes every metric under each row of case weights; NaN where a draw lacks what the metric needs.
 
     Args:
         frame: columns ``label`` (0 or 1), ``logit`` and ``probability``, one row a patch; see `check`.
@@ -47,7 +48,7 @@ def table(frame: pd.DataFrame, case: np.ndarray, counts: np.ndarray, *, threshol
         threshold: a patch is called IDC+ at ``probability >= threshold``.
 
     Returns:
-        metric to float array (r,).
+        metric to float array (r,); calibration slope and intercept are of the frame as it is: float array (1,).
     """
     label = frame["label"].to_numpy().astype(bool)
     raw, probability = frame["logit"].to_numpy(dtype=np.float64), frame["probability"].to_numpy(dtype=np.float64)
@@ -59,38 +60,36 @@ def table(frame: pd.DataFrame, case: np.ndarray, counts: np.ndarray, *, threshol
     answer = probability >= threshold
     tp, fp, fn, tn = total(label & answer), total(~label & answer), total(label & ~answer), total(~label & ~answer)
     n = tp + fp + fn + tn
-    gap, index = np.zeros(len(counts)), bin_of(probability, ECE_BINS)
-    for b in range(ECE_BINS):
-        gap += np.abs(total((index == b) * (label - probability)))
-    slope, intercept = recalibration(label, raw, case, counts)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall, specificity = tp / (tp + fn), tn / (tn + fp)
-        f1, f1_negative = 2 * tp / (2 * tp + fp + fn), 2 * tn / (2 * tn + fp + fn)
-        return {
-            "auc": auc(concordance(label, probability, case, cases), total(label), total(~label), counts),
-            "auprc": average_precision(label, probability, case, counts),
-            "recall": recall,
-            # no patch called IDC+: precision is 0 by convention, as in scikit-learn
-            "precision": np.where(tp + fp > 0, tp / np.maximum(tp + fp, 1), 0.0),
-            "specificity": specificity,
-            "binary_accuracy": (tp + tn) / n,
-            "balanced_accuracy": (recall + specificity) / 2,
-            "f1": f1,
-            "f1_macro": (f1 + f1_negative) / 2,
-            "f1_weighted": ((tp + fn) * f1 + (tn + fp) * f1_negative) / n,
-            "loss": total(-np.where(label, log_expit(raw), log_expit(-raw))) / n,
-            "brier": total((probability - label) ** 2) / n,
-            "ece": gap / n,
-            "calibration_slope": slope,
-            "calibration_intercept": intercept,
-        }
+    index = bin_of(probability, ECE_BINS)
+    gap = np.sum([np.abs(total((index == one) * (label - probability))) for one in range(ECE_BINS)], axis=0)
+    slope, intercept = recalibration(label, raw)
+    recall, specificity = tp / (tp + fn), tn / (tn + fp)
+    f1, f1_negative = 2 * tp / (2 * tp + fp + fn), 2 * tn / (2 * tn + fp + fn)
+    return {
+        "auc": auc(concordance(label, probability, case, cases), total(label), total(~label), counts),
+        "auprc": average_precision(label, probability, case, counts),
+        "recall": recall,
+        # no patch called IDC+: precision is 0 by convention, as in scikit-learn
+        "precision": np.where(tp + fp > 0, tp / np.maximum(tp + fp, 1), 0.0),
+        "specificity": specificity,
+        "binary_accuracy": (tp + tn) / n,
+        "balanced_accuracy": (recall + specificity) / 2,
+        "f1": f1,
+        "f1_macro": (f1 + f1_negative) / 2,
+        "f1_weighted": ((tp + fn) * f1 + (tn + fp) * f1_negative) / n,
+        "loss": total(-np.where(label, log_expit(raw), log_expit(-raw))) / n,
+        "brier": total((probability - label) ** 2) / n,
+        "ece": gap / n,
+        "calibration_slope": np.array([slope]),
+        "calibration_intercept": np.array([intercept]),
+    }
 
 
 def concordance(label: np.ndarray, score: np.ndarray, case: np.ndarray, cases: int) -> np.ndarray:
-    """How many pairs each two cases order rightly: float array (cases, cases).
+    """Counts the pairs of patches that are ordered rightly, by case: float array (cases, cases).
 
-    Entry (i, j) counts the pairs of a positive patch of case i and a negative patch of case j in which the positive one scores higher,
-    a tie as one half. With it the area under the ROC curve of any weighting is a quadratic form.
+    Entry (i, j) counts the pairs of a positive patch of case i and a negative patch of case j in which the positive one scores higher; a
+    tie counts one half. `auc` computes the area under the ROC curve of any weighting from it.
     """
     label = np.asarray(label, dtype=bool)
     positive, owner = score[label], case[label]
@@ -110,7 +109,7 @@ def concordance(label: np.ndarray, score: np.ndarray, case: np.ndarray, cases: i
 
 
 def auc(pairs: np.ndarray, positive: np.ndarray, negative: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each weighting; NaN without both classes.
+    """Computes the area under the ROC curve of each weighting; NaN without both classes.
 
     Args:
         pairs: from `concordance`.
@@ -123,9 +122,9 @@ def auc(pairs: np.ndarray, positive: np.ndarray, negative: np.ndarray, counts: n
 
 
 def average_precision(label: np.ndarray, score: np.ndarray, case: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Average precision, as scikit-learn defines it, of each weighting; NaN without a positive patch.
+    """Computes average precision, as scikit-learn defines it, of each weighting; NaN without a positive patch.
 
-    How many positive and negative patches of each case stand at or above a score is counted once; a weighting then only adds up cases.
+    The positive and negative patches of each case at or above each score are counted once; a weighting only adds up cases.
     """
     order = np.argsort(-score, kind="stable")
     label, case = label[order], case[order]
@@ -152,71 +151,27 @@ def average_precision(label: np.ndarray, score: np.ndarray, case: np.ndarray, co
         return found / above
 
 
-def recalibration(label: np.ndarray, raw: np.ndarray, case: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Calibration slope and intercept of each weighting (Cox 1958; Van Calster et al. 2019, doi 10.1186/s12916-019-1466-7).
+def recalibration(label: np.ndarray, raw: np.ndarray) -> tuple[float, float]:
+    """Calibration slope and intercept (Cox 1958; Van Calster et al. 2019, doi 10.1186/s12916-019-1466-7).
 
     The slope is b of logit P(IDC+) = a + b · logit: 1 is ideal, below 1 the probabilities are too extreme. The intercept is a with b held
-    at 1, calibration in the large: 0 is ideal, below 0 they are too high. Row 0 is fitted to the patches themselves; the others, which
-    start from it, to `_RANGES` ranges of the logit.
+    at 1, calibration in the large: 0 is ideal, below 0 they are too high.
+
+    Args:
+        label: bool array (n,) with both classes.
+        raw: float array (n,), logits.
 
     Returns:
-        two float arrays (r,); NaN where no such number exists, such as the slope of classes that the logits part perfectly.
+        both numbers; the slope is NaN where the logits part the classes perfectly, since no finite one fits best.
     """
-    exact = [_newton(label[None].astype(float), np.ones((1, len(raw))) * counts[0][case], raw, free=free) for free in (True, False)]
-    if len(counts) == 1:
-        return exact[0][1], exact[1][0]
-    order = np.argsort(raw, kind="stable")
-    bins = np.empty(len(raw), int)
-    bins[order] = np.arange(len(raw)) * min(_RANGES, len(raw)) // len(raw)
-    size, cases = bins.max() + 1, counts.shape[1]
-    cell = case * size + bins
-    center = np.bincount(bins, weights=raw, minlength=size) / np.bincount(bins, minlength=size)
-    patches = counts[1:] @ np.bincount(cell, minlength=cases * size).reshape(cases, size)
-    positive = counts[1:] @ np.bincount(cell, weights=label, minlength=cases * size).reshape(cases, size)
-    share = positive / np.maximum(patches, 1e-300)
-    drawn = [_newton(share, patches, center, free=free, start=start) for free, start in zip((True, False), exact, strict=True)]
-    return np.r_[exact[0][1], drawn[0][1]], np.r_[exact[1][0], drawn[1][0]]
-
-
-def _newton(
-    share: np.ndarray, weight: np.ndarray, x: np.ndarray, *, free: bool, start: tuple[np.ndarray, np.ndarray] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logistic regressions of ``share`` (r, k) on ``x`` (k,) with weights (r, k), all by Newton's method: intercepts and slopes (r,)."""
-    rows = len(share)
-    if start is None:
-        a, b = _start(share[0], weight[0], x, free)
-    else:
-        a, b = float(start[0][0]), float(start[1][0])
-    a, b = np.full(rows, a), np.full(rows, b)
-    done = np.zeros(rows, bool)
-    with np.errstate(all="ignore"):
-        for _ in range(30):
-            p = expit(a[:, None] + b[:, None] * x)
-            error, bent = weight * (share - p), weight * p * (1 - p)
-            g0, h00 = error.sum(axis=1), bent.sum(axis=1)
-            if free:
-                g1, h01, h11 = error @ x, bent @ x, bent @ (x * x)
-                determinant = h00 * h11 - h01**2
-                step = (h11 * g0 - h01 * g1) / determinant, (h00 * g1 - h01 * g0) / determinant
-            else:
-                step = g0 / h00, np.zeros(rows)
-            a, b = a + step[0], b + step[1]
-            done = np.abs(step[0]) + np.abs(step[1]) < 1e-9 * (1 + np.abs(a) + np.abs(b))
-            if done.all():
-                break
-    # no convergence: classes parted perfectly, or one of them missing
-    return np.where(done, a, np.nan), np.where(done, b, np.nan)
-
-
-def _start(share: np.ndarray, weight: np.ndarray, x: np.ndarray, free: bool) -> tuple[float, float]:
-    if not free:
-        mean = np.clip(np.average(share, weights=weight), 1e-6, 1 - 1e-6)
-        return float(np.log(mean / (1 - mean)) - np.average(x, weights=weight)), 1.0
-    # from the library's own solver, which does not overshoot; Newton's method makes its last digits exact
-    fit = LogisticRegression(C=1e6, tol=1e-6).fit(x[:, None], share.round().astype(int), sample_weight=weight)
-    return float(fit.intercept_[0]), float(fit.coef_[0, 0])
+    reach = 100 + float(np.abs(raw).max())
+    intercept = float(brentq(lambda a: expit(raw + a).mean() - label.mean(), -reach, reach, xtol=1e-13, rtol=1e-14))
+    if raw[label].min() >= raw[~label].max() or raw[label].max() <= raw[~label].min():
+        return np.nan, intercept
+    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=200).fit(raw[:, None], label)
+    return float(fit.coef_[0, 0]), intercept
 
 
 def bin_of(probability: np.ndarray, bins: int) -> np.ndarray:
-    """Which of ``bins`` equal ranges of [0, 1] each probability lies in; 1 belongs to the last."""
+    """Returns in which of ``bins`` equal ranges of [0, 1] each probability lies; 1 belongs to the last."""
     return np.minimum((np.asarray(probability) * bins).astype(int), bins - 1)

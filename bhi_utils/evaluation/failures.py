@@ -1,7 +1,7 @@
 """Where a model fails: by case, by a case's share of IDC+, by stain, at the border of the labelled region, and on which single patches.
 
-Used by notebook 06, and through its figures and tables by the report. All of it looks at test cases, and changes nothing: it chooses no
-threshold and deletes no patch.
+Used by notebook 06, the study of recipes and ``reports.run_report``. It looks at test cases only; it chooses no threshold and deletes no
+patch.
 """
 
 from collections.abc import Mapping
@@ -19,18 +19,20 @@ from bhi_utils.data.archive import Pack, per_case, rows_of
 from bhi_utils.data.slide_grid import around
 from bhi_utils.evaluation import metrics
 
-#: What `groups` tells apart, and how figures call it.
+#: The kinds of groups, and their titles in tables and figures.
 KINDS = {"share": "IDC share of the case", "stain": "stain of the case", "place": "place in the labelled region", "list": "published lists"}
+METRICS = {"auc": "AUC", "recall": "recall", "specificity": "specificity"}
 SHARES = {"under 20 %": 0.2, "20 to 40 %": 0.4, "40 % and more": 1.01}
 STAINS = ("bluest third", "middle third", "reddest third")
-#: A group needs so many cases for an interval to mean something.
+#: Fewest cases of a group that get intervals.
 FEWEST = 5
-#: How sure an answer must be against its label, and how many of its neighbours must disagree too, for a label to be looked at again.
+#: A label is listed for a second look when the model gives the other class at least this calibrated probability, and at least this share of
+#: its neighbours carries the other label.
 SURE, NEIGHBOURS = 0.9, 0.75
 
 
 def groups(predictions: pd.DataFrame, pack: Pack) -> pd.DataFrame:
-    """One model's predictions with the group of each patch by every one of `KINDS`, and what its neighbours on the slide are labelled.
+    """Adds to one model's predictions the group of each patch by every one of `KINDS`, and the labels of its neighbours on the slide.
 
     Args:
         predictions: one model's rows on one part.
@@ -64,17 +66,14 @@ def groups(predictions: pd.DataFrame, pack: Pack) -> pd.DataFrame:
 
 
 def _redness(pack: Pack, rows: np.ndarray) -> np.ndarray:
-    """Mean red minus mean blue of each patch: eosin is pink, haematoxylin blue, and scanners and laboratories differ in both."""
-    found = np.empty(len(rows))
-    for start in range(0, len(rows), 2048):
-        part = rows[start : start + 2048]
-        mean = pack.patches[part].mean(axis=(1, 2), dtype=np.float32)
-        found[start : start + 2048] = mean[:, 0] - mean[:, 2]
-    return found
+    """Returns mean red minus mean blue of each patch; eosin is pink, haematoxylin blue, and laboratories differ in both."""
+    means = [pack.patches[rows[start : start + 2048]].mean(axis=(1, 2), dtype=np.float32) for start in range(0, len(rows), 2048)]
+    red, _, blue = np.concatenate(means).T
+    return (red - blue).astype(np.float64)
 
 
 def by_group(grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """AUC, recall and specificity of every group, with intervals by case.
+    """Computes AUC, recall and specificity of every group, with intervals by case.
 
     Args:
         grouped: from `groups`.
@@ -83,30 +82,30 @@ def by_group(grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: i
         seed: seed of the draws.
 
     Returns:
-        kind to group to ``patches``, ``cases`` and ``auc, recall, specificity`` as ``{"value", "low", "high"}``; a metric of a group
-        that lacks a class is None, and a group of fewer than `FEWEST` cases has no intervals.
+        kind to group to ``patches``, ``cases``, ``positive`` and ``auc, recall, specificity`` as ``{"value", "low", "high"}``; a metric of
+        a group that lacks a class is None, and a group of fewer than `FEWEST` cases has no intervals.
     """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    orders = {"share": list(SHARES), "stain": list(STAINS), "place": ["interior", "border"], "list": ["in a list", "in no list"]}
+    orders = {"share": [*SHARES], "stain": [*STAINS], "place": ["interior", "border"], "list": ["in a list", "in no list"]}
+    found: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in orders}
     for kind, order in orders.items():
-        present = [name for name in order if (grouped[kind] == name).any()]
-        rest = sorted(set(grouped[kind]) - set(order))
-        found[kind] = {name: _measured(grouped[grouped[kind] == name], threshold, resamples, seed) for name in (*present, *rest)}
+        for name in (*order, *sorted(set(grouped[kind]) - set(order))):
+            if (part := grouped[grouped[kind] == name]).size:
+                found[kind][name] = _measured(part, threshold, resamples, seed)
     return found
 
 
 def _measured(part: pd.DataFrame, threshold: float, resamples: int, seed: int) -> dict[str, Any]:
     cases = int(part["case"].nunique())
-    about: dict[str, Any] = {"patches": len(part), "cases": cases, "positive": int(part["label"].sum())}
+    about = {"patches": len(part), "cases": cases, "positive": int(part["label"].sum())}
     try:
-        all_metrics = metrics.evaluate(part, threshold=threshold, resamples=resamples if cases >= FEWEST else 0, seed=seed)
+        found = metrics.evaluate(part, threshold=threshold, resamples=resamples if cases >= FEWEST else 0, seed=seed)
     except InputError:  # one class, or one answer for all
-        return about | dict.fromkeys(("auc", "recall", "specificity"))
-    return about | {name: all_metrics[name] for name in ("auc", "recall", "specificity")}
+        found = {}
+    return about | {name: found.get(name) for name in METRICS}
 
 
 def by_case(grouped: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
-    """One row a case, the worst AUC first: ``case, patches, positive, auc, recall``; NaN where a case lacks a class."""
+    """Returns one row a case, the worst AUC first: ``case, patches, positive, auc, recall``; NaN where a case lacks a class."""
     rows = []
     for case, part in grouped.groupby("case"):
         one = _measured(part, threshold, 0, 0)
@@ -118,7 +117,7 @@ def by_case(grouped: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
 
 
 def most_wrong(grouped: pd.DataFrame, *, threshold: float, each: int) -> pd.DataFrame:
-    """The missed IDC+ patches of the lowest and the false alarms of the highest probability, at most ``each`` of both, worst first."""
+    """Returns the missed IDC+ patches of the lowest and the false alarms of the highest probability, at most ``each``, worst first."""
     called = grouped["probability"] >= threshold
     missed = grouped[(grouped["label"] == 1) & ~called].nsmallest(each, "logit")
     alarms = grouped[(grouped["label"] == 0) & called].nlargest(each, "logit")
@@ -126,10 +125,10 @@ def most_wrong(grouped: pd.DataFrame, *, threshold: float, each: int) -> pd.Data
 
 
 def suspects(grouped: pd.DataFrame) -> pd.DataFrame:
-    """Patches whose label a reader should look at again: model and neighbours both speak against it.
+    """Returns the patches whose label a reader should look at again, since model and neighbours both speak against it.
 
-    The model has not seen the case and is sure of the other class, and most labels around carry that class. A list to review, not to
-    delete: the model may be wrong twice, and a border runs somewhere.
+    The model, which has not seen the case, is sure of the other class, and most labels around are of that class. The list is to be
+    reviewed, not deleted: the model may be wrong, and the tumour has a border.
 
     Returns:
         ``case, x, y, label, probability_calibrated, neighbours, disagree``, the surest first.
@@ -142,12 +141,12 @@ def suspects(grouped: pd.DataFrame) -> pd.DataFrame:
 
 
 def counted(suspected: pd.DataFrame, *, of: int) -> dict[str, Any]:
-    """How many of so many patches `suspects` lists, and by what rule."""
+    """Returns how many of so many patches `suspects` lists, and by what rule."""
     return {"patches": len(suspected), "of": of, "sure": SURE, "neighbours": NEIGHBOURS}
 
 
 def write(run: Run, grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: int) -> dict[str, Any]:
-    """Write ``failures.json``, ``cases.csv`` and ``suspects.csv``; the content of the first."""
+    """Writes ``failures.json``, ``cases.csv`` and ``suspects.csv``; returns the content of the first."""
     suspected = suspects(grouped)
     result = {
         "groups": by_group(grouped, threshold=threshold, resamples=resamples, seed=seed),
@@ -160,7 +159,7 @@ def write(run: Run, grouped: pd.DataFrame, *, threshold: float, resamples: int, 
 
 
 def sentence(result: Mapping[str, Any]) -> str:
-    """How many labels deserve another look, and by what rule."""
+    """Says how many labels deserve another look, and by what rule."""
     found = result["suspects"]
     listed = filled("{patches:,} of {of:,} test [patch|patches:of] [is|are:patches] listed", **found)
     return (
@@ -171,10 +170,10 @@ def sentence(result: Mapping[str, Any]) -> str:
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a group: patches, cases, and the metrics as ``value (low–high)``."""
+    """Returns one row a group: patches, cases, and the metrics as ``value (low–high)``."""
     rows = {}
     for kind, found in result["groups"].items():
         for name, one in found.items():
-            cells = {title: titles.cell(one[key]) for key, title in (("auc", "AUC"), ("recall", "recall"), ("specificity", "specificity"))}
+            cells = {title: titles.cell(one[key]) for key, title in METRICS.items()}
             rows[KINDS[kind], name] = {"patches": f"{one['patches']:,}", "cases": f"{one['cases']:,}", **cells}
     return pd.DataFrame.from_dict(rows, orient="index")

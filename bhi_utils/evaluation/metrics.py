@@ -1,7 +1,7 @@
 """Metrics with intervals by case, differences between models, and the counts and curves behind them.
 
-Used by training, the notebooks, the studies and the report. Positive class: IDC+. Intervals come from resampling cases with replacement,
-since patches of one case resemble each other; all resamples are computed at once from case weights (``evaluation.case_weights``), and
+Used by training, the notebooks, the studies and the reports. IDC+ is the positive class. Intervals come from resampling cases with
+replacement, since patches of one case resemble each other: ``evaluation.case_weights`` computes all resamples at once, and
 ``evaluation.intervals`` turns them into an interval.
 """
 
@@ -15,13 +15,11 @@ from bhi_utils.evaluation import case_weights, intervals
 from bhi_utils.evaluation.case_weights import ECE_BINS
 
 NAMES = tuple(METRICS)
-#: The scale on which each metric's interval is made; those not named are shares.
-SCALES = {"loss": "positive", "calibration_slope": "plain", "calibration_intercept": "plain"}
 RESAMPLES = 2000
 
 
 def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, dict[str, float | None]]:
-    """Every metric of one model on one part, with 95 % intervals over resampled cases.
+    """Computes every metric of one model on one part, with 95 % intervals over resampled cases.
 
     Args:
         frame: columns ``case``, ``label`` (0 or 1), ``logit`` and ``probability``; one row a patch.
@@ -30,15 +28,21 @@ def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = RESAMPLE
         seed: seed of the draws.
 
     Returns:
-        name to ``{"value", "low", "high"}``. What does not exist is None: the interval without resamples, of the threshold, or where
-        cases say nothing about the spread (see `intervals.scaled`); the value of a slope when the logits part the classes perfectly.
-        Precision is 0, without an interval, where no patch is called IDC+. Ties count one half in the AUC.
+        name to ``{"value", "low", "high"}``. ``low`` and ``high`` are None without resamples, for the calibration slope and intercept and
+        for the threshold, and where cases say nothing about the spread (see `intervals.scaled`). The value of a calibration slope is None
+        when the logits part the classes perfectly. Precision is 0, without an interval, where no patch is called IDC+. Ties count one half
+        in the AUC.
 
     Raises:
         InputError: there is no patch, an answer is not a number, a class is missing, or every patch has the same answer.
+
+    >>> frame = pd.DataFrame({"case": [1, 1, 2, 2], "label": [0, 1, 0, 1], "logit": [-1.0, 2.0, 1.0, 0.0]})
+    >>> found = evaluate(frame.assign(probability=[0.27, 0.88, 0.73, 0.5]), threshold=0.5, resamples=0)
+    >>> found["auc"]["value"], found["recall"]["value"], found["specificity"]["value"]
+    (0.75, 1.0, 0.5)
     """
     cases, values = resampled(frame, threshold, resamples, seed)
-    result = {name: interval(values[name], cases, SCALES.get(name, "share")) for name in NAMES}
+    result = {name: interval(values[name], cases, "positive" if name == "loss" else "share") for name in NAMES}
     if not (frame["probability"] >= threshold).any():
         result["precision"] = {"value": 0.0, "low": None, "high": None}
     result["threshold"] = {"value": float(threshold), "low": None, "high": None}
@@ -48,7 +52,7 @@ def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = RESAMPLE
 def difference(
     first: pd.DataFrame, second: pd.DataFrame, *, threshold: float | tuple[float, float] = 0.5, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, dict[str, float | None]]:
-    """Every metric of ``first`` minus that of ``second``, paired: the same cases are drawn for both.
+    """Computes every metric of ``first`` minus that of ``second``, paired: the same cases are drawn for both.
 
     Args:
         first: columns as for `evaluate`.
@@ -68,7 +72,7 @@ def difference(
 
 
 def resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) -> tuple[int, dict[str, np.ndarray]]:
-    """The number of cases, and each metric under ``intervals.weights``: float arrays; of the frame as it is only, without resamples."""
+    """Returns the number of cases, and each metric under ``intervals.weights``; without resamples, of the frame as it is only."""
     label = frame["label"].to_numpy()
     case_weights.check(label, frame["logit"].to_numpy())
     case_weights.check(label, frame["probability"].to_numpy())
@@ -81,7 +85,7 @@ def resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) 
 
 
 def interval(values: np.ndarray, cases: int, scale: str) -> dict[str, float | None]:
-    """Entry 0, and the interval that the others give it, if there are any."""
+    """Turns values from `resampled` into ``{"value", "low", "high"}``: entry 0 is the value, the others give its interval."""
     value, low, high = float(values[0]), None, None
     if len(values) > 1:
         low, high = intervals.scaled(*intervals.parts(values, cases), scale=scale)
@@ -89,19 +93,23 @@ def interval(values: np.ndarray, cases: int, scale: str) -> dict[str, float | No
 
 
 def curve_at(labels: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
-    """Recall and precision at every threshold: columns ``threshold``, ``recall``, ``precision``."""
+    """Returns recall and precision at every threshold: columns ``threshold``, ``recall``, ``precision``."""
     precision, recall, threshold = precision_recall_curve(labels, probability)
     return pd.DataFrame({"threshold": threshold, "recall": recall[:-1], "precision": precision[:-1]})
 
 
 def confusion(labels: np.ndarray, probability: np.ndarray, *, threshold: float) -> np.ndarray:
-    """Counts as int array (2, 2): rows truth, columns answer, IDC− before IDC+."""
+    """Counts patches as int array (2, 2): rows are the truth, columns the answer, IDC− before IDC+.
+
+    >>> confusion(np.array([0, 1, 1]), np.array([0.2, 0.4, 0.8]), threshold=0.5).tolist()
+    [[1, 0], [1, 1]]
+    """
     predicted = np.asarray(probability) >= threshold
     return np.bincount(2 * np.asarray(labels).astype(int) + predicted, minlength=4).reshape(2, 2)
 
 
 def reliability(labels: np.ndarray, probability: np.ndarray, *, bins: int = ECE_BINS) -> pd.DataFrame:
-    """Mean probability and share of IDC+ in equal ranges: columns ``probability, share, patches``; empty ranges are left out."""
+    """Returns mean probability and share of IDC+ in equal ranges: columns ``probability, share, patches``; empty ranges are left out."""
     index = case_weights.bin_of(probability, bins)
     groups = pd.DataFrame({"bin": index, "probability": probability, "share": labels}).groupby("bin")
     return groups.mean().assign(patches=groups.size()).reset_index(drop=True)

@@ -1,6 +1,6 @@
-"""What notebook 06 computes: metrics of every model and part, the table beside the paper, and the patches that are looked at.
+"""What notebook 06 computes: the metrics of every model and part, the tables beside the paper, and the patches that are looked at.
 
-Used by notebook 06. It reads predictions and writes ``metrics.json``; the network itself is only asked for evidence maps.
+Used by notebook 06 and ``reports.run_report``. It reads predictions and writes ``metrics.json``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,20 @@ from scipy.special import logit
 from bhi_utils.core import atomic_files, titles
 from bhi_utils.core.run import Run
 from bhi_utils.core.titles import MODEL_NAMES, PAPER_METRICS
-from bhi_utils.core.titles import PAPER_METRICS as PAPER_TITLES
 from bhi_utils.data import archive
 from bhi_utils.evaluation import metrics, thresholds
 from bhi_utils.evaluation.calibration import describe
 
 #: Models whose difference is reported, first minus second.
 PAIRS = (("efficientnetb0", "cnn"), ("efficientnetb0", "logistic_regression"))
+#: Metrics that calibration changes.
+CALIBRATED = ("loss", "brier", "ece", "calibration_slope", "calibration_intercept")
+#: Rules that the table of thresholds compares.
+RULES = ("recall 0.93", "f1", "youden", "cost 5", "fixed 0.5")
 
 
 def load(run: Run) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """``predictions.csv.gz`` and ``training.json`` of notebook 05, which carries the fingerprint of the data that both were made from.
+    """Reads ``predictions.csv.gz`` and ``training.json``, which notebook 05 has written.
 
     Raises:
         InputError: one is missing, or the run's data are others by now.
@@ -34,10 +37,10 @@ def load(run: Run) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def measure(run: Run, predictions: pd.DataFrame, cuts: Mapping[str, float], *, resamples: int, seed: int) -> dict[str, Any]:
-    """Every metric of every model on every part, with intervals by case; written as ``metrics.json`` and into the bundles.
+    """Computes every metric of every model on every part, with intervals by case; writes ``metrics.json`` and the bundles' metrics.
 
-    Metrics below ``models`` are of probabilities as the network gives them; `CALIBRATED` ones are repeated below ``calibrated`` for the
-    calibrated probabilities, and ``differences`` sets the models side by side on test cases, each at its own threshold.
+    ``models`` holds the metrics of probabilities as the network gives them, ``calibrated`` repeats those of `CALIBRATED` for calibrated
+    probabilities, and ``differences`` compares models on test cases, each at its own threshold.
 
     Args:
         run: the run.
@@ -50,28 +53,31 @@ def measure(run: Run, predictions: pd.DataFrame, cuts: Mapping[str, float], *, r
         ``{"data": …, "models": {model: {part: {metric: {"value", "low", "high"}}}}, "calibrated": …, "differences": {"a − b": …}}``.
     """
     result: dict[str, Any] = {"data": run.read_json("dataset.json"), "resamples": resamples, "models": {}, "calibrated": {}}
-    draws = {"resamples": resamples, "seed": seed}
     for (name, part), frame in predictions.groupby(["model", "split"], sort=False):
-        measured = metrics.evaluate(frame, threshold=cuts[name], **draws)
+        measured = metrics.evaluate(frame, threshold=cuts[name], resamples=resamples, seed=seed)
         result["models"].setdefault(name, {})[part] = measured
-        after = metrics.evaluate(_calibrated(frame), threshold=0.5, **draws)
+        probability = frame["probability_calibrated"].clip(1e-12, 1 - 1e-12)
+        calibrated = frame.assign(probability=probability, logit=logit(probability))
+        after = metrics.evaluate(calibrated, threshold=0.5, resamples=resamples, seed=seed)
         result["calibrated"].setdefault(name, {})[part] = {metric: after[metric] for metric in CALIBRATED}
     test = {name: frame for name, frame in predictions[predictions["split"] == "test"].groupby("model", sort=False)}
     result["differences"] = {
-        f"{first} − {second}": metrics.difference(test[first], test[second], threshold=(cuts[first], cuts[second]), **draws)
+        f"{first} − {second}": metrics.difference(
+            test[first], test[second], threshold=(cuts[first], cuts[second]), resamples=resamples, seed=seed
+        )
         for first, second in PAIRS
         if first in test and second in test
     }
     run.write_json("metrics.json", result)
-    for name, measured in result["models"].items():
+    for name, parts in result["models"].items():
         bundle = run.models / f"{name}.bundle.json"
         if bundle.exists():
-            atomic_files.write_json(bundle, {**run.read_json(f"models/{bundle.name}"), "metrics": measured})
+            atomic_files.write_json(bundle, {**run.read_json(f"models/{bundle.name}"), "metrics": parts})
     return result
 
 
 def table(result: Mapping[str, Any], trained: Mapping[str, Any], paper: Mapping[str, float], *, part: str) -> pd.DataFrame:
-    """One row a model and one for the paper: how the weights began, and the paper's metrics as ``value (low–high)``."""
+    """Returns one row a model and one for the paper: how the weights began, and the paper's metrics as ``value (low–high)``."""
     rows = {}
     for name, parts in result["models"].items():
         cells = {title: titles.cell(parts[part][metric]) for metric, title in PAPER_METRICS.items()}
@@ -80,14 +86,8 @@ def table(result: Mapping[str, Any], trained: Mapping[str, Any], paper: Mapping[
     return pd.DataFrame(rows).T
 
 
-def _calibrated(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with calibrated probabilities, and their logits, in place of the network's own."""
-    probability = frame["probability_calibrated"].clip(1e-12, 1 - 1e-12)
-    return frame.assign(probability=probability, logit=logit(probability))
-
-
 def choose(predictions: pd.DataFrame, *, threshold: float, each: int, seed: int) -> pd.DataFrame:
-    """Rows drawn at random from each kind of answer: found IDC+, missed IDC+, false alarms, rightly refused IDC−.
+    """Draws rows of each kind of answer: found IDC+, missed IDC+, false alarms, IDC− called IDC−, in this order.
 
     Args:
         predictions: one model's rows on one part.
@@ -95,31 +95,23 @@ def choose(predictions: pd.DataFrame, *, threshold: float, each: int, seed: int)
         each: rows of each kind, or all of a kind that has fewer.
         seed: seed of the draw.
     """
-    called = predictions["probability"] >= threshold
-    positive = predictions["label"] == 1
+    called, positive = predictions["probability"] >= threshold, predictions["label"] == 1
     generator = np.random.default_rng(seed)
-    kinds = (positive & called, positive & ~called, ~positive & called, ~positive & ~called)
-    groups = [predictions[kind] for kind in kinds]
+    groups = [predictions[kind] for kind in (positive & called, positive & ~called, ~positive & called, ~positive & ~called)]
     return pd.concat([group.iloc[np.sort(generator.permutation(len(group))[:each])] for group in groups], ignore_index=True)
 
 
-#: Metrics that calibration changes.
-CALIBRATED = ("loss", "brier", "ece", "calibration_slope", "calibration_intercept")
-#: Rules that the table of thresholds compares.
-RULES = ("recall 0.93", "f1", "youden", "cost 5", "fixed 0.5")
-
-
-def differences(result: Mapping[str, Any], names: Sequence[str] = tuple(PAPER_TITLES)) -> pd.DataFrame:
-    """One row a pair of models, one column a metric: the paired difference on test cases with its interval."""
+def differences(result: Mapping[str, Any], names: Sequence[str] = tuple(PAPER_METRICS)) -> pd.DataFrame:
+    """Returns one row a pair of models, one column a metric: the paired difference on test cases with its interval."""
     rows = {}
     for pair, found in result["differences"].items():
         title = " − ".join(MODEL_NAMES[name] for name in pair.split(" − "))
-        rows[title] = {PAPER_TITLES.get(name, name): titles.cell(found[name], sign=True) for name in names}
+        rows[title] = {PAPER_METRICS.get(name, name): titles.cell(found[name], sign=True) for name in names}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def rules(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row a rule: the threshold that it takes on validation cases, and what that gives on test cases.
+    """Returns one row a rule: the threshold that it chooses on validation cases, and what that gives on test cases.
 
     Args:
         predictions: one model's rows, validation and test cases.
@@ -134,7 +126,7 @@ def rules(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibration(result: Mapping[str, Any], trained: Mapping[str, Any], names: Sequence[str], *, part: str) -> pd.DataFrame:
-    """Two rows a model, before and after calibration: the metrics that it changes."""
+    """Returns two rows a model, before and after calibration: the metrics that it changes."""
     rows = {}
     for name in names:
         how = describe(trained["models"][name]["calibration"]).partition(":")[0]

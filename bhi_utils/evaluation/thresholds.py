@@ -1,4 +1,4 @@
-"""From which probability on a patch is called IDC+: named rules that choose the threshold on validation cases.
+"""Thresholds: named rules that choose, on validation cases, the probability from which a patch is called IDC+.
 
 Used by training, notebook 06, the studies and whatever shows a bundle. People write a rule as ``recall 0.93``; bundles and results keep it
 as data, ``{"rule": "recall", "value": 0.93, "where": "validation"}``.
@@ -12,7 +12,7 @@ import numpy as np
 from bhi_utils.core.paths import InputError
 from bhi_utils.evaluation.case_weights import check
 
-#: Rule to what follows "the threshold with" or "at"; ``{}`` stands for its number.
+#: Rule to its sentence, which follows "the"; ``{}`` stands for the rule's number.
 RULES = {
     "recall": "highest threshold with recall >= {} on {where}",
     "f1": "threshold with the best F1 of IDC+ on {where}",
@@ -31,17 +31,20 @@ _NUMBERS = {"recall": (0.0, 1.0), "cost": (0.0, np.inf), "fixed": (0.0, 1.0)}
 
 
 def parse(rule: str | Mapping[str, Any]) -> dict[str, Any]:
-    """A rule as data.
+    """Returns a rule as data.
 
     Args:
         rule: ``recall R`` (0 < R ≤ 1), ``f1``, ``youden``, ``cost C`` (a missed IDC+ costs C > 0 times a false alarm) or ``fixed T``
-            (0 < T ≤ 1); or what this function has given.
+            (0 < T ≤ 1); or a rule that is data already.
 
     Returns:
         ``rule`` and, where the rule has a number, ``value``; other keys of a mapping stay.
 
     Raises:
         InputError: it is none of these.
+
+    >>> parse("recall 0.93")
+    {'rule': 'recall', 'value': 0.93}
     """
     given = dict(rule) if isinstance(rule, Mapping) else dict(zip(("rule", "value", "more"), str(rule).lower().split(), strict=False))
     name, known = given.get("rule"), "recall 0.93, f1, youden, cost 5 or fixed 0.5"
@@ -61,19 +64,20 @@ def parse(rule: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept(rule: str | Mapping[str, Any], where: str = "validation") -> dict[str, Any]:
-    """The rule as bundles and results keep it: `parse`, and where the threshold was chosen, one of `WHERE`."""
+    """Returns the rule as bundles and results keep it: as data, with ``where`` the threshold was chosen, one of `WHERE`."""
     return parse(rule) | {"where": where}
 
 
 def written(rule: Mapping[str, Any]) -> str:
-    """The rule as people write it: ``recall 0.93``."""
+    """Returns a rule as people write it: ``recall 0.93``."""
     return f"{rule['rule']} {rule['value']:g}" if "value" in rule else rule["rule"]
 
 
 def sentence(rule: str | Mapping[str, Any]) -> str:
-    """A kept rule in words that follow "the": ``highest threshold with recall >= 0.93 on validation cases``.
+    """Returns a kept rule in words that follow "the". Bundles of earlier versions hold the words themselves, which stay as they are.
 
-    Bundles of earlier versions hold the words themselves, which stay as they are.
+    >>> sentence({"rule": "recall", "value": 0.93, "where": "validation"})
+    'highest threshold with recall >= 0.93 on validation cases'
     """
     if isinstance(rule, str):
         return rule
@@ -81,10 +85,10 @@ def sentence(rule: str | Mapping[str, Any]) -> str:
 
 
 def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str | Mapping[str, Any]) -> float:
-    """The threshold that a rule gives on validation cases; a patch is called IDC+ at ``probability >= threshold``.
+    """Chooses the threshold by a rule on validation cases; a patch is called IDC+ at ``probability >= threshold``.
 
-    Except for ``fixed``, it lies half-way down to the next lower probability, so that rounding on another processor does not change an
-    answer. Among equally good thresholds, ``recall`` takes the highest by definition and the others the lowest, which finds most.
+    Except for ``fixed``, the threshold lies half-way down to the next lower probability, so that rounding on another processor does not
+    change an answer. Among equally good thresholds, ``recall`` takes the highest and the other rules the lowest, which finds most IDC+.
 
     Args:
         labels: int array (n,), 0 or 1, of validation cases.
@@ -93,11 +97,14 @@ def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str | Mapping[s
 
     Raises:
         InputError: the rule is not known, or the labels are of one class.
+
+    >>> choose(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.6, 0.9]), rule="recall 1")
+    0.5
     """
     asked = parse(rule)
-    name, number = asked["rule"], asked.get("value")
+    name, number = asked["rule"], asked.get("value", 0.0)
     if name == "fixed":
-        return float(number)
+        return number
     check(labels, probability)
     labels, probability = np.asarray(labels).astype(bool), np.asarray(probability, dtype=np.float64)
     order = np.argsort(-probability, kind="stable")
@@ -116,8 +123,3 @@ def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str | Mapping[s
     chosen = last[best[0] if name == "recall" else best[-1]]
     found = probability[order]
     return float((found[chosen] + found[chosen + 1]) / 2 if chosen + 1 < len(found) else found[chosen])
-
-
-def threshold_for_recall(labels: np.ndarray, probability: np.ndarray, *, recall: float) -> float:
-    """The highest threshold at which at least ``recall`` of the positive patches are called IDC+: the rule ``recall`` of `choose`."""
-    return choose(labels, probability, rule={"rule": "recall", "value": recall})

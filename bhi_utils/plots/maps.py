@@ -1,22 +1,22 @@
-"""Evidence maps as pictures: the overlay that the interface shows, and notebook 07's figure of its answers (the paper's Fig. 5).
+"""Maps as pictures: evidence over a patch, probabilities over a region or a case's slide, and the interface's answers (the paper's Fig. 5).
 
-Used by the interface and by notebooks 06 and 07. Orange speaks for IDC+ and blue against it, as in all figures; the patch below the
-colours is grey, so that no hue comes from the stain.
+Used by the interface, ``predict.regions`` and notebooks 06 and 07. Orange speaks for IDC+ and blue against it, as in all figures; the
+tissue below the colours is grey, so that no hue comes from the stain.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colors
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from bhi_utils.core.titles import CLASSES
 from bhi_utils.data.decode import PATCH
-from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, POSITIVE, style
+from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, POSITIVE, bare, colour_map, keys, slide_grid, style
 
 #: Weakest full colour in units of the logit: a map that holds next to nothing must not look like one that holds much.
 SMALLEST_LIMIT = 2.0
@@ -25,7 +25,7 @@ THROUGH = 0.25
 
 
 def limit(evidence: np.ndarray) -> float:
-    """The evidence, in units of the logit, at which the colour is full: the map's largest, but never under 2.
+    """Returns the evidence, in units of the logit, at which the colour is full: the map's largest, but never under 2.
 
     Args:
         evidence: float array (h, w) whose mean is the logit.
@@ -34,12 +34,12 @@ def limit(evidence: np.ndarray) -> float:
 
 
 def enlarged(patch: np.ndarray, *, side: int = 400) -> np.ndarray:
-    """A patch, uint8 array (50, 50, 3), for the eye: uint8 array (side, side, 3)."""
+    """Enlarges a patch, uint8 array (50, 50, 3), to a uint8 array (side, side, 3)."""
     return np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def overlay(patch: np.ndarray, evidence: np.ndarray, *, side: int = 400, full: float | None = None) -> np.ndarray:
-    """The evidence in colour over the patch in grey: uint8 array (side, side, 3).
+    """Draws the evidence in colour over the patch in grey: uint8 array (side, side, 3).
 
     Args:
         patch: uint8 array (50, 50, 3).
@@ -49,26 +49,30 @@ def overlay(patch: np.ndarray, evidence: np.ndarray, *, side: int = 400, full: f
     """
     grey = Image.fromarray(enlarged(patch, side=side)).convert("L")
     values = Image.fromarray(np.asarray(evidence, dtype=np.float32)).resize((side, side), Image.Resampling.BILINEAR)
-    share = np.clip(np.asarray(values) / np.float32(full or limit(evidence)), -1, 1)[..., None]
-    ends = np.array([colors.to_rgb(NEGATIVE), colors.to_rgb(POSITIVE)], dtype=np.float32) * 255
-    colour = np.where(share < 0, ends[0], ends[1])
-    weight = (1 - THROUGH) * np.abs(share)
+    share = np.clip(np.asarray(values) / np.float32(full or limit(evidence)), -1, 1)
+    return _blended(grey, share, (1 - THROUGH) * np.abs(share))
+
+
+def _blended(grey: Image.Image, side: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Returns grey pixels, covered to ``weight`` (0 to 1, one a pixel) with orange or, where ``side`` is negative, blue."""
+    blue, orange = np.array([to_rgb(NEGATIVE), to_rgb(POSITIVE)], np.float32) * 255
+    colour = np.where(side[..., None] < 0, blue, orange)
+    weight = weight[..., None]
     return np.rint((1 - weight) * np.asarray(grey, dtype=np.float32)[..., None] + weight * colour).astype(np.uint8)
 
 
-def colour_map() -> colors.LinearSegmentedColormap:
-    """Blue over light grey to orange, for a legend beside ``overlay``."""
-    return colors.LinearSegmentedColormap.from_list("evidence", [NEGATIVE, "#E6E6E6", POSITIVE])
-
-
 def number(probability: float) -> str:
-    """A probability with two decimals, never rounded to 0 or 1."""
+    """Returns a probability with two decimals, never rounded to 0 or 1.
+
+    >>> number(0.4), number(0.9999)
+    ('0.40', '> 0.99')
+    """
     return "< 0.01" if probability < 0.005 else "> 0.99" if probability > 0.995 else f"{probability:.2f}"
 
 
 @style()
-def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[dict], labels: Sequence[int]) -> Figure:
-    """What the interface answers for some patches, one a column: the patch, its evidence map, class and probability.
+def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[Mapping[str, Any]], labels: Sequence[int]) -> Figure:
+    """Shows what the interface answers for some patches, one a column: the patch, its evidence map, class and probability.
 
     Args:
         patches: uint8 array (n, 50, 50, 3).
@@ -85,29 +89,22 @@ def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[dict], labels
         image.set_title(f"labelled {CLASSES[label]}", loc="center")
         heat.imshow(overlay(patch, evidence))
         heat.set_title(f"±{limit(evidence):.0f} at full colour", loc="center", fontsize=8, color=INK)
-        for axis in (image, heat):
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        _probability_bar(bar, answer)
+        called, probability = answer["predicted_label"], answer["probability_calibrated"]
+        bar.barh([0], [1], color="0.9")
+        bar.barh([0], [probability], color=COLOURS[called])
+        bar.axvline(answer["threshold_calibrated"], color="black", linewidth=1.5)
+        bar.set(xlim=(0, 1), yticks=[], xticks=[0, 1])
+        bar.tick_params(labelsize=8)
+        said = number(probability)
+        bar.set_title(f"{CLASSES[called]}   p {said if said[0] in '<>' else f'= {said}'}", loc="center", color=COLOURS[called])
+        bar.spines[:].set_visible(False)
+    bare(axes[:2])
     axes[0, 0].set_ylabel("patch")
     axes[1, 0].set_ylabel("evidence map")
-    scale = ScalarMappable(colors.Normalize(-1, 1), colour_map())
+    scale = ScalarMappable(Normalize(-1, 1), colour_map())
     legend = figure.colorbar(scale, ax=axes[1, :].tolist(), ticks=[-1, 0, 1], fraction=0.04, pad=0.02)
     legend.ax.set_yticklabels([f"speaks for\n{CLASSES[0]}", "neither", f"speaks for\n{CLASSES[1]}"], fontsize=8)
     return figure
-
-
-def _probability_bar(axis, answer: dict) -> None:
-    """One bar from 0 to 1 in the answer's colour, with the threshold as a tick across it."""
-    label, probability = answer["predicted_label"], answer["probability_calibrated"]
-    axis.barh([0], [1], color="0.9")
-    axis.barh([0], [probability], color=COLOURS[label])
-    axis.axvline(answer["threshold_calibrated"], color="black", linewidth=1.5)
-    axis.set(xlim=(0, 1), yticks=[], xticks=[0, 1])
-    axis.tick_params(labelsize=8)
-    said = number(probability)
-    axis.set_title(f"{CLASSES[label]}   p {said if said[0] in '<>' else f'= {said}'}", loc="center", color=COLOURS[label])
-    axis.spines[:].set_visible(False)
 
 
 #: Weight of the colour over the tissue at the threshold and at certainty; the interface's script has the same numbers.
@@ -115,13 +112,17 @@ WEAKEST, STRONGEST = 0.12, 0.72
 
 
 def scaled(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Where a probability lies beside the threshold: -1 at 0, 0 at the threshold, 1 at 1."""
+    """Scales probabilities to -1 at 0, 0 at the threshold and 1 at 1.
+
+    >>> scaled(np.array([0.0, 0.25, 0.625, 1.0]), threshold=0.25).tolist()
+    [-1.0, 0.0, 0.5, 1.0]
+    """
     under, above = max(threshold, 1e-6), max(1 - threshold, 1e-6)
     return np.where(probability < threshold, (probability - threshold) / under, (probability - threshold) / above)
 
 
 def coloured(picture: np.ndarray, size: tuple[int, int], places: pd.DataFrame, values: np.ndarray) -> np.ndarray:
-    """Tissue in grey with one colour a patch.
+    """Draws tissue in grey with one colour a patch.
 
     Args:
         picture: uint8 array (h, w, 3), the region at any scale.
@@ -133,22 +134,19 @@ def coloured(picture: np.ndarray, size: tuple[int, int], places: pd.DataFrame, v
         uint8 array of the picture's shape.
     """
     height, width = picture.shape[:2]
-    grey = np.asarray(Image.fromarray(picture).convert("L"), dtype=np.float32)[..., None]
     columns, rows = -(-size[0] // PATCH), -(-size[1] // PATCH)
     cells = np.full((rows, columns), np.nan, np.float32)
     cells[places["y"].to_numpy() // PATCH, places["x"].to_numpy() // PATCH] = values
     down = np.minimum((np.arange(height) + 0.5) * size[1] / height // PATCH, rows - 1).astype(int)
     across = np.minimum((np.arange(width) + 0.5) * size[0] / width // PATCH, columns - 1).astype(int)
-    drawn = cells[np.ix_(down, across)][..., None]
-    ends = np.array([to_rgb(NEGATIVE), to_rgb(POSITIVE)], np.float32) * 255
+    drawn = cells[np.ix_(down, across)]
     weight = np.where(np.isnan(drawn), 0, WEAKEST + (STRONGEST - WEAKEST) * np.abs(drawn))
-    colour = np.where(drawn < 0, ends[0], ends[1])
-    return np.rint((1 - weight) * grey + weight * colour).astype(np.uint8)
+    return _blended(Image.fromarray(picture).convert("L"), drawn, weight)
 
 
 @style()
 def probability_map(picture: np.ndarray, size: tuple[int, int], table: pd.DataFrame, *, threshold: float, title: str) -> Figure:
-    """A region's map with its scale.
+    """Shows a region's map with its scale.
 
     Args:
         picture: uint8 array (h, w, 3), the region at any scale.
@@ -162,8 +160,37 @@ def probability_map(picture: np.ndarray, size: tuple[int, int], table: pd.DataFr
     axis = figure.subplots()
     axis.imshow(coloured(picture, size, table, values), extent=(0, size[0], size[1], 0), interpolation="nearest")
     axis.set(title=title, xlabel="x (px)", ylabel="y (px)")
-    colours = LinearSegmentedColormap.from_list("map", [NEGATIVE, "#E6E6E6", POSITIVE])
-    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), colours), ax=axis, ticks=[-1, 0, 1], fraction=0.046, pad=0.02)
+    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), colour_map()), ax=axis, ticks=[-1, 0, 1], fraction=0.046, pad=0.02)
     bar.ax.set_yticklabels(["0", f"threshold\n{threshold:.2f}", "1"])
     bar.set_label("calibrated probability of IDC+")
+    return figure
+
+
+@style()
+def slide_map(rows: pd.DataFrame, *, threshold: float) -> Figure:
+    """Shows one case's patches in their places: truth, calibrated probability, and answers at the threshold.
+
+    Args:
+        rows: predictions of one case: ``case, x, y, label, probability, probability_calibrated``.
+        threshold: a patch is called IDC+ at ``probability >= threshold``.
+    """
+    x, y = ((rows[name] - rows[name].min()).to_numpy() // PATCH for name in ("x", "y"))
+    called, label = (rows["probability"] >= threshold).to_numpy(), rows["label"].to_numpy()
+    figure = Figure(figsize=(10.5, min(7.5, max(3.4, 3.3 * (y.max() + 1) / (x.max() + 1) + 1.2))))
+    truth, probability, error = figure.subplots(1, 3, sharex=True, sharey=True)
+    kinds = {"right": "#D9D9D9", "missed IDC+": POSITIVE, "false alarm": NEGATIVE}
+    wrong = np.where(called == label, 0, np.where(label == 1, 1, 2))
+    slide_grid(truth, x, y, label, cmap=ListedColormap(COLOURS), vmin=0, vmax=1)
+    shown = slide_grid(probability, x, y, rows["probability_calibrated"], cmap="cividis", vmin=0, vmax=1)
+    slide_grid(error, x, y, wrong, cmap=ListedColormap(list(kinds.values())), vmin=0, vmax=2)
+    # within the panel's own room, so that the three stay level
+    figure.colorbar(shown, cax=probability.inset_axes((0.1, -0.3, 0.8, 0.05)), orientation="horizontal")
+    truth.set(title=f"Case {rows['case'].iloc[0]}: truth", ylabel="row of patches")
+    probability.set_title("Calibrated probability of IDC+")
+    error.set_title("Answers")
+    # marks as well as colours, for print in grey
+    for axis, chosen, mark in ((truth, label == 1, "+"), (error, (label == 1) & ~called, "+"), (error, (label == 0) & called, "x")):
+        axis.scatter(x[chosen], y[chosen], marker=mark, color="white", s=18, linewidths=1)
+    for axis, names in ((truth, dict(zip(CLASSES, COLOURS, strict=True))), (error, kinds)):
+        axis.legend(handles=keys(names), loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=len(names), handlelength=1.2)
     return figure

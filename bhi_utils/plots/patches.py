@@ -8,19 +8,22 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 
 from bhi_utils.core.messages import counted
 from bhi_utils.core.titles import CLASSES, PART_NAMES
 from bhi_utils.data.archive import per_case
 from bhi_utils.data.slide_grid import STRIDE, assemble
 from bhi_utils.data.splits import PARTS
-from bhi_utils.plots.shared_look import BLANK, COLOURS, INK, NEGATIVE, PART_COLOURS, POSITIVE, THOUSANDS, style
+from bhi_utils.plots.shared_look import BLANK, COLOURS, INK, NEGATIVE, PART_COLOURS, POSITIVE, THOUSANDS, keys, slide_grid, style
+
+#: A text for each patch or row.
+Texts = Sequence[str] | np.ndarray
 
 
 @style()
 def classes_and_cases(manifest: pd.DataFrame) -> Figure:
-    """Patches of each class beside one dot a case: its number of patches against its IDC share, with the margins drawn."""
+    """Shows the patches of each class, one dot a case (its patches and its share of IDC+), and how the shares are distributed."""
     figure = Figure(figsize=(9.2, 3.9))
     bars, dots, shares = figure.subplots(1, 3, width_ratios=(1.0, 2.6, 0.8))
     counts = [int((manifest["label"] == label).sum()) for label in (0, 1)]
@@ -45,7 +48,7 @@ def classes_and_cases(manifest: pd.DataFrame) -> Figure:
 
 @style()
 def patch_grid(patches: np.ndarray, labels: np.ndarray, titles: Sequence[str], *, columns: int = 10) -> Figure:
-    """Patches in rows under the name of their class, IDC− first.
+    """Shows patches in rows under the name of their class, IDC− first.
 
     Args:
         patches: uint8 array (n, 50, 50, 3).
@@ -57,14 +60,14 @@ def patch_grid(patches: np.ndarray, labels: np.ndarray, titles: Sequence[str], *
     heights = [max(1, -(-len(rows) // columns)) for rows in groups]
     figure = Figure(figsize=(9.2, 1.2 * sum(heights) + 0.6))
     for label, (ax, rows) in enumerate(zip(figure.subplots(2, 1, height_ratios=heights), groups, strict=True)):
-        mosaic(ax, patches[rows], columns=columns, titles=[titles[row] for row in rows], colours=[COLOURS[label]] * len(rows))
+        mosaic(ax, patches[rows], columns=columns, titles=np.asarray(titles)[rows], colours=[COLOURS[label]] * len(rows))
         ax.set_title(CLASSES[label], color=COLOURS[label], weight="bold")
     return figure
 
 
 @style()
 def slide(patches: np.ndarray, rows: pd.DataFrame) -> Figure:
-    """A case put together from its coordinates; on the right the same tissue with its IDC+ patches marked.
+    """Shows a case put together from its coordinates; on the right the same tissue with its IDC+ patches marked.
 
     Args:
         patches: uint8 array (n, 50, 50, 3), all patches of one case.
@@ -79,7 +82,9 @@ def slide(patches: np.ndarray, rows: pd.DataFrame) -> Figure:
         ax.set(xlabel="x on the slide (px)", aspect="equal")
         ax.spines[:].set_visible(False)
     tissue.imshow(canvas, extent=extent)
-    labelled.imshow(_greyed(canvas), extent=extent)
+    # grey and pale, so that a label's colour is the only hue
+    pale = (80 + canvas[..., :3] @ np.array([0.299, 0.587, 0.114]) * (175 / 255)).astype(np.uint8)
+    labelled.imshow(np.dstack([pale, pale, pale, canvas[..., 3]]), extent=extent)
     for row in rows[rows["label"] == 1].itertuples():
         box = (row.x, row.y), row.width, row.height
         labelled.add_patch(Rectangle(*box, facecolor=POSITIVE, alpha=0.35, linewidth=0))
@@ -87,14 +92,13 @@ def slide(patches: np.ndarray, rows: pd.DataFrame) -> Figure:
     positive = int(rows["label"].sum())
     tissue.set(title=f"Case {rows['case'].iloc[0]}, put together", ylabel="y on the slide (px)")
     labelled.set_title(f"IDC+ in orange: {positive:,} of {counted(len(rows), 'patch')}")
-    blank = Patch(facecolor=BLANK, edgecolor=INK, linewidth=0.5, label=f"no patch here ({missing:,} positions)")
-    figure.legend(handles=[blank], loc="outside lower left")
+    figure.legend(handles=keys({f"no patch here ({missing:,} positions)": BLANK}), loc="outside lower left")
     return figure
 
 
 @style()
 def oddities(small: np.ndarray, sizes: Sequence[str], twins: np.ndarray, names: Sequence[str]) -> Figure:
-    """Patches smaller than 50×50 as they are padded and, if there are any, patches that occur more than once.
+    """Shows patches smaller than 50×50 as they are padded and, if there are any, patches that occur more than once.
 
     Args:
         small: uint8 array (k, 50, 50, 3), padded patches, at most ten.
@@ -103,7 +107,7 @@ def oddities(small: np.ndarray, sizes: Sequence[str], twins: np.ndarray, names: 
         names: how often each occurs, and in how many cases.
     """
     panels = [("Smaller than 50×50, padded with white", small, sizes), ("The same pixels more than once", twins, names)]
-    panels = [panel for panel in panels if len(panel[1])] or [("No small patch and no duplicate in these data", [], [])]
+    panels = [panel for panel in panels if len(panel[1])] or [("No small patch and no duplicate in these data", small, ())]
     figure = Figure(figsize=(9.2, 1.5 * len(panels)))
     for ax, (title, images, texts) in zip(np.ravel(figure.subplots(len(panels), 1)), panels, strict=True):
         mosaic(ax, images, columns=10, titles=texts)
@@ -111,31 +115,23 @@ def oddities(small: np.ndarray, sizes: Sequence[str], twins: np.ndarray, names: 
     return figure
 
 
-def mosaic(
-    ax: Axes,
-    images: Sequence[np.ndarray],
-    *,
-    columns: int,
-    titles: Sequence[str] = (),
-    colours: Sequence[str] = (),
-    names: Sequence[str] = (),
-) -> None:
-    """Patches in rows on one pair of axes (forty pairs of axes would take seconds to lay out).
+def mosaic(ax: Axes, images: np.ndarray, *, columns: int, titles: Texts = (), colours: Texts = (), names: Texts = ()) -> None:
+    """Draws patches in rows on one pair of axes; a pair of axes for each would take seconds to lay out.
 
     Args:
         ax: where to draw; one unit is the side of a patch.
-        images: patches (h, w, 3) in 0–255, row after row.
+        images: array (n, h, w, 3) in 0–255, patches row after row.
         columns: patches in a row.
         titles: text over each patch.
         colours: colour of each frame; grey by default.
         names: text at the left of each row.
     """
-    pitch_x, pitch_y, room = 1.1, 1.34 if any(titles[columns:]) else 1.1, 0.3 if titles else 0.05
+    pitch_x, pitch_y, room = 1.1, 1.34 if any(map(len, titles[columns:])) else 1.1, 0.3 if len(titles) else 0.05
     for place, image in enumerate(images):
         row, column = divmod(place, columns)
         left, top = column * pitch_x, row * pitch_y
         ax.imshow(np.clip(np.rint(image), 0, 255).astype(np.uint8), extent=(left, left + 1, top + 1, top))
-        ax.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=colours[place] if colours else INK, linewidth=1.2))
+        ax.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=colours[place] if len(colours) else INK, linewidth=1.2))
         if place < len(titles):
             ax.text(left + 0.5, top - 0.05, titles[place], ha="center", va="bottom", fontsize=8)
     for row, name in enumerate(names):
@@ -145,16 +141,9 @@ def mosaic(
     ax.axis("off")
 
 
-def _greyed(canvas: np.ndarray) -> np.ndarray:
-    """The canvas in grey and paler, so that a label's colour is the only hue."""
-    grey = canvas[..., :3] @ np.array([0.299, 0.587, 0.114])
-    pale = (80 + grey * (175 / 255)).astype(np.uint8)
-    return np.dstack([pale, pale, pale, canvas[..., 3]])
-
-
 @style()
 def split_overview(manifest: pd.DataFrame, splits: pd.DataFrame) -> Figure:
-    """Cases and patches of each part, and one dot a case: its IDC share by part, with the part's share as a bar."""
+    """Shows cases and patches of each part, and each case's share of IDC+ as a dot, with the part's share as a line."""
     figure = Figure(figsize=(9.2, 3.6))
     cases, patches, shares = figure.subplots(1, 3, width_ratios=(1, 1.1, 1.6))
     parts = [part for part in (*PARTS, "unused") if (splits["split"] == part).any()]
@@ -190,12 +179,12 @@ def split_overview(manifest: pd.DataFrame, splits: pd.DataFrame) -> Figure:
 
 @style()
 def leak_map(rows: pd.DataFrame, by_image: np.ndarray, by_case: np.ndarray, touched: Mapping[str, float]) -> Figure:
-    """One slide's patches by part under both ways to split, and how many test patches touch a training patch.
+    """Shows one slide's patches by part under both ways to split, and how many test patches touch a training patch.
 
     Args:
         rows: the manifest's rows of one case.
         by_image: their parts when patches are shuffled one by one.
-        by_case: their parts when whole cases are dealt.
+        by_case: their parts when whole cases are assigned.
         touched: for each way, the share (0 to 1) of all test patches that touch a training patch.
     """
     x, y = ((rows[name] - rows[name].min()).to_numpy() // STRIDE for name in ("x", "y"))
@@ -203,14 +192,10 @@ def leak_map(rows: pd.DataFrame, by_image: np.ndarray, by_case: np.ndarray, touc
     *maps, bars = figure.subplots(1, 3, width_ratios=(1.25, 1.25, 1))
     shades = ListedColormap([PART_COLOURS[part] for part in PART_NAMES])
     for ax, parts, title in zip(maps, (by_image, by_case), ("split by image", "split by case"), strict=True):
-        grid = np.full((y.max() + 1, x.max() + 1), np.nan)
-        grid[y, x] = [list(PART_NAMES).index(part) for part in parts]
-        ax.imshow(grid, cmap=shades, vmin=-0.5, vmax=len(PART_NAMES) - 0.5, extent=(-0.5, x.max() + 0.5, y.max() + 0.5, -0.5))
-        ax.set(title=f"Case {rows['case'].iloc[0]}, {title}", xlabel="column of patches", ylabel="row of patches")
-        ax.locator_params(integer=True)
+        slide_grid(ax, x, y, [list(PART_NAMES).index(part) for part in parts], cmap=shades, vmin=-0.5, vmax=len(PART_NAMES) - 0.5)
+        ax.set(title=f"Case {rows['case'].iloc[0]}, {title}", ylabel="row of patches")
     drawn = bars.bar(["by image", "by case"], [100 * touched[way] for way in ("by image", "by case")], color=INK, width=0.55)
     bars.bar_label(drawn, fmt="%.1f%%", padding=2)
     bars.set(title="Test patches that touch\na training patch", ylabel="of all test patches (%)", ylim=(0, 110))
-    keys = [Patch(facecolor=PART_COLOURS[part], edgecolor=INK, linewidth=0.5, label=PART_NAMES[part]) for part in PARTS]
-    figure.legend(handles=keys, loc="outside lower left", ncols=3)
+    figure.legend(handles=keys({PART_NAMES[part]: PART_COLOURS[part] for part in PARTS}), loc="outside lower left", ncols=3)
     return figure

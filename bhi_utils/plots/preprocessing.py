@@ -1,7 +1,4 @@
-"""The figures of notebooks 03 and 04: what is done to a patch before and while a network is trained.
-
-Like those of `plots`, every function takes data and returns a `Figure`, never shown and never saved here.
-"""
+"""The figures of notebooks 03 and 04: what is done to a patch before and while a network is trained."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +17,7 @@ SYNTHETIC = "#CC79A7"
 
 @style()
 def preprocessing_steps(stages: Mapping[str, np.ndarray]) -> Figure:
-    """A patch after each step, with shape, type and range read off the array, over the distribution of its values.
+    """Shows a patch after each step, with the array's shape, type and range, above the distribution of its values.
 
     Args:
         stages: name of the step to the array (h, w, 3) that it gives, in order; 0–255, or 0–1 for the last.
@@ -35,9 +32,8 @@ def preprocessing_steps(stages: Mapping[str, np.ndarray]) -> Figure:
         ax.set(xlabel="column (px)", ylabel="row (px)")
         for channel, (colour, dash) in enumerate((("#B2182B", "-"), ("#1B7837", "--"), ("#2166AC", ":"))):
             share, edges = np.histogram(array[..., channel], bins=32, range=(0, top))
-            below.stairs(
-                100 * share / share.sum(), edges, color=colour, linestyle=dash, linewidth=1.5, label=("red", "green", "blue")[channel]
-            )
+            name = ("red", "green", "blue")[channel]
+            below.stairs(100 * share / share.sum(), edges, color=colour, linestyle=dash, linewidth=1.5, label=name)
         below.set(xlabel=f"value (0–{top})", ylabel="pixels (%)", xlim=(0, top))
     figure.legend(*values[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
     return figure
@@ -45,24 +41,19 @@ def preprocessing_steps(stages: Mapping[str, np.ndarray]) -> Figure:
 
 @style()
 def smote_examples(first: np.ndarray, synthetic: np.ndarray, second: np.ndarray, steps: Sequence[float]) -> Figure:
-    """Columns of a real patch, the synthetic one between, and the real neighbour; arrays (k, 50, 50, 3) in 0–255."""
+    """Shows columns of a real patch, a synthetic one and the real neighbour; arrays (k, 50, 50, 3) in 0–255."""
     count = len(synthetic)
     figure = Figure(figsize=(1.0 + 1.02 * count, 3.6))
+    images, titles = np.concatenate([first, synthetic, second]), [f"step {step:.2f}" for step in steps]
+    names = ("real patch", "synthetic", "its neighbour")
     colours = [INK] * count + [SYNTHETIC] * count + [INK] * count
-    mosaic(
-        figure.subplots(),
-        np.concatenate([first, synthetic, second]),
-        columns=count,
-        titles=[f"step {step:.2f}" for step in steps],
-        colours=colours,
-        names=("real patch", "synthetic", "its neighbour"),
-    )
+    mosaic(figure.subplots(), images, columns=count, titles=titles, colours=colours, names=names)
     return figure
 
 
 @style()
 def smote_effect(counts: pd.DataFrame, real: np.ndarray, synthetic: np.ndarray) -> Figure:
-    """Training patches of each class before and after, beside how much fine detail real and synthetic patches have.
+    """Shows the training patches of each class before and after SMOTE, and how much fine detail real and synthetic patches have.
 
     Args:
         counts: index ``IDC−, IDC+``, columns ``real, synthetic``.
@@ -89,30 +80,30 @@ def smote_effect(counts: pd.DataFrame, real: np.ndarray, synthetic: np.ndarray) 
 
 
 def fine_detail(patches: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of neighbouring pixels of each patch in grey levels (0–255): small where a patch is blurred."""
+    """Returns the mean absolute difference of neighbouring pixels of each patch in grey levels (0–255): small where it is blurred.
+
+    >>> fine_detail(np.full((1, 50, 50, 3), 7)).tolist()
+    [0.0]
+    """
     grey = np.asarray(patches, dtype=np.float32).mean(axis=-1)
     return (np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2)) + np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))) / 2
 
 
 @style()
 def augmentation_rows(patch: np.ndarray, variants: Mapping[str, np.ndarray]) -> Figure:
-    """A row for each augmentation: the patch itself, then draws; ``variants`` maps its name to float (k, 50, 50, 3) in 0–255."""
+    """Shows a row for each augmentation: the patch, then draws; ``variants`` maps its name to float (k, 50, 50, 3) in 0–255."""
     count = len(next(iter(variants.values())))
     figure = Figure(figsize=(1.25 + (count + 1), 1.0 * len(variants) + 0.45))
-    mosaic(
-        figure.subplots(),
-        np.concatenate([[patch, *images] for images in variants.values()]),
-        columns=count + 1,
-        titles=["original", *(f"draw {number}" for number in range(1, count + 1))],
-        colours=([INK] + ["#BFBFBF"] * count) * len(variants),
-        names=list(variants),
-    )
+    images = np.concatenate([[patch, *drawn] for drawn in variants.values()])
+    titles = ["original", *(f"draw {number}" for number in range(1, count + 1))]
+    colours = ([INK] + ["#BFBFBF"] * count) * len(variants)
+    mosaic(figure.subplots(), images, columns=count + 1, titles=titles, colours=colours, names=list(variants))
     return figure
 
 
 @style()
 def batch_before_after(before: np.ndarray, after: np.ndarray, labels: np.ndarray, *, columns: int = 8) -> Figure:
-    """A batch as it is stored (left) and as the network sees it (right), frames coloured by class; arrays in 0–255."""
+    """Shows a batch as it is stored (left) and as the network sees it (right), frames coloured by class; arrays in 0–255."""
     figure = Figure(figsize=(9.2, 9.2 * -(-len(before) // columns) / (2 * columns) + 0.6))
     colours = [COLOURS[int(label)] for label in labels]
     for ax, images, title in zip(figure.subplots(1, 2), (before, after), ("as stored", "as the network sees it"), strict=True):

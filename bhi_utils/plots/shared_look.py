@@ -1,23 +1,31 @@
-"""The shared look of all figures, and small PNG files.
+"""The shared look of all figures, what several of them draw alike, and PNG files.
 
-Blue is IDC− and orange is IDC+ everywhere, a pair that is told apart with every common kind of colour blindness, and no meaning hangs on
+Blue is IDC− and orange is IDC+ everywhere: people with any common kind of colour blindness can tell the two apart, and no meaning hangs on
 colour alone.
 """
 
-from contextlib import AbstractContextManager
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
 
 def write_palette(picture: Image.Image, place: Path | IO[bytes]) -> None:
-    """Write a picture as PNG with the 256 colours that come nearest to all that it has.
+    """Writes a picture as PNG with a palette of 256 colours that spans all its hues.
 
-    Pillow's own choice, the median cut, spends its colours on what there is most of: beside tissue, the few orange places of an evidence
-    map turned pink. Colours that span the whole range, drawn to what they stand for, keep every hue.
+    Pillow's default, the median cut, spends its colours on the most frequent ones: beside tissue, the few orange places of an evidence map
+    turned pink.
     """
     palette = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     palette.save(place, format="PNG", optimize=True)
@@ -30,27 +38,53 @@ INK = "#404040"
 #: Where a slide has no patch: neither glass, which is white, nor tissue.
 BLANK = "#DDE6EE"
 THOUSANDS = StrMethodFormatter("{x:,.0f}")
+_LOOK = mpl.rc_params_from_file(Path(__file__).with_name("look.mplstyle"), use_default_template=False)
 
 
-def style() -> AbstractContextManager:
-    """The shared look, as a context or decorator: sans-serif text of at least 8 points, no box, light grid behind the data."""
-    return mpl.rc_context(
-        {
-            "font.size": 9.0,
-            "axes.titlesize": 10.0,
-            "axes.titlelocation": "left",
-            "axes.labelsize": 9.0,
-            "xtick.labelsize": 8.5,
-            "ytick.labelsize": 8.5,
-            "legend.fontsize": 8.5,
-            "legend.frameon": False,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": INK,
-            "axes.axisbelow": True,
-            "axes.grid": False,
-            "grid.color": "#E5E5E5",
-            "image.interpolation": "nearest",
-            "figure.constrained_layout.use": True,
-        }
-    )
+@contextmanager
+def style() -> Iterator[None]:
+    """Gives figures the look of ``look.mplstyle``, as a context or decorator."""
+    with mpl.rc_context(_LOOK):
+        yield
+
+
+def colour_map() -> LinearSegmentedColormap:
+    """Returns blue over light grey to orange, for a legend beside a map."""
+    return LinearSegmentedColormap.from_list("evidence", [NEGATIVE, "#E6E6E6", POSITIVE])
+
+
+def keys(colours: Mapping[str, str]) -> list[Patch]:
+    """Returns a legend's entries, one box a colour; ``colours`` maps each label to its colour."""
+    return [Patch(facecolor=colour, edgecolor=INK, linewidth=0.5, label=label) for label, colour in colours.items()]
+
+
+def bare(axes: np.ndarray) -> None:
+    """Takes ticks and frames from pictures."""
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+
+
+def slide_grid(axis: Axes, x: np.ndarray, y: np.ndarray, values: Any, **look: Any) -> AxesImage:
+    """Draws one value a patch in the patches' places, their columns ``x`` and rows ``y`` counted from 0."""
+    grid = np.full((y.max() + 1, x.max() + 1), np.nan)
+    grid[y, x] = values
+    axis.set_xlabel("column of patches")
+    axis.locator_params(integer=True)
+    return axis.imshow(grid, **look)
+
+
+def signed(figure: Figure, data: str) -> Figure:
+    """Returns the figure with the origin of its data at its foot.
+
+    The note stands below the figure proper: a tight bounding box makes room for it, so it never covers an axis label.
+    """
+    figure.text(1.0, -0.01, f"Data: {data}", ha="right", va="top", fontsize=8, color="0.35")
+    return figure
+
+
+def png(figure: Figure, *, dpi: int) -> bytes:
+    """Returns ``figure`` as PNG bytes without dates and versions."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""A region of a slide: cut into patches, its background skipped, answered for, and drawn as a map of probabilities.
+"""A region of a slide: cut into patches without the background, answered, and drawn as a map of probabilities.
 
-Used by ``bhi map``, the interface and its API. The network runs once over the tissue; a threshold is applied to what it said, so moving it
-costs nothing. Evidence maps come from the same pass.
+Used by ``bhi map``, the interface and its API. The network runs once over the tissue, and evidence maps come from the same pass; another
+threshold needs no further run.
 """
 
 import sys
@@ -25,25 +25,24 @@ from bhi_utils.data.decode import PATCH, pad
 from bhi_utils.data.input_checks import SMALLEST
 from bhi_utils.model.predictor import BATCH, Predictor
 
-#: Patches that one step of `answers` takes: a whole number of the network's batches, few enough that progress is seen and cancelling works.
+#: Patches in one step of `answers`: whole batches of the network, and few enough for progress to show and for cancelling.
 STEP = 2 * BATCH
 #: Longest side of the region's picture, in pixels.
 PICTURE = 1600
-#: From this share of doubtful tissue on, the region as a whole is doubted.
+#: Share of doubtful patches from which the region as a whole is doubted.
 MOSTLY = 0.5
-_ANSWER = ("probability", "probability_calibrated", "predicted_label", "label")
 _THRESHOLDS = ("threshold", "threshold_calibrated")
 #: Columns of a region's table; ``x, y`` is a patch's upper left corner in the region's pixels, ``tissue`` the share that is not glass.
-COLUMNS = ("x", "y", "tissue", *_ANSWER, "in_scope", *_THRESHOLDS)
+COLUMNS = ("x", "y", "tissue", "probability", "probability_calibrated", "predicted_label", "label", "in_scope", *_THRESHOLDS)
 
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """A region cut up.
+    """A region cut into patches.
 
     Attributes:
         size: width and height of the region in pixels.
-        picture: the region, shrunk to at most `PICTURE` pixels, uint8 array (height, width, 3).
+        picture: the region, shrunk to at most `PICTURE` pixels a side, uint8 array (height, width, 3).
         patches: uint8 array (n, 50, 50, 3), those with tissue, row by row; at the right and lower edge filled up with white.
         table: ``x, y, tissue`` of each, and ``in_scope``, whether it looks like stained tissue at the archive's scale.
         background: how many patches were skipped.
@@ -62,11 +61,11 @@ class Tiles:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A region answered for, at the threshold in force.
+    """The answers for a region, at one threshold.
 
     Attributes:
-        tiles: what it was cut into.
-        table: `COLUMNS`, one row a patch with tissue; classes and thresholds are those in force.
+        tiles: the region's patches.
+        table: `COLUMNS`, one row a patch with tissue.
         maps: float array (n, h, w), the evidence map of each patch.
     """
 
@@ -76,40 +75,40 @@ class Region:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The threshold in force: ``threshold`` on the raw probability, ``threshold_calibrated`` on the calibrated one."""
+        """``threshold`` on the raw probability, ``threshold_calibrated`` on the calibrated one."""
         return {name: float(self.table[name].iloc[0]) for name in _THRESHOLDS}
 
     @property
     def above(self) -> int:
-        """How many patches of tissue reach the threshold in force."""
+        """How many patches of tissue reach the threshold."""
         return int(self.table["predicted_label"].sum())
 
     @property
     def share(self) -> float:
-        """Share of the tissue's patches that reach the threshold in force."""
+        """Share of the tissue's patches that reach the threshold."""
         return self.above / len(self.table)
 
     def at_threshold(self, predictor: Predictor, threshold: float) -> "Region":
-        """The region with another ``threshold``, a calibrated probability, in force. The network does not run."""
+        """Returns the region at another ``threshold``, a calibrated probability. The network does not run."""
         above = (self.table["probability_calibrated"] >= threshold).to_numpy()
         moved = {"threshold": self.raw(predictor, threshold), "threshold_calibrated": threshold}
         return replace(self, table=self.table.assign(predicted_label=above.astype(int), label=np.take(CLASSES, above.astype(int)), **moved))
 
     def raw(self, predictor: Predictor, threshold: float) -> float:
-        """The threshold on the raw probability that gives this region's patches the classes of a calibrated ``threshold``."""
+        """Returns the threshold on the raw probability that gives this region's patches the classes of a calibrated ``threshold``."""
         raw, above = self.table["probability"].to_numpy(), (self.table["probability_calibrated"] >= threshold).to_numpy()
         # a calibration taken back is rounded: no patch may change its side by that
         lowest, highest = np.max(raw[~above], initial=-1.0), np.min(raw[above], initial=2.0)
         return float(min(max(predictor.raw(threshold), np.nextafter(lowest, 2)), highest))
 
     def at(self, x: float, y: float) -> int | None:
-        """The row of the patch at a place, in the region's pixels; None where there is no tissue."""
+        """Returns the row of the patch at a place, in the region's pixels; None where there is no tissue."""
         corner = (self.table["x"] == x // PATCH * PATCH) & (self.table["y"] == y // PATCH * PATCH)
         return int(np.flatnonzero(corner)[0]) if corner.any() else None
 
 
 def read(file: Path | BinaryIO) -> image_files.Pixels:
-    """Decode a region of at most 10,000×10,000 pixels at the archive's scale, or say why it is none."""
+    """Decodes a region of at most 10,000×10,000 pixels at the archive's scale, or says why it cannot."""
     return image_files.read(file, _wrong_size, bomb="region_far_too_large")
 
 
@@ -121,7 +120,7 @@ def _wrong_size(width: int, height: int) -> Sentence | None:
 
 
 def cut(pixels: np.ndarray, notes: tuple[Sentence, ...] = ()) -> Tiles | Sentence:
-    """Cut a region into patches edge to edge, and skip those that are nearly all glass.
+    """Cuts a region into patches edge to edge, and skips those that are nearly all glass.
 
     A strip at the right or lower edge that is narrower than 10 pixels is left out.
 
@@ -133,14 +132,13 @@ def cut(pixels: np.ndarray, notes: tuple[Sentence, ...] = ()) -> Tiles | Sentenc
         the patches, or why there are none.
     """
     height, width = pixels.shape[:2]
-    columns = [x for x in range(0, width, PATCH) if width - x >= SMALLEST]
-    patches, rows, all_of_them = [], [], 0
-    for y in (y for y in range(0, height, PATCH) if height - y >= SMALLEST):
+    columns, lines = (range(0, side - SMALLEST + 1, PATCH) for side in (width, height))
+    patches, rows = [], []
+    for y in lines:
         strip = pixels[y : y + PATCH]
         empty = strip.min(axis=-1) >= input_checks.GLASS_LEVEL
         for x in columns:
             tissue = 1 - float(empty[:, x : x + PATCH].mean())
-            all_of_them += 1
             if tissue > 1 - input_checks.GLASS_SHARE:
                 patches.append(pad(strip[:, x : x + PATCH]))
                 rows.append((x, y, tissue))
@@ -150,7 +148,7 @@ def cut(pixels: np.ndarray, notes: tuple[Sentence, ...] = ()) -> Tiles | Sentenc
     stack, picture = np.stack(patches), _shrunk(pixels)
     strange = input_checks.doubted(stack)
     table["in_scope"] = ~strange["any"]
-    return Tiles((width, height), picture, stack, table, all_of_them - len(rows), _doubt(strange, picture), notes)
+    return Tiles((width, height), picture, stack, table, len(columns) * len(lines) - len(rows), _doubt(strange, picture), notes)
 
 
 def _doubt(strange: dict[str, np.ndarray], picture: np.ndarray) -> Sentence | None:
@@ -165,19 +163,17 @@ def _doubt(strange: dict[str, np.ndarray], picture: np.ndarray) -> Sentence | No
 
 def _shrunk(pixels: np.ndarray) -> np.ndarray:
     image = Image.fromarray(pixels)
-    if max(image.size) > PICTURE:
-        image = image.reduce(-(-max(image.size) // PICTURE))
-    return np.asarray(image)
+    return np.asarray(image.reduce(-(-max(image.size) // PICTURE)))
 
 
 def answers(predictor: Predictor, patches: np.ndarray) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-    """What ``model.predictor`` says of some patches after others, with their evidence maps: stop asking, and the network stops."""
+    """Yields answers and evidence maps, `STEP` patches at a time; the network runs only when the next step is asked for."""
     for start in range(0, len(patches), STEP):
         yield predictor.predict_with_evidence(patches[start : start + STEP])
 
 
 def assembled(tiles: Tiles, found: list[tuple[pd.DataFrame, np.ndarray]]) -> Region:
-    """Put together what `answers` gave for all the tiles."""
+    """Joins the steps of `answers` for all the tiles."""
     said = pd.concat([frame for frame, _ in found], ignore_index=True)
     said["label"] = [CLASSES[label] for label in said["predicted_label"]]
     table = pd.concat([tiles.table, said], axis=1)[list(COLUMNS)]
@@ -185,7 +181,7 @@ def assembled(tiles: Tiles, found: list[tuple[pd.DataFrame, np.ndarray]]) -> Reg
 
 
 def check(region: Path, threshold: float | None) -> None:
-    """Find what is wrong before the network is loaded.
+    """Checks the input before the network is loaded.
 
     Raises:
         InputError: there is no such file, or the threshold is no probability.
@@ -197,7 +193,7 @@ def check(region: Path, threshold: float | None) -> None:
 
 
 def write(predictor: Predictor, file: Path, out: Path, *, threshold: float | None = None, progress: bool = True) -> str:
-    """Write ``map.png`` and ``map.csv`` into ``out``; what was found, as lines of text.
+    """Writes ``map.png`` and ``map.csv`` into ``out``; returns what was found, as lines of text.
 
     Args:
         predictor: the model.

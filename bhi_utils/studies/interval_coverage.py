@@ -20,6 +20,7 @@ from tqdm import tqdm
 from bhi_utils.core import provenance
 from bhi_utils.core.run import Run
 from bhi_utils.evaluation import case_weights, intervals
+from bhi_utils.studies import interval_ways
 
 RESULTS = "intervals.json"
 #: Coverage of a 95 % interval that passes for right.
@@ -161,19 +162,19 @@ def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np
         case, label, first, other = scenario.draw(generator, d, second)
         values = _values(case, label, first, other, counts, threshold)
         for metric, drawn in values.items():
-            ways = DIFFERENCE_WAYS if metric == "difference in AUC" else intervals.WAYS
+            ways = DIFFERENCE_WAYS if metric == "difference in AUC" else interval_ways.WAYS
             for way, interval in ways.items():
                 made = interval(*intervals.parts(drawn, scenario.cases))
                 found[metric].setdefault(way, []).append(made)
-        found["auc"].setdefault(PATCH_WAY, []).append(intervals.percentile(_patchwise(label, first, bank)))
+        found["auc"].setdefault(PATCH_WAY, []).append(interval_ways.percentile(_patchwise(label, first, bank)))
     coverage = {metric: {way: _covered(made, truth[metric]) for way, made in ways.items()} for metric, ways in found.items()}
     return {"setting": asdict(scenario), "truth": truth, "coverage": coverage}
 
 
 #: Ways to an interval of a difference, which has no bounds that matter.
 DIFFERENCE_WAYS: dict[str, Callable[[float, np.ndarray, np.ndarray], tuple[float | None, float | None]]] = {
-    "percentile": intervals.WAYS["percentile"],
-    "BCa": intervals.bca,
+    "percentile": interval_ways.WAYS["percentile"],
+    "BCa": interval_ways.bca,
     "Student's t, larger error": lambda value, drawn, left_out: intervals.scaled(value, drawn, left_out, scale="plain"),
 }
 

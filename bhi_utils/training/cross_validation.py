@@ -128,7 +128,7 @@ def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> p
         calibration = fit_calibration(fold.labels("val"), valid)
     except NoSkill:
         calibration = Calibration(0.0, float(logit(fold.labels("val").mean())))
-    threshold = thresholds.threshold_for_recall(fold.labels("val"), expit(valid), recall=recall)
+    threshold = thresholds.choose(fold.labels("val"), expit(valid), rule={"rule": "recall", "value": recall})
     rows = fold.rows("test")
     frame = pd.DataFrame({"row": rows, "case": fold.pack.manifest["case"].to_numpy()[rows], "fold": fold.number})
     return frame.assign(

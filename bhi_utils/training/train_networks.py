@@ -24,7 +24,7 @@ from bhi_utils.core.run import Run
 from bhi_utils.data.archive import Pack
 from bhi_utils.data.splits import indices
 from bhi_utils.evaluation import metrics, thresholds
-from bhi_utils.evaluation.calibration import choose as choose_calibration
+from bhi_utils.evaluation.calibration import fit_calibration
 from bhi_utils.model import networks, predictor, seen
 from bhi_utils.model.backend import answers
 from bhi_utils.training import checkpoint, cross_validation, device_patches
@@ -171,7 +171,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
     for one in trained:
         scored = _score(pack, table, one.model.name, _logits(one.model, pack, table))
         valid = scored[scored["split"] == "val"]
-        calibration, tried = choose_calibration(valid["label"], valid["logit"], valid["case"])
+        calibration = fit_calibration(valid["label"], valid["logit"])
         threshold = thresholds.choose(valid["label"], valid["probability"], rule=rule)
         scored["probability_calibrated"] = calibration.apply(scored["logit"])
         validation = metrics.evaluate(valid, threshold=threshold, resamples=0)
@@ -179,7 +179,6 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
             **card,
             "initialisation": one.initialisation,
             "threshold_rule": thresholds.kept(rule),
-            "calibration_tried": tried,
             "metrics": {"val": validation},
             "train_cases": used["train"],
             "validation_cases": used["val"],
@@ -212,7 +211,7 @@ def _probe_frame(one: Trained, pack: Pack, table: pd.DataFrame, rule: str, entri
     logits = frozen_probe(one, {"train": labels[indices(pack.manifest, table, "train")]})
     frame = _score(pack, table, "logistic_regression", logits)
     valid = frame[frame["split"] == "val"]
-    calibration, _ = choose_calibration(valid["label"], valid["logit"], valid["case"])
+    calibration = fit_calibration(valid["label"], valid["logit"])
     frame["probability_calibrated"] = calibration.apply(frame["logit"])
     entries["logistic_regression"] = {
         "validation_auc": metrics.evaluate(valid, threshold=0.5, resamples=0)["auc"]["value"],

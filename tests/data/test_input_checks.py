@@ -1,7 +1,6 @@
 """What does not look like stained tissue at the archive's scale is said to be so, in both languages; what does is left alone."""
 
 import os
-import string
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,8 @@ import pytest
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_image
 
-from bhi_utils.core import messages
 from bhi_utils.data import archive, input_checks
 from bhi_utils.data.phantom import synthetic_cohort
-from bhi_utils.evaluation import calibration
 from bhi_utils.predict import regions
 
 

@@ -1,7 +1,5 @@
 """Metrics agree with scikit-learn and with worked examples; intervals come from cases; what does not exist is said, never made up."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,8 +75,7 @@ def test_every_draw_equals_scikit_learn_on_the_resampled_cases():
         assert drawn["auprc"][row] == pytest.approx(sk.average_precision_score(y, p))
         assert drawn["f1_weighted"][row] == pytest.approx(sk.f1_score(y, p >= 0.5, average="weighted"))
         assert drawn["loss"][row] == pytest.approx(sk.log_loss(y, p))
-        slope = LogisticRegression(C=np.inf, tol=1e-10).fit(sample[["logit"]], y).coef_[0, 0]
-        assert drawn["calibration_slope"][row] == pytest.approx(slope, abs=1e-3)
+    assert len(drawn["calibration_slope"]) == len(drawn["calibration_intercept"]) == 1, "they are not fitted to each draw"
 
 
 def test_average_precision_without_ties_and_over_many_chunks_equals_scikit_learns():
@@ -100,13 +97,6 @@ def test_an_interval_is_students_t_on_the_logit_scale_with_the_larger_error():
     assert high - 0.9 == pytest.approx(0.9 - low) == pytest.approx(stats.t.ppf(0.975, 9) * np.sqrt(0.9 * 10 * 0.02**2))
 
 
-def test_bca_equals_scipys_on_a_mean():
-    values = np.random.default_rng(3).exponential(size=60)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)).confidence_interval
-    drawn = intervals.draws(60, 20_000, seed=1) @ values / 60
-    assert intervals.bca(values.mean(), drawn, (values.sum() - values) / 59) == pytest.approx(tuple(theirs), rel=0.02)
-
-
 def test_intervals_by_case_are_wider_than_by_patch():
     frame = scored()
     by_case = metrics.evaluate(frame, threshold=0.5, resamples=300)["auc"]
@@ -121,14 +111,6 @@ def test_differences_are_paired_and_each_model_keeps_its_threshold():
     # the second ranks and, at its own threshold, decides exactly as the first
     assert gap["auc"] == gap["recall"] == {"value": 0.0, "low": None, "high": None}
     assert gap["calibration_intercept"]["value"] == pytest.approx(-1) and gap["brier"]["low"] < gap["brier"]["value"] < gap["brier"]["high"]
-
-
-def test_two_thousand_resamples_of_fifty_thousand_patches_and_two_models_take_seconds():
-    frame = scored(cases=50, patches=1000)
-    start = time.process_time()
-    for _ in range(2):
-        metrics.evaluate(frame, threshold=0.5)
-    assert time.process_time() - start < 20
 
 
 class TestWhatDoesNotExist:

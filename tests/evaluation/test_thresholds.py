@@ -42,7 +42,6 @@ def test_recall_reaches_what_was_wanted_and_no_higher_threshold_does(recall):
     positive = probability[label == 1]
     chosen = thresholds.choose(label, probability, rule=f"recall {recall}")
     assert (positive >= chosen).mean() >= recall > (positive >= np.nextafter(positive[positive >= chosen].min(), 2)).mean()
-    assert chosen == thresholds.threshold_for_recall(label, probability, recall=recall)
 
 
 def test_a_fixed_threshold_asks_no_data():
@@ -61,7 +60,7 @@ def test_a_rule_is_kept_as_data_and_chooses_what_its_text_does(rule, where):
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
 def test_a_number_that_numpy_computed_is_a_number(kind):
     label, probability = answers()
-    chosen = thresholds.threshold_for_recall(label, probability, recall=kind(0.9375))
+    chosen = thresholds.choose(label, probability, rule={"rule": "recall", "value": kind(0.9375)})
     assert chosen == thresholds.choose(label, probability, rule="recall 0.9375")
     assert json.loads(json.dumps(thresholds.kept({"rule": "recall", "value": kind(0.9375)})))["value"] == 0.9375
 

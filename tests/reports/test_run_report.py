@@ -16,7 +16,7 @@ from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
 from bhi_utils.evaluation import results
 from bhi_utils.evaluation.calibration import Calibration
-from bhi_utils.reports import cards, run_report
+from bhi_utils.reports import run_report
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +77,22 @@ FIXED = set("0 1 2 3 4 5 50 95 255 256 0.0000 10.1117 12.2043872 10.4103 2153 35
 def test_every_number_of_the_cards_is_in_the_runs_json(run):
     facts = run_report.Facts.read(run)
     known = FIXED | numbers([facts.data, facts.split, facts.training, facts.metrics, facts.bundle, facts.failures, provenance.paper()])
-    for text in (cards.model_card(facts), cards.data_card(facts)):
+    for text in (run_report.card(facts, name) for name in ("MODEL_CARD.md", "DATA_CARD.md")):
         text = re.sub(r"`[0-9a-f]{64}`|`<case>[^`]*`|EfficientNetB0|\(http[^)]*\)", " ", text)
         found = {number.rstrip(".,") for number in re.findall(r"(?<![A-Za-z_])[0-9][0-9.,]*", text)}
         assert found <= known, found - known
-    wrong = cards.model_card(facts).replace(f"{facts.test['auc']['value']:.3f}", "0.123")
+    wrong = run_report.card(facts, "MODEL_CARD.md").replace(f"{facts.metrics['models']['cnn']['test']['auc']['value']:.3f}", "0.123")
     assert "0.123" in wrong and "0.123" not in known, "a number that is not the run's would be found"
 
 
 def test_the_cards_have_the_agreed_headings_and_the_metrics(run):
     facts = run_report.Facts.read(run)
-    model, data = cards.model_card(facts), cards.data_card(facts)
+    model, data = (run_report.card(facts, name) for name in ("MODEL_CARD.md", "DATA_CARD.md"))
     for heading in ("Model details", "Uses", "Bias, risks, and limitations", "Training details", "Evaluation", "Citation"):
         assert f"\n## {heading}\n" in model
     assert "\n### Out-of-scope use\n" in model and "\n## Dataset structure\n" in data and "Research use only" in model
     assert "| place in the labelled region: border | 211 | 7 | 0.877 (0.766–0.954) | 0.877 (0.766–0.954) | – |" in model
-    auc = facts.test["auc"]
+    auc = facts.metrics["models"]["cnn"]["test"]["auc"]
     assert f"| AUC | {auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f}) | 0.9558 |" in model
 
 

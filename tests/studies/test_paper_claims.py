@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bhi_utils.core import provenance
+from bhi_utils.core import provenance, titles
 from bhi_utils.core.run import Run
 from bhi_utils.data import published
-from bhi_utils.reports import summary
 from bhi_utils.studies import figures, paper_claims
 
 
@@ -41,7 +40,7 @@ def test_every_topic_has_rows_and_all_is_written(found, run):
 
 def test_a_value_agrees_when_the_papers_lies_in_its_interval(found, run):
     for metric, said in provenance.paper().items():
-        title = f"{summary.METRICS[metric]} {said:.4f}"
+        title = f"{titles.PAPER_METRICS[metric]} {said:.4f}"
         for low, high, expected in ((said - 0.01, said + 0.01, "agrees"), (said + 0.001, said + 0.01, "disagrees")):
             changed = copy.deepcopy(found)
             changed["recipes"]["models"]["fast"][metric] = {"value": (low + high) / 2, "low": low, "high": high}
@@ -97,8 +96,8 @@ def test_the_papers_rates_imply_a_test_set_as_patches_come():
 
 
 def test_the_figure_sets_both_side_by_side(found):
-    figure = figures.against_paper(found["recipes"]["models"]["fast"], provenance.paper(), summary.METRICS)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(summary.METRICS.values())
+    figure = figures.against_paper(found["recipes"]["models"]["fast"], provenance.paper(), titles.PAPER_METRICS)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(titles.PAPER_METRICS.values())
     strokes = figure.axes[0].get_lines()[-1]
     assert list(strokes.get_xdata()) == list(provenance.paper().values())
 
