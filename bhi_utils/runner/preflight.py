@@ -1,7 +1,6 @@
 """What a run will cost, said before it starts: minutes, memory and disk, from the number of patches, the parameters and the device.
 
-Used by ``runner.pipeline``, and by ``training.device_patches`` for the memory of a card. A small model, good to a factor of two: it exists
-so that nobody learns after an hour that the disk is full.
+Used by ``runner.pipeline``. The estimate is good to a factor of two. It exists so that nobody learns after an hour that the disk is full.
 """
 
 import os
@@ -13,10 +12,11 @@ from typing import Any
 
 from bhi_utils.core.hardware import ACTIVATIONS, Card, gpu_memory, mixes
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import InputError, cache_dir, shown
+from bhi_utils.core.paths import InputError, shown
 
-#: Patches a second on two cores, measured; those of a network at the size named, from where they fall with the area.
-RATES = {"pack": 2500.0, "phantom": 400.0}
+#: Patches a second on two cores, measured: packed, and drawn for the phantom.
+PACKED, DRAWN = 2500.0, 400.0
+#: Patches a second that the CNN trains at this size; the rate falls with the area, as those below do.
 CNN_RATE, CNN_SIZE = 150.0, 64
 #: EfficientNetB0 at 160 × 160: the whole network forward, the frozen part forward, training all of it or its last blocks on cached output.
 FORWARD, FROZEN, ALL, LAST_BLOCKS, SIZE = 150.0, 200.0, 12.0, {0: 2000.0, 1: 900.0, 2: 240.0}, 160
@@ -37,6 +37,7 @@ FULL_BATCH = 64
 #: Seconds for which JAX' compiler works on one phase of a training, and on a network's answers: 57 to 132 and 29 were seen on an H200. On
 #: a processor they are of that order too. What was compiled is kept in the cache folder, see ``model.backend``.
 COMPILES_PHASE, COMPILES_ANSWERS = 100.0, 30.0
+CORES = os.cpu_count() or 1
 #: Share of the patches in the training cases, and how much SMOTE adds to them at the archive's 28 % of IDC+.
 TRAIN_SHARE, SMOTE_GROWTH = 0.6, 1.43
 
@@ -65,7 +66,7 @@ class Estimate:
 
     def sentence(self) -> str:
         """The estimate as a person reads it."""
-        device = self.card.name if self.card else f"{counted(_cores(), 'core')} without a GPU"
+        device = self.card.name if self.card else f"{counted(CORES, 'core')} without a GPU"
         compiling = f" ({_duration(self.compiling)} of it compiling, less where that was done before)" if self.compiling else ""
         memory = f"{self.memory / 1e9:.1f} GB of memory" + (f" and {self.card_memory / 1e9:.1f} GB of the GPU's" if self.card else "")
         return (
@@ -83,35 +84,32 @@ def estimate(patches: int, parameters: Mapping[str, Mapping[str, Any]], *, card:
         card: the card on which the backend computes, see ``core.hardware.card_in_use``.
         compiles: whether the backend compiles networks, as JAX does.
     """
-    compiling = {name: _compiling(name[:2], values) if compiles else 0.0 for name, values in parameters.items()}
-    seconds = {name: _seconds(name[:2], patches, values, card) + compiling[name] for name, values in parameters.items()}
-    training = next((values for name, values in parameters.items() if name.startswith("05")), None)
+    numbered = {name[:2]: values for name, values in parameters.items()}
+    compiling = {number: _compiling(number, values) if compiles else 0.0 for number, values in numbered.items()}
+    seconds = {name: _seconds(name[:2], patches, values, card) + compiling[name[:2]] for name, values in parameters.items()}
     memory, disk, card_memory = FIXED_MEMORY, FIXED_DISK, 0.0
-    if any(name.startswith("01") for name in parameters):
-        phantom = any(values.get("DATA") == "phantom" for values in parameters.values())
-        disk += patches * (PATCH_BYTES + (PHANTOM_BYTES if phantom else 0))
-    if training:
-        batch = int(training.get("BATCH_SIZE", 32))
+    if "01" in numbered:
+        disk += patches * (PATCH_BYTES + (PHANTOM_BYTES if numbered["01"].get("DATA") == "phantom" else 0))
+    if training := numbered.get("05"):
+        batch = training.get("BATCH_SIZE", 32)
         if card:
-            mixed = mixes(card.generation, batch)
-            card_memory = gpu_memory(patches, batch_size=batch, image_size=_size(training), mixed=mixed)
+            card_memory = gpu_memory(patches, batch_size=batch, image_size=_size(training), mixed=mixes(card.generation, batch))
         else:
             memory += batch * ACTIVATIONS * (_size(training) / 224) ** 2
-        disk += _cached(patches, training) * _feature_bytes(training)
+        # the output of the last frozen block in float16
+        channels, smaller = BLOCKS.get(7 - training.get("FINE_TUNE_BLOCKS", 2), BLOCKS[1])
+        disk += _cached(patches, training) * (-(-_size(training) // smaller)) ** 2 * channels * 2
     return Estimate(patches, seconds, sum(compiling.values()), memory, disk, card, card_memory)
 
 
-def check_disk(need: float, folders: Mapping[str, Path]) -> None:
+def check_disk(need: float, *folders: Path) -> None:
     """Stop before a run that would fill the disk.
 
     Raises:
         InputError: one of the folders lies on a disk with less free space than ``need`` bytes.
     """
-    for folder in folders.values():
-        place = folder
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        free = shutil.disk_usage(place).free
+    for folder in folders:
+        free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
         if free < need:
             raise InputError(
                 f"The run needs about {need / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free at {shown(folder)}: free some space, "
@@ -119,21 +117,16 @@ def check_disk(need: float, folders: Mapping[str, Path]) -> None:
             )
 
 
-def places(run_root: Path) -> dict[str, Path]:
-    """The folders that a run writes to."""
-    return {"run": run_root, "cache": cache_dir()}
-
-
 def _seconds(number: str, patches: int, values: Mapping[str, Any], card: Card | None) -> float:
     """Seconds of one notebook on this machine's cores, its training on the card where there is one."""
     total = float(FIXED.get(number, 20))
     if number == "01":
-        total += patches / RATES["pack"] + (patches / RATES["phantom"] if values.get("DATA") == "phantom" else 0)
+        total += patches / PACKED + (patches / DRAWN if values.get("DATA") == "phantom" else 0)
     if number == "05":
-        faster = min(_cores(), 16) / 2
+        faster = min(CORES, 16) / 2
         if card:
             speedup = next(factor for generation, factor in SPEEDUPS.items() if card.generation >= generation)
-            faster = max(1.0, speedup * min(1.0, int(values.get("BATCH_SIZE", 32)) / FULL_BATCH))
+            faster = max(1.0, speedup * min(1.0, values.get("BATCH_SIZE", 32) / FULL_BATCH))
         total += _training_seconds(patches, values) / faster
     return total
 
@@ -142,21 +135,21 @@ def _compiling(number: str, values: Mapping[str, Any]) -> float:
     """Seconds in which JAX compiles the phases and the answers of both networks in 05, and answers in 06 and 07."""
     if number != "05":
         return COMPILES_ANSWERS if number in ("06", "07") else 0.0
-    blocks = int(values.get("FINE_TUNE_BLOCKS", 2))
-    scratch, cached = values.get("WEIGHTS", "none") == "none", int(values.get("VIEWS", 0)) > 0
+    blocks = values.get("FINE_TUNE_BLOCKS", 2)
+    scratch, cached = values.get("WEIGHTS", "none") == "none", values.get("VIEWS", 0) > 0
     phases = 1 if scratch else 1 + (min(blocks, 1) if cached else blocks)
     return (1 + phases) * COMPILES_PHASE + 2 * COMPILES_ANSWERS
 
 
 def _training_seconds(patches: int, values: Mapping[str, Any]) -> float:
     """Seconds of both networks' training and predictions on two cores."""
-    epochs, drawn = int(values.get("EPOCHS", 15)), _drawn(patches, values)
+    epochs, drawn = values.get("EPOCHS", 15), _drawn(patches, values)
     slower = (_size(values) / SIZE) ** 2
-    total = epochs * drawn / CNN_RATE * (int(values.get("CNN_IMAGE_SIZE", CNN_SIZE)) / CNN_SIZE) ** 2
+    total = epochs * drawn / CNN_RATE * (values.get("CNN_IMAGE_SIZE", CNN_SIZE) / CNN_SIZE) ** 2
     total += 2 * patches * slower / FORWARD
     if values.get("WEIGHTS", "none") == "none":
         return total + epochs * drawn * slower / ALL
-    last = LAST_BLOCKS.get(int(values.get("FINE_TUNE_BLOCKS", 2)), ALL)
+    last = LAST_BLOCKS.get(values.get("FINE_TUNE_BLOCKS", 2), ALL)
     frozen = _cached(patches, values) or epochs * drawn
     return total + slower * (frozen / FROZEN + epochs * drawn / last)
 
@@ -168,22 +161,12 @@ def _drawn(patches: int, values: Mapping[str, Any]) -> float:
 
 def _cached(patches: int, values: Mapping[str, Any]) -> float:
     """How many outputs of the frozen part are kept: every view of a training patch, the others once. From scratch, none."""
-    views = 0 if values.get("WEIGHTS", "none") == "none" else int(values.get("VIEWS", 0))
+    views = 0 if values.get("WEIGHTS", "none") == "none" else values.get("VIEWS", 0)
     return views * _drawn(patches, values) + (1 - TRAIN_SHARE) * patches if views else 0.0
 
 
-def _feature_bytes(values: Mapping[str, Any]) -> int:
-    """Bytes of one patch's output of the last frozen block, in float16."""
-    channels, smaller = BLOCKS.get(7 - int(values.get("FINE_TUNE_BLOCKS", 2)), BLOCKS[1])
-    return (-(-_size(values) // smaller)) ** 2 * channels * 2
-
-
 def _size(values: Mapping[str, Any]) -> int:
-    return int(values.get("IMAGE_SIZE", SIZE))
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
+    return values.get("IMAGE_SIZE", SIZE)
 
 
 def _duration(seconds: float) -> str:
