@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -101,7 +100,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], *, label:
     stderr = LiveStderr(sys.stderr)
     bar = {"desc": label, "file": stderr, "leave": False, "bar_format": "{desc} |{bar:20}| cell {n_fmt}/{total_fmt}"}
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="bhi-kernel-", ignore_cleanup_errors=True) as scratch:
-        started: list[subprocess.Popen[bytes]] = []
+        started: list[Any] = []
         try:
             papermill.execute_notebook(
                 for_papermill(source),
@@ -127,7 +126,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], *, label:
             stderr.clear()
 
 
-def _kernel_manager(log: IO[bytes], scratch: str, started: list[subprocess.Popen[bytes]]) -> type[AsyncKernelManager]:
+def _kernel_manager(log: IO[bytes], scratch: str, started: list[Any]) -> type[AsyncKernelManager]:
     """The class that starts a notebook's kernel; nbclient makes the instance itself.
 
     Args:
@@ -142,10 +141,10 @@ def _kernel_manager(log: IO[bytes], scratch: str, started: list[subprocess.Popen
             # virtual environment in the user's own folder, would come first.
             super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **options)
 
-        async def start_kernel(self, **options: Any) -> None:
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # the superclass wraps its own, untyped
             environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)}
             await super().start_kernel(stderr=log, env=environment, **options)
-            started.append(self.provisioner.process)
+            started.append(getattr(self.provisioner, "process", None))
 
     return Manager
 

@@ -170,5 +170,5 @@ def check_together(given: Mapping[str, Mapping[str, Any]]) -> None:
     named = {key(name): values for name, values in given.items()}
     drawn, dealt = named.get("01", {}), named.get("02", {})
     cases, folds = drawn.get("PHANTOM_CASES"), dealt.get("FOLDS")
-    if None not in (cases, folds) and cases < folds and drawn["DATA"] == "phantom" and dealt["SPLIT"] != "official":
+    if cases and folds and cases < folds and drawn["DATA"] == "phantom" and dealt["SPLIT"] != "official":
         raise InputError(f"PHANTOM_CASES={cases} is impossible with FOLDS={folds}: give at least as many cases as folds.")

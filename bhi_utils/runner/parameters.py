@@ -5,7 +5,7 @@ Used by ``runner.pipeline`` and by studies that read a profile. papermill itself
 
 import ast
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,12 @@ from bhi_utils.runner.parameter_ranges import KINDS, of_kind
 #: Parameters that name a file or folder unless their value is one of ``WORDS``.
 PATHS = {"DATA", "WEIGHTS", "MODEL"}
 WORDS = ("", "phantom", "kaggle", "imagenet", "packaged", "none")
-_READERS = {"int": int, "float": float, "list": yaml.safe_load, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
+_READERS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "list": yaml.safe_load,
+}
 
 
 def for_papermill(path: Path) -> str:
