@@ -15,12 +15,16 @@ ROOT = Path(__file__).resolve().parent.parent
 #: The files that take longest, by `pytest --durations`: the two workers end together when no long file comes last.
 LONGEST = (
     "notebooks/test_walk.py",
-    "training/test_train_networks.py",
-    "app/test_server.py",
-    "app/test_tabs.py",
-    "training/test_cross_validation.py",
-    "training/test_checkpoint.py",
     "studies/test_recipes.py",
+    "model/test_backend.py",
+    "studies/test_benchmark_training.py",
+    "studies/test_ablations.py",
+    "training/test_checkpoint.py",
+    "training/test_train_networks.py",
+    "studies/test_benchmark_archive.py",
+    "app/test_notebook_frame.py",
+    "app/test_tabs.py",
+    "app/test_server.py",
 )
 
 

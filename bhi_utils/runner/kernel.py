@@ -77,6 +77,7 @@ class LiveStderr:
         """Blank the line that a bar has left."""
         if self._width:
             self.stream.write("\r" + " " * self._width + "\r")
+            self.stream.flush()
         self._width = 0
 
     def _print(self, text: str) -> None:

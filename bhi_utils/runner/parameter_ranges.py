@@ -10,8 +10,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bhi_utils.app import start_options
-from bhi_utils.core.paths import InputError, brief, exists, project_root
+from bhi_utils.core.paths import PACKAGE, InputError, brief, exists, project_root
 from bhi_utils.data import splits
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.evaluation import thresholds
@@ -59,51 +61,26 @@ def _asked(kind: str, check: Callable[[Any], object]) -> Rule:
 
 _FLAG = Rule("bool")
 _SHARE = Rule("float", "a number above 0 and at most 1", lambda value: 0 < value <= 1)
-#: Both networks halve the image five times; a patch of 50 pixels gains nothing beyond twenty times its side.
-_SIDE = _whole(32, 1000)
-#: ``model.augment.DIHEDRAL``, which this module cannot import: Keras comes with it.
-MOST_VIEWS = 8
+_WHOLE_NUMBERS = yaml.safe_load((PACKAGE / "runner" / "whole_numbers.yaml").read_text(encoding="utf-8"))
 #: Parameter to what it may be, in the notebooks of the walk and the studies alike.
 RULES: dict[str, Rule] = {
+    **{name: _whole(*bounds) for name, bounds in _WHOLE_NUMBERS.items()},
     "ALLOWED_HOST": Rule("str", "a host's name such as hub.example.org, or none", lambda name: not name or start_options.is_host(name)),
     "BALANCE": _asked("str", smote.check_balance),
-    "BATCH_SIZE": _whole(1),
-    "CNN_IMAGE_SIZE": _SIDE,
     "DATA": _words_or_file("phantom", "kaggle", relative_to=(Path.cwd, project_root), folders=True, what="a folder or zip"),
-    "DRAWS": _whole(1, 20),
-    "EPOCHS": _whole(1),
-    "FINE_TUNE_BLOCKS": _whole(0, 7),
     "FINE_TUNE_RATE": _SHARE,
-    "FOLD": _whole(0),
     "FOLDS": _asked("int", lambda value: splits.check("kfold", folds=value)),
-    "IMAGE_SIZE": _SIDE,
     "KEEP_OPEN": _FLAG,
     "MODEL": _words_or_file("", relative_to=(project_root,), what="a .bundle.json"),
     "OUT": Rule("str", "a folder for the run, such as runs/walk", str.strip),
-    "PATCHES": _whole(2, 40),
-    "PER_CASE": _whole(1),
-    "PHANTOM_CASES": _whole(1),
     "PHANTOM_PATCHES": _whole(synthetic_cohort.FEWEST_PATCHES, synthetic_cohort.MOST_PATCHES),
-    "PORT": _whole(0, 65535),
-    "PREVIEW_PATCHES": _whole(1, 200),
     "RECOMPUTE": _FLAG,
     "RELEASE": _FLAG,
-    "REPEATS": _whole(1),
-    # with fewer draws a 95 % interval has no ends
-    "RESAMPLES": _whole(40),
-    # Keras and NumPy take seeds of 32 bits, and some layers add a little to theirs
-    "SEED": _whole(0, 2**31 - 1),
-    "SHOWN": _whole(1, 20),
-    "SHOWN_PATCHES": _whole(50),
-    "SIMULATIONS": _whole(1),
     "SIZES": Rule("list", "a list of whole numbers from 1 on", lambda value: value and all(type(n) is int and n > 0 for n in value)),
-    "SMOTE_NEIGHBOURS": _whole(1),
     "SPLIT": _asked("str", splits.check),
     "TARGET_RECALL": _SHARE,
     "THRESHOLD_RULE": _asked("str", thresholds.parse),
-    "VIEWS": _whole(0, MOST_VIEWS),
     "WEIGHTS": _words_or_file("imagenet", bundles.START, "none", what="a weight file"),
-    "WORKERS": _whole(0),
 }
 #: A random network has no features to study, and the packaged model has seen most of the cases.
 _STUDY_WEIGHTS = _words_or_file("imagenet", what="a weight file")
