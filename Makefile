@@ -1,6 +1,6 @@
 # Two commands: `make run` and `make test`. Needs Python 3.11, 3.12 or 3.13 and make, on Linux or macOS; everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-backends lab app notebooks lint clean
+.PHONY: help run test test-slow test-backends lab app notebooks lint clean
 
 # Each Python is tried by running it: a command may be there that only fails, as pyenv's do, while pyenv's folder holds the very version.
 # The newest supported one is taken that can also make a .venv; or say which: make run PYTHON=/path/to/python3
@@ -22,6 +22,7 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 READY := .venv/.ready$(EXTRAS:%=-%)
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 RUN_OPTIONS = --profile $(PROFILE) $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 # with ARGS such as "-k word" one of the two parts may hold no test that was asked for, which pytest ends with 5
@@ -38,15 +39,19 @@ help:  ## this list
 	@echo "  WEIGHTS  run: imagenet, none, or a file                   (by default the profile's)"
 	@echo "  OUT      run: the run's folder                            (by default runs/PROFILE)"
 	@echo "  EXTRAS   gpu installs TensorFlow's CUDA libraries as well (Linux and WSL2)"
-	@echo "  ARGS     run, test, app: any further options, such as ARGS=--resume"
+	@echo "  ARGS     run, test, test-slow, app: any further options, such as ARGS=--resume"
 
 run: $(READY)  ## run the seven notebooks; the figures and a table of metrics at the end
 	$(BIN)/python -m bhi_utils run $(RUN_OPTIONS)
 
-test: $(READY) .venv/.ready-test  ## run all tests, the notebooks and the app among them
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15 tests $(ARGS) $(NONE_CHOSEN)
+# the walk runs once, in tests/notebooks; whole files go to a worker, those that take longest first (tests/conftest.py)
+test: $(READY) .venv/.ready-test  ## run the tests that matter most: every part, the walk and the app among them
+	$(PYTEST) -m "not slow" tests notebooks/studies $(ARGS)
+
+test-slow: $(READY) .venv/.ready-test  ## run the other tests, and every notebook of the walk as nbval does
+	$(PYTEST) -m slow tests $(ARGS) $(NONE_CHOSEN)
 # one after another: each notebook of the walk builds on what the one before it has left
-	$(BIN)/python -m pytest -q --durations=5 notebooks $(ARGS) $(NONE_CHOSEN)
+	$(BIN)/python -m pytest -q --durations=5 --nbval-lax --ignore notebooks/studies notebooks $(ARGS) $(NONE_CHOSEN)
 
 test-backends: .venv/.ready-test .venv/.ready-backends  ## install PyTorch, and test training and prediction on every Keras backend
 	$(BIN)/python -m pytest -q --durations=15 tests/model/test_backend.py $(ARGS)
@@ -60,12 +65,13 @@ app: $(READY)  ## start the app with the packaged model, or ARGS="--model RUN"
 notebooks: $(READY)  ## run the notebooks with their defaults and keep their clean outputs
 	$(BIN)/python -m bhi_utils notebooks
 
-lint: .venv/.ready-test  ## check style and format of code and notebooks
+lint: .venv/.ready-test  ## check style and format of code and notebooks, and the package's types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 clean:  ## remove .venv and caches; never data or runs
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist
 	find bhi_utils tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.ready: pyproject.toml constraints.txt

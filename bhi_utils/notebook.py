@@ -1,6 +1,6 @@
 """What every notebook opens and closes with: the banner, the data's origin, figures with a source note, the result table.
 
-Used by the notebooks only. It imports Keras and TensorFlow never by itself: it speaks of them when the notebook has loaded them.
+Used by the notebooks only. It does not import Keras: the banner names the device only when the notebook has loaded Keras.
 """
 
 import io
@@ -31,7 +31,7 @@ LIBRARIES = {"numpy": "numpy", "pandas": "pandas", "sklearn": "scikit-learn", "i
 
 
 def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = None, data: str = "") -> Run:
-    """Refuse parameters that the notebook cannot run with, print what it runs with, and open its run's folder.
+    """Check the notebook's parameters, print what it runs with, and open its run's folder.
 
     Args:
         number: the notebook's number, such as ``"05"``.
@@ -49,7 +49,8 @@ def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = N
     parameters = parameters_of(variables)
     run = Run.open(parameters.get("OUT", ""))
     device = "keras" in sys.modules if device is None else device
-    print(f"Notebook {number} · bhi_utils {__version__} · " + " · ".join(_versions()))
+    loaded = (f" · {package} {version(package)}" for module, package in LIBRARIES.items() if module in sys.modules)
+    print(f"Notebook {number} · bhi_utils {__version__} · Python {platform.python_version()}{''.join(loaded)}")
     print("Device: " + (device_line() if device else "not used in this notebook"))
     print("Data: " + (data or f"{parameters.get('DATA', '')} (indexed below)" if data or number == "01" else source_note(run, long=True)))
     print("Parameters: " + ", ".join(f"{name}={value!r}" for name, value in parameters.items()))
@@ -57,7 +58,11 @@ def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = N
 
 
 def parameters_of(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The upper-case names that hold a plain int, float, str, bool or list: a notebook's parameters."""
+    """A notebook's parameters: the upper-case names that hold a plain int, float, str, bool or list.
+
+    >>> parameters_of({"SEED": 7, "OUT": "runs/walk", "frame": None, "_HIDDEN": 1})
+    {'SEED': 7, 'OUT': 'runs/walk'}
+    """
     plain = (int, float, str, bool, list)
     return {name: value for name, value in variables.items() if name.isupper() and name[0].isalpha() and type(value) in plain}
 
@@ -77,7 +82,11 @@ def source_note(run: Run, *, long: bool = False) -> str:
 
 
 def study_note(facts: Mapping[str, Any]) -> str:
-    """A study's data in the form of `source_note`, from its recorded result's ``data``."""
+    """The data of a study in the form of `source_note`, from its recorded result's ``data``.
+
+    >>> study_note({"synthetic": False, "kind": "zip", "cases": 230, "patches": 13244})
+    'zip, 230 cases, 13,244 patches'
+    """
     return origin({**facts, "kind": "phantom"} if facts["synthetic"] else facts)
 
 
@@ -107,12 +116,6 @@ def result(frame: pd.DataFrame, *, decimals: int = 3) -> None:
     numbers = frame.select_dtypes("float").columns
     # adding zero turns the -0.0 of a rounded small number into 0.0
     display(frame.assign(**{str(name): frame[name].round(decimals) + 0.0 for name in numbers}))
-
-
-def _versions() -> list[str]:
-    """Python and every library of ``LIBRARIES`` that the notebook has loaded."""
-    loaded = [f"{package} {version(package)}" for module, package in LIBRARIES.items() if module in sys.modules]
-    return [f"Python {platform.python_version()}", *loaded]
 
 
 def _compact(png: bytes) -> tuple[bytes, str]:

@@ -1,12 +1,12 @@
 """What the notebooks' parameters cells declare, and values checked against them before anything runs.
 
-Used by ``runner.pipeline``. papermill itself only logs a warning for a mistyped name and injects a value of any type.
+Used by ``runner.pipeline`` and by studies that read a profile. papermill itself only warns of a mistyped name, and injects any type.
 """
 
 import ast
 import difflib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,29 @@ from bhi_utils.core.paths import PACKAGE, InputError, exists, project_root
 from bhi_utils.runner.parameter_ranges import KINDS, of_kind
 
 #: Parameters that name a file or folder unless their value is one of ``WORDS``.
-PATHS = ("DATA", "WEIGHTS", "MODEL")
+PATHS = {"DATA", "WEIGHTS", "MODEL"}
 WORDS = ("", "phantom", "kaggle", "imagenet", "packaged", "none")
-_INT = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
+_READERS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "list": yaml.safe_load,
+}
+
+
+def for_papermill(path: Path) -> str:
+    """``path`` as papermill takes it, which reads braces in a path as the place of a parameter."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
-    """The parameters of a notebook: name to (type, default), in the order of its ``parameters`` cell.
+    """The parameters of a notebook: name to type and default, in the order of its ``parameters`` cell.
 
     Raises:
         InputError: the file is no notebook, or a declaration is not ``NAME: type = literal  # help``.
     """
     try:
-        inferred = papermill.inspect_notebook(str(notebook).replace("{", "{{").replace("}", "}}"))
+        inferred = papermill.inspect_notebook(for_papermill(notebook))
         found = {name: (fact["inferred_type_name"], ast.literal_eval(fact["default"])) for name, fact in inferred.items()}
     except Exception as error:  # papermill raises whatever its parser meets
         raise InputError(f"The parameters of {notebook.name} cannot be read ({error}): restore the notebook from git.") from error
@@ -39,15 +49,12 @@ def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
     return found
 
 
-def assign(
-    values: Mapping[str, Any], declarations: Mapping[str, Mapping[str, tuple[str, Any]]], *, everywhere: Iterable[str] = ()
-) -> dict[str, dict[str, Any]]:
-    """Give each value to every notebook that declares its name.
+def assign(values: Mapping[str, Any], declarations: Mapping[str, Mapping[str, tuple[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The values of each notebook: one for every name that it declares.
 
     Args:
         values: name to value; a text is read as the declared type, other values must be of it already (an int is fine for a float).
         declarations: notebook name to its ``declared`` parameters.
-        everywhere: names known to notebooks that are not selected: a profile's value for one of these is no mistake.
 
     Returns:
         notebook name to the parameters that it is given.
@@ -59,8 +66,10 @@ def assign(
     given: dict[str, dict[str, Any]] = {notebook: {} for notebook in declarations}
     for name, value in values.items():
         takers = [notebook for notebook, parameters in declarations.items() if name in parameters]
-        if not takers and name not in everywhere:
-            raise InputError(f"No selected notebook has a parameter {name}: {_suggest(name, known)}")
+        if not takers:
+            close = " or ".join(difflib.get_close_matches(name.upper(), known))
+            hint = f"did you mean {close}?" if close else f"they have {', '.join(known)}." if known else "they declare none."
+            raise InputError(f"No selected notebook has a parameter {name}: {hint}")
         for notebook in takers:
             given[notebook][name] = typed(name, value, declarations[notebook][name][0], notebook=notebook)
     return given
@@ -69,36 +78,27 @@ def assign(
 def typed(name: str, value: Any, kind: str, *, notebook: str) -> Any:
     """``value`` as ``kind``, from a text or from a value that is one already.
 
+    >>> typed("EPOCHS", "15", "int", notebook="05")
+    15
+    >>> typed("SIZES", "[1000, 5000]", "list", notebook="benchmarks")
+    [1000, 5000]
+
     Raises:
         InputError: it is not of that kind.
     """
-    return of_kind(name, _parse(value, kind) if isinstance(value, str) else value, kind, notebook=notebook)
-
-
-def _parse(text: str, kind: str) -> Any:
-    """``text`` as ``kind`` if it reads as one, else unchanged."""
-    text = text if kind == "str" else text.strip()
-    if kind == "int" and _INT.fullmatch(text):
-        return int(text)
-    if kind == "bool" and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        if kind == "float":
-            return float(text)
-        if kind == "list":
-            return yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
-        pass
-    return text
+    if isinstance(value, str) and kind in _READERS:
+        with suppress(ValueError, KeyError, yaml.YAMLError):
+            value = _READERS[kind](value.strip())
+    return of_kind(name, value, kind, notebook=notebook)
 
 
 def absolute(values: Mapping[str, Any], *, base: Path) -> dict[str, Any]:
     """``values`` with an existing file or folder made absolute, so that a kernel with another current folder finds it."""
     made = dict(values)
-    for name in PATHS:
-        value = values.get(name)
-        if isinstance(value, str) and value not in WORDS and exists(base / Path(value).expanduser()):
-            made[name] = str((base / Path(value).expanduser()).resolve())
+    for name in PATHS & values.keys():
+        path = base / Path(str(values[name])).expanduser()
+        if values[name] not in WORDS and exists(path):
+            made[name] = str(path.resolve())
     return made
 
 
@@ -111,23 +111,9 @@ def read_profile(name: str) -> dict[str, Any]:
     """The parameter values of a profile, its paths taken from the project's root.
 
     Raises:
-        InputError: there is no such profile, or it is not a mapping of names to values.
+        InputError: there is no such profile.
     """
     found = profiles()
     if name not in found:
         raise InputError(f"There is no profile {name}: choose one of {', '.join(found)}.")
-    try:
-        values = yaml.safe_load(found[name].read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"The profile {found[name].name} is not valid YAML ({error}): restore it from git.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"The profile {found[name].name} must map parameter names to values: restore it from git.")
-    return absolute({str(key): value for key, value in values.items()}, base=project_root())
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    """What the user may have meant."""
-    close = difflib.get_close_matches(name.upper(), known, n=3, cutoff=0.6)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"they have {', '.join(known)}." if known else "they declare none."
+    return absolute(yaml.safe_load(found[name].read_text(encoding="utf-8")), base=project_root())

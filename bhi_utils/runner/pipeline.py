@@ -5,7 +5,6 @@ Used by the commands ``bhi run`` and ``bhi notebooks``.
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,10 @@ from bhi_utils.core.run import WRITERS, Run
 from bhi_utils.data import archive, kaggle_download, published, sources
 from bhi_utils.model import bundles
 from bhi_utils.reports.summary import summary
-from bhi_utils.runner import clean_outputs, parameter_ranges, parameters, preflight, run_record
-from bhi_utils.runner.kernel import LiveStderr, execute
+from bhi_utils.runner import clean_outputs, parameter_ranges, parameters, preflight
+from bhi_utils.runner.kernel import execute
+from bhi_utils.runner.run_record import Record, Step
 from bhi_utils.training import checkpoint
-
-
-@dataclass(frozen=True)
-class Step:
-    """One notebook of a run: its file, the values that it is given, and every parameter's value, defaults included."""
-
-    path: Path
-    given: dict[str, Any]
-    values: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The file's name without its suffix."""
-        return self.path.stem
 
 
 def find_notebooks(folder: Path | None = None) -> list[Path]:
@@ -65,40 +51,33 @@ def select(notebooks: Sequence[Path], only: Iterable[str] = ()) -> list[Path]:
     Raises:
         InputError: it names one that does not exist.
     """
-    wanted = set()
+    wanted: set[Path] = set()
     for text in only:
-        name = Path(text).stem
-        matches = [path for path in notebooks if path.stem == name or (name.isdecimal() and path.name[:2] == name.zfill(2))]
+        matches = {path for path in notebooks if Path(text).stem in (path.stem, path.name[:2], path.name[:2].lstrip("0"))}
         if not matches:
             raise InputError(f"There is no notebook {text}: choose among {' '.join(path.name[:2] for path in notebooks)}.")
-        wanted.update(matches)
+        wanted |= matches
     return [path for path in notebooks if not wanted or path in wanted]
 
 
-def plan(
-    selected: Sequence[Path], values: Mapping[str, Any], *, profile: Mapping[str, Any] | None = None, notebooks: Sequence[Path] = ()
-) -> list[Step]:
+def plan(selected: Sequence[Path], values: Mapping[str, Any], *, profile: Mapping[str, Any] | None = None) -> list[Step]:
     """Check all values against all selected notebooks, and give each notebook its own.
 
     Args:
         selected: the notebooks to run.
         values: what the user set, texts included; every name must be a parameter of a selected notebook.
-        profile: a profile's values; each must be a parameter of one of ``notebooks``. ``values`` come before them.
-        notebooks: all the notebooks that a profile may speak to.
+        profile: a profile's values, which ``values`` replace; those for other notebooks are left out.
 
     Raises:
         InputError: an unknown name, a value of another type, or one that a notebook cannot run with.
     """
     declarations = {path.stem: parameters.declared(path) for path in selected}
-    others = {path.stem: parameters.declared(path) for path in notebooks if path not in selected}
-    everywhere = {name for declared in others.values() for name in declared}
-    given = parameters.assign(profile or {}, declarations, everywhere=everywhere)
-    for name, own in parameters.assign(values, declarations).items():
-        given[name].update(own)
+    known = set().union(*declarations.values())
+    given = parameters.assign({name: value for name, value in (profile or {}).items() if name in known} | dict(values), declarations)
     steps = []
     for path in selected:
         defaults = {name: default for name, (_, default) in declarations[path.stem].items()}
-        steps.append(Step(path, given[path.stem], {**defaults, **given[path.stem]}))
+        steps.append(Step(path, given[path.stem], defaults | given[path.stem]))
         parameter_ranges.check(path.stem, steps[-1].values)
     parameter_ranges.check_together({step.name: step.values for step in steps})
     return steps
@@ -137,19 +116,17 @@ def run(
     if "OUT" in values:
         raise InputError("OUT is set by --out: pass --out DIR instead of -p OUT DIR.")
     values = parameters.absolute(values, base=Path.cwd())
-    steps = plan(select(notebooks, only), values, profile=parameters.read_profile(profile) if profile else {}, notebooks=notebooks)
-    root = writable(Path(out).expanduser() if out else project_root() / "runs" / (profile or "walk"), folder=True).resolve()
-    writable(cache_dir(), folder=True)
-    steps = _into(steps, shown(root))
+    root = (Path(out).expanduser() if out else project_root() / "runs" / (profile or "walk")).resolve()
+    own = parameters.read_profile(profile) if profile else {}
+    steps = plan(select(notebooks, only), {**values, "OUT": shown(root)}, profile=own)
+    for place in (root, cache_dir()):
+        writable(place, folder=True)
     _announce(steps, root, profile)
     if dry_run:
         return None
     opened = Run.open(root)
-    record = run_record.Record.open(opened, notebooks, profile=profile, values=values)
-    done = record.finished([(step.path, step.given) for step in steps]) if resume else set()
-    if not resume:
-        _forget(opened, steps)
-    _execute(opened, record, steps, done)
+    record = Record(opened, notebooks, profile=profile, values=values)
+    _execute(opened, record, steps, resume=resume)
     fresh = record.wrote("artifacts/metrics.json", [step.name for step in steps])
     print(summary(opened, fresh=fresh), end="")
     if fresh:
@@ -168,38 +145,22 @@ def publish(*, folder: Path | None = None) -> None:
     kept = notebooks[0].parent.parent / "figures"
     for place in (kept, *{path.parent for path in (*notebooks, *find_studies(folder))}):
         writable(place, folder=True)
-    opened = [_with_defaults(group) for group in (notebooks, find_studies(folder)) if group]
-    texts = {
-        path: clean_outputs.to_text(clean_outputs.clean(nbformat.read(run.notebooks / path.name, 4)))
-        for run, paths in opened
-        for path in paths
-    }
+    texts, figures = {}, []
+    for group in (notebooks, find_studies(folder)):
+        steps = plan(group, {})
+        if not steps:
+            continue
+        opened = Run.open(steps[0].values["OUT"])
+        _execute(opened, Record(opened, group, profile="", values={}), steps)
+        for path in group:
+            texts[path] = clean_outputs.to_text(clean_outputs.clean(nbformat.read(opened.notebooks / path.name, 4)))
+        figures += sorted(opened.figures.glob("*.png"))
     for path, text in texts.items():
         write_text(path, text)
-    for path in sorted(path for run, _ in opened for path in run.figures.glob("*.png")):
+    for path in figures:
         with write_atomic(kept / path.name) as temporary:
             plots.write_palette(Image.open(path), temporary)
     print(f"Wrote {counted(len(texts), 'clean notebook')} to {shown(notebooks[0].parent)}, their figures to {shown(kept)}.")
-
-
-def _with_defaults(notebooks: Sequence[Path]) -> tuple[Run, Sequence[Path]]:
-    """Run notebooks that share a folder, with their defaults; the run and the notebooks."""
-    steps = plan(notebooks, {})
-    roots = {step.values.get("OUT") for step in steps}
-    if len(roots) != 1:
-        raise InputError(f"The notebooks' OUT differ ({', '.join(map(str, sorted(roots, key=str)))}): give all of them the same default.")
-    opened = Run.open(str(roots.pop()))
-    _forget(opened, steps)
-    _execute(opened, run_record.Record.open(opened, notebooks, profile="", values={}), steps, set())
-    return opened, notebooks
-
-
-def _into(steps: Sequence[Step], out: str) -> list[Step]:
-    """The steps with ``OUT`` set to ``out``."""
-    for step in steps:
-        if "OUT" not in step.values:
-            raise InputError(f"{step.path.name} declares no OUT, so it cannot be told where the run is: restore the notebook from git.")
-    return [Step(step.path, {**step.given, "OUT": out}, {**step.values, "OUT": out}) for step in steps]
 
 
 def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
@@ -209,14 +170,13 @@ def _announce(steps: Sequence[Step], root: Path, profile: str) -> None:
         own = ", ".join(f"{name}={value!r}" for name, value in step.given.items() if name != "OUT")
         print(f"  {step.name}" + (f": {own}" if own else ""))
     hardware.require_backend()
-    for step in steps:
-        if step.values.get("WEIGHTS") == bundles.START:
-            bundles.packaged()  # a copy of the package without one is told before anything runs
+    if any(step.values.get("WEIGHTS") == bundles.START for step in steps):
+        bundles.packaged()  # a copy of the package without one is told before anything runs
     values = {step.name: step.values for step in steps}
     card = hardware.card_in_use() if any("EPOCHS" in given for given in values.values()) else None
     cost = preflight.estimate(_patches(steps, root), values, card=card, compiles=hardware.backend_name() == "jax")
     print(cost.sentence(), flush=True)
-    preflight.check_disk(cost.disk, preflight.places(root))
+    preflight.check_disk(cost.disk, root, cache_dir())
 
 
 def _patches(steps: Sequence[Step], root: Path) -> int:
@@ -236,15 +196,11 @@ def _patches(steps: Sequence[Step], root: Path) -> int:
         return 0  # the notebook itself says which artefact is missing
 
 
-def _forget(opened: Run, steps: Sequence[Step]) -> None:
-    """Remove what an unfinished training of an earlier run left, when this run trains: its notebook would go on with it."""
-    if WRITERS["checkpoints"] in {step.name for step in steps}:
-        checkpoint.clear(opened.checkpoints)
-
-
-def _execute(opened: Run, record: run_record.Record, steps: Sequence[Step], done: set[str]) -> None:
-    """Run the steps that are not done, keeping the record after each."""
-    stderr = LiveStderr(sys.stderr)
+def _execute(opened: Run, record: Record, steps: Sequence[Step], *, resume: bool = False) -> None:
+    """Run the steps, keeping the record after each; with ``resume``, those that are not finished."""
+    done = record.finished(steps) if resume else set()
+    if not resume and WRITERS["checkpoints"] in {step.name for step in steps}:
+        checkpoint.clear(opened.checkpoints)  # with which the notebook would go on
     record.begin([step.name for step in steps if step.name not in done])
     for number, step in enumerate(steps, start=1):
         label = f"[{number}/{len(steps)}] {step.name} …"
@@ -253,10 +209,10 @@ def _execute(opened: Run, record: run_record.Record, steps: Sequence[Step], done
             continue
         if not sys.stderr.isatty():
             print(label, flush=True)
-        with record.step(step.path, step.given) as note:
-            try:
-                note.seconds = execute(step.path, opened.notebooks / step.path.name, step.given, label=label, stderr=stderr)
-            finally:
-                for name in ("packs", "phantom"):  # a killed kernel leaves what it was building
-                    atomic_files.sweep(cache_dir() / name)
-        print(f"{label}  {note.seconds:.0f} s", flush=True)
+        try:
+            with record.step(step) as entry:
+                execute(step.path, opened.notebooks / step.path.name, step.given, label=label)
+        finally:
+            for name in ("packs", "phantom"):  # a killed kernel leaves what it was building
+                atomic_files.sweep(cache_dir() / name)
+        print(f"{label}  {entry['seconds']:.0f} s", flush=True)

@@ -1,7 +1,6 @@
 """What a run will cost, said before it starts: minutes, memory and disk, from the number of patches, the parameters and the device.
 
-Used by ``runner.pipeline``, and by ``training.device_patches`` for the memory of a card. A small model, good to a factor of two: it exists
-so that nobody learns after an hour that the disk is full.
+Used by ``runner.pipeline``. The estimate is good to a factor of two. It exists so that nobody learns after an hour that the disk is full.
 """
 
 import os
@@ -9,36 +8,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import yaml
 
 from bhi_utils.core.hardware import ACTIVATIONS, Card, gpu_memory, mixes
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import InputError, cache_dir, shown
+from bhi_utils.core.paths import PACKAGE, InputError, shown
 
-#: Patches a second on two cores, measured; those of a network at the size named, from where they fall with the area.
-RATES = {"pack": 2500.0, "phantom": 400.0}
-CNN_RATE, CNN_SIZE = 150.0, 64
-#: EfficientNetB0 at 160 × 160: the whole network forward, the frozen part forward, training all of it or its last blocks on cached output.
-FORWARD, FROZEN, ALL, LAST_BLOCKS, SIZE = 150.0, 200.0, 12.0, {0: 2000.0, 1: 900.0, 2: 240.0}, 160
-#: Channels, and how many times smaller than the image a side is, after each of EfficientNetB0's blocks.
-BLOCKS = {1: (16, 2), 2: (24, 4), 3: (40, 8), 4: (80, 16), 5: (112, 16), 6: (192, 32), 7: (320, 32)}
-#: Seconds of each notebook that do not depend on the patches: imports, graph building, figures.
-FIXED = {"01": 8, "02": 6, "03": 8, "04": 15, "05": 40, "06": 20, "07": 20}
-#: Bytes: a packed patch with its manifest row, a patch as PNG in the phantom (twice, it holds the nested copy), models and figures.
-PATCH_BYTES, PHANTOM_BYTES, FIXED_DISK = 7_700, 2 * 6_500, 150e6
-#: Bytes: Python with TensorFlow and one network in training, before any patch.
-FIXED_MEMORY = 1.8e9
-#: How many times as fast as those two cores a card trains and answers, by the compute capability from which that holds: the low side of
-#: what others publish for training all of EfficientNet-B0 at 224 × 224. An A100 learns from 1,209 patches a second in TF32 (NVIDIA's
-#: DeepLearningExamples), a T4 from 265 (github.com/jpmkumar/mbc), the two cores from 12 at 160 × 160.
-SPEEDUPS = {8.0: 100.0, 0.0: 20.0}
-#: Samples a step below which a card waits more than it computes: the paper's 10 hours with batches of 8 are 81 to 232 patches a second.
-FULL_BATCH = 64
-#: Seconds for which JAX' compiler works on one phase of a training, and on a network's answers: 57 to 132 and 29 were seen on an H200. On
-#: a processor they are of that order too. What was compiled is kept in the cache folder, see ``model.backend``.
-COMPILES_PHASE, COMPILES_ANSWERS = 100.0, 30.0
-#: Share of the patches in the training cases, and how much SMOTE adds to them at the archive's 28 % of IDC+.
-TRAIN_SHARE, SMOTE_GROWTH = 0.6, 1.43
+#: Measured rates, sizes and seconds, each explained in the file.
+COST = SimpleNamespace(**yaml.safe_load((PACKAGE / "runner" / "costs.yaml").read_text(encoding="utf-8")))
+CORES = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -65,7 +46,7 @@ class Estimate:
 
     def sentence(self) -> str:
         """The estimate as a person reads it."""
-        device = self.card.name if self.card else f"{counted(_cores(), 'core')} without a GPU"
+        device = self.card.name if self.card else f"{counted(CORES, 'core')} without a GPU"
         compiling = f" ({_duration(self.compiling)} of it compiling, less where that was done before)" if self.compiling else ""
         memory = f"{self.memory / 1e9:.1f} GB of memory" + (f" and {self.card_memory / 1e9:.1f} GB of the GPU's" if self.card else "")
         return (
@@ -83,35 +64,32 @@ def estimate(patches: int, parameters: Mapping[str, Mapping[str, Any]], *, card:
         card: the card on which the backend computes, see ``core.hardware.card_in_use``.
         compiles: whether the backend compiles networks, as JAX does.
     """
-    compiling = {name: _compiling(name[:2], values) if compiles else 0.0 for name, values in parameters.items()}
-    seconds = {name: _seconds(name[:2], patches, values, card) + compiling[name] for name, values in parameters.items()}
-    training = next((values for name, values in parameters.items() if name.startswith("05")), None)
-    memory, disk, card_memory = FIXED_MEMORY, FIXED_DISK, 0.0
-    if any(name.startswith("01") for name in parameters):
-        phantom = any(values.get("DATA") == "phantom" for values in parameters.values())
-        disk += patches * (PATCH_BYTES + (PHANTOM_BYTES if phantom else 0))
-    if training:
-        batch = int(training.get("BATCH_SIZE", 32))
+    numbered = {name[:2]: values for name, values in parameters.items()}
+    compiling = {number: _compiling(number, values) if compiles else 0.0 for number, values in numbered.items()}
+    seconds = {name: _seconds(name[:2], patches, values, card) + compiling[name[:2]] for name, values in parameters.items()}
+    memory, disk, card_memory = COST.fixed_memory, COST.fixed_disk, 0.0
+    if "01" in numbered:
+        disk += patches * (COST.patch_bytes + (COST.phantom_bytes if numbered["01"].get("DATA") == "phantom" else 0))
+    if training := numbered.get("05"):
+        batch = training.get("BATCH_SIZE", 32)
         if card:
-            mixed = mixes(card.generation, batch)
-            card_memory = gpu_memory(patches, batch_size=batch, image_size=_size(training), mixed=mixed)
+            card_memory = gpu_memory(patches, batch_size=batch, image_size=_size(training), mixed=mixes(card.generation, batch))
         else:
             memory += batch * ACTIVATIONS * (_size(training) / 224) ** 2
-        disk += _cached(patches, training) * _feature_bytes(training)
+        # the output of the last frozen block in float16
+        channels, smaller = COST.blocks.get(7 - training.get("FINE_TUNE_BLOCKS", 2), COST.blocks[1])
+        disk += _cached(patches, training) * (-(-_size(training) // smaller)) ** 2 * channels * 2
     return Estimate(patches, seconds, sum(compiling.values()), memory, disk, card, card_memory)
 
 
-def check_disk(need: float, folders: Mapping[str, Path]) -> None:
+def check_disk(need: float, *folders: Path) -> None:
     """Stop before a run that would fill the disk.
 
     Raises:
         InputError: one of the folders lies on a disk with less free space than ``need`` bytes.
     """
-    for folder in folders.values():
-        place = folder
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        free = shutil.disk_usage(place).free
+    for folder in folders:
+        free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
         if free < need:
             raise InputError(
                 f"The run needs about {need / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free at {shown(folder)}: free some space, "
@@ -119,21 +97,16 @@ def check_disk(need: float, folders: Mapping[str, Path]) -> None:
             )
 
 
-def places(run_root: Path) -> dict[str, Path]:
-    """The folders that a run writes to."""
-    return {"run": run_root, "cache": cache_dir()}
-
-
 def _seconds(number: str, patches: int, values: Mapping[str, Any], card: Card | None) -> float:
     """Seconds of one notebook on this machine's cores, its training on the card where there is one."""
-    total = float(FIXED.get(number, 20))
+    total = float(COST.fixed.get(number, 20))
     if number == "01":
-        total += patches / RATES["pack"] + (patches / RATES["phantom"] if values.get("DATA") == "phantom" else 0)
+        total += patches / COST.packed + (patches / COST.drawn if values.get("DATA") == "phantom" else 0)
     if number == "05":
-        faster = min(_cores(), 16) / 2
+        faster = min(CORES, 16) / 2
         if card:
-            speedup = next(factor for generation, factor in SPEEDUPS.items() if card.generation >= generation)
-            faster = max(1.0, speedup * min(1.0, int(values.get("BATCH_SIZE", 32)) / FULL_BATCH))
+            speedup = next(factor for generation, factor in COST.speedups.items() if card.generation >= generation)
+            faster = max(1.0, speedup * min(1.0, values.get("BATCH_SIZE", 32) / COST.full_batch))
         total += _training_seconds(patches, values) / faster
     return total
 
@@ -141,49 +114,39 @@ def _seconds(number: str, patches: int, values: Mapping[str, Any], card: Card | 
 def _compiling(number: str, values: Mapping[str, Any]) -> float:
     """Seconds in which JAX compiles the phases and the answers of both networks in 05, and answers in 06 and 07."""
     if number != "05":
-        return COMPILES_ANSWERS if number in ("06", "07") else 0.0
-    blocks = int(values.get("FINE_TUNE_BLOCKS", 2))
-    scratch, cached = values.get("WEIGHTS", "none") == "none", int(values.get("VIEWS", 0)) > 0
+        return COST.compiles_answers if number in ("06", "07") else 0.0
+    blocks = values.get("FINE_TUNE_BLOCKS", 2)
+    scratch, cached = values.get("WEIGHTS", "none") == "none", values.get("VIEWS", 0) > 0
     phases = 1 if scratch else 1 + (min(blocks, 1) if cached else blocks)
-    return (1 + phases) * COMPILES_PHASE + 2 * COMPILES_ANSWERS
+    return (1 + phases) * COST.compiles_phase + 2 * COST.compiles_answers
 
 
 def _training_seconds(patches: int, values: Mapping[str, Any]) -> float:
     """Seconds of both networks' training and predictions on two cores."""
-    epochs, drawn = int(values.get("EPOCHS", 15)), _drawn(patches, values)
-    slower = (_size(values) / SIZE) ** 2
-    total = epochs * drawn / CNN_RATE * (int(values.get("CNN_IMAGE_SIZE", CNN_SIZE)) / CNN_SIZE) ** 2
-    total += 2 * patches * slower / FORWARD
+    epochs, drawn = values.get("EPOCHS", 15), _drawn(patches, values)
+    slower = (_size(values) / COST.size) ** 2
+    total = epochs * drawn / COST.cnn * (values.get("CNN_IMAGE_SIZE", COST.cnn_size) / COST.cnn_size) ** 2
+    total += 2 * patches * slower / COST.forward
     if values.get("WEIGHTS", "none") == "none":
-        return total + epochs * drawn * slower / ALL
-    last = LAST_BLOCKS.get(int(values.get("FINE_TUNE_BLOCKS", 2)), ALL)
+        return total + epochs * drawn * slower / COST.all
+    last = COST.last_blocks.get(values.get("FINE_TUNE_BLOCKS", 2), COST.all)
     frozen = _cached(patches, values) or epochs * drawn
-    return total + slower * (frozen / FROZEN + epochs * drawn / last)
+    return total + slower * (frozen / COST.frozen + epochs * drawn / last)
 
 
 def _drawn(patches: int, values: Mapping[str, Any]) -> float:
     """Training patches an epoch."""
-    return patches * TRAIN_SHARE * (SMOTE_GROWTH if values.get("BALANCE", "smote") in ("smote", "oversample") else 1)
+    return patches * COST.train_share * (COST.smote_growth if values.get("BALANCE", "smote") in ("smote", "oversample") else 1)
 
 
 def _cached(patches: int, values: Mapping[str, Any]) -> float:
     """How many outputs of the frozen part are kept: every view of a training patch, the others once. From scratch, none."""
-    views = 0 if values.get("WEIGHTS", "none") == "none" else int(values.get("VIEWS", 0))
-    return views * _drawn(patches, values) + (1 - TRAIN_SHARE) * patches if views else 0.0
-
-
-def _feature_bytes(values: Mapping[str, Any]) -> int:
-    """Bytes of one patch's output of the last frozen block, in float16."""
-    channels, smaller = BLOCKS.get(7 - int(values.get("FINE_TUNE_BLOCKS", 2)), BLOCKS[1])
-    return (-(-_size(values) // smaller)) ** 2 * channels * 2
+    views = 0 if values.get("WEIGHTS", "none") == "none" else values.get("VIEWS", 0)
+    return views * _drawn(patches, values) + (1 - COST.train_share) * patches if views else 0.0
 
 
 def _size(values: Mapping[str, Any]) -> int:
-    return int(values.get("IMAGE_SIZE", SIZE))
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
+    return values.get("IMAGE_SIZE", COST.size)
 
 
 def _duration(seconds: float) -> str:

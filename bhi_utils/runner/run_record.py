@@ -6,9 +6,10 @@ Used by ``runner.pipeline``. The file is rewritten, whole, whenever a notebook s
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,21 @@ from bhi_utils.core.paths import InputError
 from bhi_utils.core.provenance import code_hash, git_commit, notebook_hash, versions
 from bhi_utils.core.run import RECORD, Run
 
-STATUSES = ("pending", "running", "ok", "failed")
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook of a run: its file, the values that it is given, and the values of all its parameters, defaults included."""
+
+    path: Path
+    given: dict[str, Any]
+    values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.path.stem
 
 
-@dataclass
-class Note:
-    """What the caller tells about the notebook that is running."""
-
-    seconds: float = 0.0
-
-
-@dataclass
 class Record:
     """The state behind ``run.json``.
 
@@ -38,20 +43,15 @@ class Record:
         content: the JSON object.
     """
 
-    run: Run
-    order: tuple[str, ...]
-    content: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def open(cls, run: Run, notebooks: Sequence[Path], *, profile: str, values: Mapping[str, Any]) -> "Record":
-        """The record of ``run``, with what earlier commands wrote about its notebooks; nothing is written yet."""
+    def __init__(self, run: Run, notebooks: Sequence[Path], *, profile: str, values: Mapping[str, Any]) -> None:
+        """Take over what earlier commands wrote about the run's notebooks; nothing is written yet."""
+        self.run, self.order = run, tuple(path.stem for path in notebooks)
         try:
-            content = json.loads((run.root / RECORD).read_text(encoding="utf-8"))
-            earlier = {name: entry for name, entry in content["notebooks"].items() if entry["status"] in STATUSES}
-            peak = int(content["peak_memory_mb"] or 0)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            earlier, peak = {}, 0
-        content = {
+            earlier = json.loads((run.root / RECORD).read_text(encoding="utf-8"))
+            notes, peak = dict(earlier["notebooks"]), earlier["peak_memory_mb"]
+        except (OSError, ValueError, KeyError, TypeError):
+            notes, peak = {}, None
+        self.content: dict[str, Any] = {
             "profile": profile,
             "parameters": dict(values),
             "bhi_utils": __version__,
@@ -60,24 +60,23 @@ class Record:
             "versions": versions(),
             "data": None,
             # that of the notebooks which a resumed run skips counts as well
-            "peak_memory_mb": peak or None,
-            "notebooks": earlier,
+            "peak_memory_mb": peak,
+            "notebooks": notes,
         }
-        return cls(run, tuple(path.stem for path in notebooks), content)
 
-    def finished(self, steps: Sequence[tuple[Path, Mapping[str, Any]]]) -> set[str]:
+    def finished(self, steps: Sequence[Step]) -> set[str]:
         """Names of the notebooks, from the first on, that need not run again.
 
-        One is finished when it ended well with the same parameters, text, imported modules and earlier notebooks, and all that it wrote is
-        there.
+        A notebook is finished when it ended well with the same parameters, text, imported modules and earlier notebooks, and all files that
+        it wrote are there.
         """
         done: set[str] = set()
-        for path, given in steps:
-            entry = self.content["notebooks"].get(path.stem, {})
-            same = entry.get("status") == "ok" and entry.get("key") == self._key(path, given)
-            if not same or not all((self.run.root / name).is_file() for name in entry.get("wrote", ())):
+        for step in steps:
+            entry = self.content["notebooks"].get(step.name, {})
+            same = entry.get("status") == "ok" and entry["key"] == self._key(step)
+            if not same or not all((self.run.root / name).is_file() for name in entry["wrote"]):
                 break
-            done.add(path.stem)
+            done.add(step.name)
         return done
 
     def begin(self, names: Sequence[str]) -> None:
@@ -89,33 +88,37 @@ class Record:
         self._write()
 
     @contextmanager
-    def step(self, path: Path, given: Mapping[str, Any]) -> Iterator[Note]:
-        """Record one notebook: running while the block runs, then ok or failed."""
-        key, before, note = self._key(path, given), self._files(), Note()
-        entry = {"status": "running", "seconds": None, "parameters": dict(given)}
-        self.content["notebooks"][path.stem] = entry
+    def step(self, step: Step) -> Iterator[dict[str, Any]]:
+        """Record one notebook, as running while the block runs, then as ok or failed; gives its entry."""
+        key, before, started = self._key(step), self._files(), time.perf_counter()
+        entry: dict[str, Any] = {"status": "running", "seconds": None, "parameters": step.given}
+        self.content["notebooks"][step.name] = entry
         self._write()
         try:
-            yield note
+            yield entry
         except BaseException as error:
-            entry["status"], entry["error"] = "failed", _sentence(error)
+            said = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error).partition("\n")[0]
+            entry.update(status="failed", error=said or type(error).__name__)
             raise
         else:
-            entry["status"], entry["key"] = "ok", key
-            entry["wrote"] = sorted(name for name, stamp in self._files().items() if before.get(name) != stamp)
+            wrote = sorted(name for name, stamp in self._files().items() if before.get(name) != stamp)
+            entry.update(status="ok", key=key, wrote=wrote)
         finally:
-            entry["seconds"] = round(note.seconds, 1)
+            entry["seconds"] = round(time.perf_counter() - started, 1)
             self._write()
 
     def wrote(self, file: str, names: Sequence[str]) -> bool:
         """Whether one of the notebooks ``names`` left ``file``, a path below the run's folder."""
         return any(file in self.content["notebooks"].get(name, {}).get("wrote", ()) for name in names)
 
-    def _key(self, path: Path, given: Mapping[str, Any]) -> str:
-        """All that a notebook's outcome depends on, as one hash; the earlier notebooks' keys are part of it."""
-        position = self.order.index(path.stem)
-        earlier = [self.content["notebooks"].get(name, {}).get("key") for name in self.order[:position]]
-        basis = [path.stem, notebook_hash(path), dict(given), _stamps(given), self.content["versions"], earlier]
+    def _key(self, step: Step) -> str:
+        """One hash of all that a notebook's outcome depends on, the keys of the notebooks before it included."""
+        before = self.order[: self.order.index(step.name)]
+        earlier = [self.content["notebooks"].get(name, {}).get("key") for name in before]
+        # a file that is replaced in place is another input
+        paths = {name: Path(value) for name, value in step.given.items() if isinstance(value, str) and Path(value).is_absolute()}
+        files = {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in paths.items() if path.is_file()}
+        basis = [step.name, notebook_hash(step.path), step.given, files, self.content["versions"], earlier]
         return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
 
     def _files(self) -> dict[str, tuple[int, int]]:
@@ -130,31 +133,18 @@ class Record:
             self.content["data"] = {name: data[name] for name in ("kind", "synthetic", "fingerprint", "cases", "patches")}
         except (InputError, ValueError, KeyError, TypeError):
             self.content["data"] = None
-        self.content["peak_memory_mb"] = max(self.content["peak_memory_mb"] or 0, peak_memory() or 0) or None
+        self.content["peak_memory_mb"] = max(self.content["peak_memory_mb"] or 0, _peak_memory()) or None
         found = self.content["notebooks"]
         self.content["notebooks"] = {name: found[name] for name in (*self.order, *found) if name in found}
         write_json(self.run.root / RECORD, self.content)
 
 
-def peak_memory() -> int | None:
-    """The largest memory, in MB, that a finished kernel of this process took; None on Windows, which does not tell."""
+def _peak_memory() -> int:
+    """The largest memory, in MB, that a finished kernel of this process took; 0 on Windows, which does not tell."""
     if sys.platform == "win32":
-        return None
+        return 0
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     # bytes on macOS, kilobytes elsewhere
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
-
-
-def _stamps(given: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Size and time of the files that parameters name: a file replaced in place is another input."""
-    paths = {name: Path(value) for name, value in given.items() if isinstance(value, str) and Path(value).is_absolute()}
-    return {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in paths.items() if path.is_file()}
-
-
-def _sentence(error: BaseException) -> str:
-    """The first line of the error's message, or its kind."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,8 +1,9 @@
-"""The seven notebooks, run by the command as a user runs it: what they leave behind, and what they say of wrong input."""
+"""The seven notebooks, run once by the command as a user runs it: checked tables, what they leave, and what they say of wrong input."""
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ import nbformat
 import pandas as pd
 import pytest
 
+from bhi_utils.__main__ import main
+from bhi_utils.runner import clean_outputs
 from bhi_utils.runner.pipeline import find_notebooks
 
 METRICS = "auc auprc recall precision specificity binary_accuracy balanced_accuracy f1 loss brier ece threshold".split()
@@ -22,7 +25,7 @@ COLUMNS = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bhi(tmp_path_factory):
     """Runs ``bhi``, with caches of its own, and returns the finished process."""
     environment = {**os.environ, "BHI_CACHE": str(tmp_path_factory.mktemp("cache")), "PYTHONIOENCODING": "utf-8"}
@@ -34,16 +37,16 @@ def bhi(tmp_path_factory):
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def walk(bhi, tmp_path_factory):
-    """The run's folder and what the command printed."""
+    """The run's folder and what the command printed. The profile's values are the notebooks' defaults."""
     out = tmp_path_factory.mktemp("walk") / "run"
     done = bhi("run", "--profile", "quick", "--out", out)
     assert done.returncode == 0, done.stderr[-4000:]
     return out, done
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def metrics(walk):
     return json.loads((walk[0] / "artifacts/metrics.json").read_text(encoding="utf-8"))
 
@@ -56,6 +59,20 @@ def test_every_notebook_ends_well_and_is_recorded(walk):
         assert entry["status"] == "ok" and entry["seconds"] > 0
     assert record["profile"] == "quick" and record["data"]["synthetic"] is True and len(record["data"]["fingerprint"]) == 64
     assert sorted(path.stem for path in (walk[0] / "notebooks").glob("*.ipynb")) == names
+
+
+@pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
+def test_the_checked_table_is_the_committed_one(walk, path):
+    """What nbval compares, on the same run: the outputs of the cells tagged for it, pictures apart."""
+
+    def checked(notebook):
+        cells = [cell for cell in clean_outputs.clean(notebook).cells if "nbval-check-output" in cell.metadata.get("tags", ())]
+        return [
+            output.get("text") or {kind: output.data[kind] for kind in output.data if "image" not in kind} for output in cells[0].outputs
+        ]
+
+    made, kept = (nbformat.read(folder / path.name, 4) for folder in (walk[0] / "notebooks", path.parent))
+    assert checked(made) == checked(kept) != []
 
 
 def test_a_person_can_follow_it_and_gets_a_table_beside_the_paper(walk):
@@ -126,12 +143,6 @@ def test_what_is_finished_is_skipped(walk, bhi):
     assert done.stdout.count("finished earlier, skipped") == 7 and "AUC" in done.stdout
 
 
-def test_a_mistyped_parameter_stops_the_run_before_it_starts(bhi, tmp_path):
-    done = bhi("run", "-p", "EPOCS", "3", "--out", tmp_path / "run")
-    assert (done.returncode, done.stdout) == (2, "") and not (tmp_path / "run").exists()
-    assert done.stderr == "bhi: No selected notebook has a parameter EPOCS: did you mean EPOCHS?\n"
-
-
 def test_a_missing_artefact_names_the_notebook_that_makes_it(bhi, tmp_path):
     done = bhi("run", "--only", "02", "--out", tmp_path / "run")
     assert done.returncode == 2 and "01_dataset_exploration" in done.stderr.splitlines()[-1]
@@ -139,14 +150,23 @@ def test_a_missing_artefact_names_the_notebook_that_makes_it(bhi, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(["--data", "nowhere.zip"], "zip that exists"), (["--weights", "no.h5"], "file that exists")]
+    ("arguments", "words"),
+    [
+        (["-p", "EPOCS", "3"], "No selected notebook has a parameter EPOCS: did you mean EPOCHS?"),
+        (["--data", "nowhere.zip"], "zip that exists"),
+        (["--weights", "no.h5"], "file that exists"),
+    ],
 )
-def test_a_missing_input_stops_the_run_before_it_starts(bhi, tmp_path, arguments, words):
-    done = bhi("run", *arguments, "--out", tmp_path / "run")
-    assert done.returncode == 2 and words in done.stderr and not (tmp_path / "run").exists()
+def test_wrong_input_stops_the_run_before_it_starts(tmp_path, capsys, arguments, words):
+    assert main(["run", *arguments, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr()
+    assert not said.out and words in said.err and said.err.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
 def test_a_split_with_an_empty_part_is_refused(bhi, walk, tmp_path):
-    done = bhi("run", "--only", "01", "02", "-p", "SPLIT", "official", "--out", tmp_path / "run")
+    for name in ("dataset.json", "manifest.csv.gz", "rejected.csv"):
+        (tmp_path / "run/artifacts").mkdir(parents=True, exist_ok=True)
+        shutil.copy(walk[0] / "artifacts" / name, tmp_path / "run/artifacts")
+    done = bhi("run", "--only", "02", "-p", "SPLIT", "official", "--out", tmp_path / "run")
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("bhi: 02_case_split: ")
-    assert not (tmp_path / "run/artifacts/splits.csv").exists()
+    assert "official" in done.stderr.splitlines()[-1] and not (tmp_path / "run/artifacts/splits.csv").exists()

@@ -172,6 +172,7 @@ class TestDependencies:
         assert not {plain(name) for name in project["dependencies"]} & {
             "hypothesis",
             "jax",
+            "mypy",
             "nbval",
             "playwright",
             "pytest",
@@ -237,7 +238,7 @@ class TestWhichPython:
 
 
 class TestMake:
-    TARGETS = {"help", "run", "test", "test-backends", "lab", "app", "notebooks", "lint", "clean"}
+    TARGETS = {"help", "run", "test", "test-slow", "test-backends", "lab", "app", "notebooks", "lint", "clean"}
 
     def test_the_targets_exist_and_help_names_them(self):
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -252,7 +253,11 @@ class TestMake:
 
     def test_checks_call_what_the_readme_calls(self):
         script = (ROOT / ".ci/run").read_text(encoding="utf-8")
-        assert "\nmake lint\nmake test\n" in script
+        assert "\nmake lint\nmake test\nmake test-slow\n" in script
+
+    def test_every_test_runs_in_one_of_the_two_parts(self):
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert '-m "not slow" tests notebooks/studies' in makefile and "-m slow tests" in makefile
 
     def test_the_workflow_checks_every_python_in_full_and_other_systems_in_part(self):
         jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]

@@ -99,6 +99,7 @@ def test_the_settings_of_the_other_studies_are_those_recorded():
         assert values.items() <= paper_recipe.settings(name).items() | {("CNN_IMAGE_SIZE", values["CNN_IMAGE_SIZE"])}
 
 
+@pytest.mark.slow
 def test_the_command_of_the_custom_cnn_runs_as_it_stands(tmp_path, monkeypatch):
     """On a small cohort in place of the archive, and with a quick model in place of the network, whose training other tests cover."""
     asked = []

@@ -1,6 +1,5 @@
 """The table of what parameters may be, against every notebook's parameters cell, both ways; the runner and the banner read it alike."""
 
-import io
 import json
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from bhi_utils import notebook
 from bhi_utils.__main__ import main
 from bhi_utils.core.paths import InputError
 from bhi_utils.model import augment
-from bhi_utils.runner import parameter_ranges, parameters, pipeline
+from bhi_utils.runner import kernel, parameter_ranges, parameters, pipeline
 
 WALK, STUDIES = pipeline.find_notebooks(), pipeline.find_studies()
 DECLARED = {path: parameters.declared(path) for path in (*WALK, *STUDIES)}
@@ -80,15 +79,15 @@ def refused_by_the_runner(path, **changes):
     return str(caught.value)
 
 
-def test_every_parameter_has_an_entry_of_its_type_and_every_entry_a_parameter():
-    table = {number: {name: rule.kind for name, rule in rules.items()} for number, rules in parameter_ranges.TABLE.items()}
-    assert table == {
-        parameter_ranges.key(path.stem): {name: kind for name, (kind, _) in declared.items()} for path, declared in DECLARED.items()
-    }
+def test_every_parameter_has_a_rule_of_its_type_and_every_rule_a_parameter():
+    for path, declared in DECLARED.items():
+        rules = parameter_ranges.rules(path.stem)
+        assert {name: kind for name, (kind, _) in declared.items()} == {name: rules[name].kind for name in declared}
+    assert {name for _, name in EVERY} == set(parameter_ranges.RULES)
 
 
 def test_only_switches_are_free():
-    free = {name for rules in parameter_ranges.TABLE.values() for name, rule in rules.items() if not rule.allowed}
+    free = {name for name, rule in parameter_ranges.RULES.items() if not rule.allowed}
     assert free == FREE and free | set(BAD) == {name for _, name in EVERY}
 
 
@@ -99,7 +98,7 @@ def test_the_defaults_pass(path):
 
 @pytest.mark.parametrize("profile", parameters.profiles())
 def test_every_profile_passes(profile):
-    steps = pipeline.plan(WALK, {"WEIGHTS": "none"}, profile=parameters.read_profile(profile), notebooks=WALK)
+    steps = pipeline.plan(WALK, {"WEIGHTS": "none"}, profile=parameters.read_profile(profile))
     assert len(steps) == len(WALK)
 
 
@@ -132,7 +131,7 @@ def test_what_is_possible_passes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.h5").touch()
     (tmp_path / "patches").mkdir()
-    assert parameter_ranges.MOST_VIEWS == augment.DIHEDRAL
+    assert parameter_ranges.RULES["VIEWS"].test(augment.DIHEDRAL) and not parameter_ranges.RULES["VIEWS"].test(augment.DIHEDRAL + 1)
     for number, values in (
         ("05", {"WEIGHTS": "own.h5", "VIEWS": 8, "FINE_TUNE_BLOCKS": 6, "THRESHOLD_RULE": "cost 5"}),
         ("05", {"WEIGHTS": "none", "VIEWS": 8, "FINE_TUNE_BLOCKS": 7, "BALANCE": "smote", "FINE_TUNE_RATE": 1}),
@@ -169,11 +168,9 @@ def test_the_command_refuses_before_the_preflight(arguments, words, tmp_path, ca
 
 
 def test_plain_papermill_is_refused_in_the_first_cell_after_the_parameters(tmp_path):
-    from bhi_utils.runner.kernel import LiveStderr, execute
-
     target, values = tmp_path / "out.ipynb", {"SPLIT": "kfold", "FOLD": 7, "OUT": str(tmp_path / "run")}
     with pytest.raises(InputError, match="FOLD is 7: with FOLDS=5 it runs from 0 to 4"):
-        execute(WALK[1], target, values, label="", stderr=LiveStderr(io.StringIO()))
+        kernel.execute(WALK[1], target, values, label="")
     ran = [cell for cell in json.loads(target.read_text(encoding="utf-8"))["cells"] if cell.get("execution_count")]
     assert "notebook.banner" in "".join(ran[-1]["source"]) and not (tmp_path / "run").exists()
 
@@ -188,7 +185,7 @@ def test_plain_papermill_is_refused_in_the_first_cell_after_the_parameters(tmp_p
 )
 def test_fewer_cases_are_drawn_than_folds_are_dealt(changes, refused):
     if not refused:
-        assert pipeline.plan(WALK[:2], changes, notebooks=WALK)
+        assert pipeline.plan(WALK[:2], changes)
         return
     with pytest.raises(InputError, match="PHANTOM_CASES=4 is impossible with FOLDS=5"):
-        pipeline.plan(WALK[:2], changes, notebooks=WALK)
+        pipeline.plan(WALK[:2], changes)
