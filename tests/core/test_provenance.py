@@ -123,7 +123,11 @@ def test_the_hash_that_a_checkpoint_and_a_resumed_notebook_trust_knows_what_they
     training = hashes()
     assert training[0] != app[0] and training[1] == app[1]
     edit(package / "data" / "case_folds.py")
-    assert provenance.notebook_hash(notebook) != training[1]
+    folds = hashes()
+    assert folds[1] != training[1]
+    edit(package / "core" / "locales" / "es.json")
+    assert provenance.notebook_hash(notebook) != folds[1], "a text that the notebook may show"
+    assert provenance.code_hash("training.train_networks") == folds[0], "no text changes a training"
 
 
 def test_a_module_that_is_not_there_is_no_code_to_trust():
