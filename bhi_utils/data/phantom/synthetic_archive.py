@@ -7,9 +7,10 @@ bounds the memory that painting takes.
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +81,8 @@ def write(out: Path, *, counts: pd.DataFrame | None = None, seed: int = 0, worke
     counts = published.case_table() if counts is None else counts
     total, processes = int((counts["negative"] + counts["positive"]).sum()), _processes(workers, len(counts))
     parameters = {"like_archive": True, "cases": len(counts), "seed": seed}
-    with (
-        tqdm(total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress) as bar,
-        closing(_painted(Path(out).absolute(), counts, seed, processes, bar)) as cases,
-    ):
+    bar = partial(tqdm, total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress)
+    with closing(_painted(Path(out).absolute(), counts, seed, processes, bar)) as cases:
         return synthetic_cohort.write_files(out, cases, expected=total, parameters=parameters)
 
 
@@ -93,9 +92,11 @@ def _processes(asked: int, cases: int) -> int:
     return max(1, min(asked or min(worker_processes.cores(), fit), cases, worker_processes.MOST))
 
 
-def _painted(out: Path, counts: pd.DataFrame, seed: int, processes: int, bar: tqdm) -> Generator[list[tuple[str, bytes]], None, None]:
+def _painted(
+    out: Path, counts: pd.DataFrame, seed: int, processes: int, bar: Callable[[], tqdm]
+) -> Generator[list[tuple[str, bytes]], None, None]:
     """Each case's files, in the order of ``counts``. Processes hand them over in a folder beside ``out``."""
-    with atomic_files.building(out.with_name(f"bhi-{out.name}")) as scratch:
+    with atomic_files.building(out.with_name(f"bhi-{out.name}")) as scratch, bar() as shows:
         calls = [(str(scratch / f"{row.case}"), int(row.case), int(row.negative), int(row.positive), seed) for row in counts.itertuples()]
         try:
             with closing(worker_processes.in_order(_files_to, calls, processes)) as results:
@@ -103,7 +104,7 @@ def _painted(out: Path, counts: pd.DataFrame, seed: int, processes: int, bar: tq
                     with open(target, "rb") as stream:
                         yield [(name, stream.read(length)) for name, length in lengths]
                     os.unlink(target)
-                    bar.update(len(lengths))
+                    shows.update(len(lengths))
         except (BrokenProcessPool, MemoryError) as error:
             raise InputError(f"A process that paints ended early, perhaps for want of memory; {shown(out)} is not written.") from error
 
