@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhi_utils.app import files_answer, model_card, page_html, patch_answer, upload_store
+from bhi_utils.app import model_card, page_html, patch_answer, upload_store
 from bhi_utils.core import messages
 from bhi_utils.evaluation import calibration, thresholds
 from bhi_utils.model import bundles
@@ -201,7 +201,7 @@ def test_a_calibration_is_described_alike_wherever_it_is_shown(language):
 def test_a_name_that_a_spreadsheet_would_run_is_harmless_in_the_tables_that_the_page_saves():
     answers = {"file": ["=cmd.png"], "predicted_label": [1], "probability": [-0.5]}
     details = {"problem": "", "answers": answers, "rejected": {"file": ["@x.png"], "reason": ["-"]}, "threshold_calibrated": 0.4}
-    said = html.unescape(files_answer.shown(details, "en"))
+    said = html.unescape(patch_answer.files_shown(details, "en"))
     assert "\n'=cmd.png,1,-0.5\n" in said and "\n'@x.png,'-\n" in said
 
 
