@@ -1,30 +1,32 @@
-"""Everything of Gradio's inside that the interface leans on or exchanges, with a check that it is there. Used by the interface only.
+"""Everything of Gradio's inside that the interface leans on or exchanges. Used by the interface only.
 
 Gradio has no setting for these: fetching addresses, naming uploads after their content, answering other origins, reading what a program
-sends, and telling which requests still wait. A test of each fails if a later version stops using the names; a version without them is
-refused at the start.
+sends, running a script before its own, and telling which requests still wait. A test of each fails if a later version stops using the
+names; a version that was not tested is refused at the start.
 """
 
 import os
 import secrets
 from collections.abc import Iterator
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio import processing_utils, queueing, route_utils, routes
-from gradio.state_holder import StateHolder
+from gradio import processing_utils, route_utils, routes
+from jinja2 import ChoiceLoader, DictLoader
+from starlette.types import ASGIApp
 
 from bhi_utils.core.paths import InputError
 
 #: The versions with which this was tested, as pip writes them.
-TESTED = ">=6.31,<6.32"
+TESTED, _SERIES = ">=6.31,<6.32", "6.31."
 #: The files of the upload that is being read; its list is set by ``app.request_checks``.
 ARRIVING: ContextVar[list["Unguessable"]] = ContextVar("arriving")
+#: Gradio's own page, with and without ``share``.
+_PAGES = ("frontend/index.html", "frontend/share.html")
 
 
-class Unguessable(getattr(route_utils, "GradioUploadFile", object)):
+class Unguessable(route_utils.GradioUploadFile):
     """An uploaded file whose digest, and with it the name of its folder, depends on chance as well as on its content.
 
     By content alone, two windows that send the same patch would share one file, and whoever has a picture could ask whether it was sent.
@@ -35,55 +37,39 @@ class Unguessable(getattr(route_utils, "GradioUploadFile", object)):
         self.sha.update(secrets.token_bytes(32))
         ARRIVING.get([]).append(self)
 
-    def folder(self, root: Path) -> Path:
-        """Where it lies when it is complete."""
-        return root / self.sha.hexdigest()
-
-    def discard(self) -> None:
-        """Delete it, unless it has been moved to its folder already."""
-        self.file.close()
-        Path(self.file.name).unlink(missing_ok=True)
-
 
 async def refuse(*_: Any, **__: Any) -> str:
-    """What takes the place of a download: a program may send an address instead of a file, and Gradio would fetch it."""
+    """Takes the place of a download: a program may send an address instead of a file, and Gradio would fetch it."""
     raise gr.Error("Send the file itself: nothing is fetched from another host.", print_exception=False)
 
 
-class NoOrigins:
-    """Replaces Gradio's CORS headers, which it gives to every origin; ``app.request_checks`` refuses all but the app's own."""
-
-    def __init__(self, app: Any, **_: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        await self._app(scope, receive, send)
+def no_origins(app: ASGIApp, **_: Any) -> ASGIApp:
+    """Takes the place of Gradio's CORS headers, which every origin gets; ``app.request_checks`` refuses all but the app's own."""
+    return app
 
 
-def install() -> None:
-    """Exchange them, for all pages of this process; before the first is built, which leans on some already.
+def install(script: str) -> None:
+    """Exchanges them, for all pages of this process; before the first is built, which leans on some already.
+
+    Args:
+        script: HTML for the very start of the page's head: Gradio runs its own ``head`` after it has chosen the language.
 
     Raises:
-        InputError: this version of Gradio lacks a name that is leaned on.
+        InputError: this version of Gradio was not tested.
     """
-    wanted = [(route_utils, "GradioUploadFile"), (processing_utils, "async_ssrf_protected_download"), (routes, "CustomCORSMiddleware")]
-    wanted += [(gr.Blocks, "preprocess_data")]
-    lacking = [name for holder, name in wanted if not hasattr(holder, name)]
-    # what only their instances have, and making one would open an event loop
-    made = {routes.App: {"tokens", "cookie_id", "state_holder"}, StateHolder: {"session_data"}, queueing.Event: {"data"}}
-    made |= {gr.Blocks: {"upload_file_set"}, queueing.Queue: {"event_ids_to_events"}}
-    for kind, names in made.items():
-        lacking += [f"{kind.__name__}.{name}" for name in sorted(names - set(kind.__init__.__code__.co_names))]
-    if "_queue" not in gr.Blocks.queue.__code__.co_names:
-        lacking.append("Blocks._queue")
-    if lacking:
+    if not gr.__version__.startswith(_SERIES):
         raise InputError(
-            f"Gradio {gr.__version__} lacks {', '.join(lacking)}, on which the app leans: install one that was tested, "
+            f"Gradio {gr.__version__} was not tested, and the app leans on its inside: install a version that was, "
             f"with pip install 'gradio{TESTED}'."
         )
-    route_utils.GradioUploadFile = Unguessable
-    processing_utils.async_ssrf_protected_download = refuse
-    routes.CustomCORSMiddleware = NoOrigins
+    vars(route_utils)["GradioUploadFile"] = Unguessable
+    vars(processing_utils)["async_ssrf_protected_download"] = refuse
+    vars(routes)["CustomCORSMiddleware"] = no_origins
+    pages = routes.templates.env
+    if pages.loader and not isinstance(pages.loader, ChoiceLoader):  # which an earlier page of this process has left
+        sources = {name: pages.loader.get_source(pages, name)[0] for name in _PAGES}
+        begun = {name: source.replace("<head>", f"<head>{{% raw %}}{script}{{% endraw %}}", 1) for name, source in sources.items()}
+        pages.loader = ChoiceLoader([DictLoader(begun), pages.loader])
 
 
 def waiting(demo: gr.Blocks) -> list[str]:
@@ -105,7 +91,7 @@ def paths_in(value: Any) -> Iterator[str]:
 
 
 def forget(demo: gr.Blocks, window: str | None = None) -> None:
-    """Forget what Gradio remembers of a window, or of uploads that are gone: it keeps their names for as long as the app runs."""
+    """Forgets what Gradio remembers of a window, or of uploads that are gone: it keeps their names for as long as the app runs."""
     if window is None:
         demo.upload_file_set.difference_update([name for name in demo.upload_file_set if not os.path.exists(name)])
     else:
@@ -113,35 +99,8 @@ def forget(demo: gr.Blocks, window: str | None = None) -> None:
 
 
 def log_out(app: Any, cookies: dict[str, str]) -> list[str]:
-    """End the login that these cookies hold; their names."""
+    """Ends the login that these cookies hold; returns their names."""
     names = [f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}"]
     for name in names:
         app.tokens.pop(cookies.get(name), None)
     return names
-
-
-class Early:
-    """Puts a script at the very start of the page: Gradio runs its own ``head`` after it has chosen the language."""
-
-    def __init__(self, app: Any, script: str) -> None:
-        self._app, self._script = app, script.encode()
-
-    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] != "/":
-            await self._app(scope, receive, send)
-            return
-        start, body = {}, b""
-
-        async def gather(message: dict) -> None:
-            nonlocal start, body
-            if message["type"] == "http.response.start":
-                start = message
-                return
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                whole = body.replace(b"<head>", b"<head>" + self._script, 1)
-                kept = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
-                await send({**start, "headers": [*kept, (b"content-length", str(len(whole)).encode())]})
-                await send({"type": "http.response.body", "body": whole})
-
-        await self._app(scope, receive, gather)

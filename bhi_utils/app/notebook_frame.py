@@ -1,8 +1,6 @@
 """How notebook 07 shows the app: in a frame below its cell, inside JupyterLab, JupyterHub or Colab. Used by that notebook only."""
 
-import importlib.util
 import os
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,10 +22,8 @@ def options(port: int, allowed_host: str = "") -> dict[str, Any]:
     """
     port = start_options.check(port=port).port
     hosts = [allowed_host] if allowed_host else []
-    if _colab():
-        from google.colab import output
-
-        hosts.append(urlsplit(output.eval_js(f"google.colab.kernel.proxyPort({port})")).netloc)
+    if colab := _colab():
+        hosts.append(urlsplit(colab.eval_js(f"google.colab.kernel.proxyPort({port})")).netloc)
     return {"port": port, "allowed_hosts": hosts, "frames": frames()}
 
 
@@ -55,8 +51,8 @@ def show(url: str, *, height: int = 900) -> None:
     """
     port = urlsplit(url).port
     print(f"Open {url} in a browser.")
-    if serve := _colab():
-        serve(port, height=height)
+    if colab := _colab():
+        colab.serve_kernel_port_as_iframe(port, height=height)
     elif prefix := os.environ.get(_HUB):
         display(IFrame(f"{prefix}proxy/{port}/", "100%", height))
     elif "JPY_SESSION_NAME" in os.environ:
@@ -67,13 +63,10 @@ def _names(host: str | None) -> set[str]:
     return {"localhost", "127.0.0.1"} if host in ("localhost", "127.0.0.1") else {str(host)}
 
 
-def _colab() -> Callable | None:
-    """Colab's helper that shows a port of its machine; None elsewhere."""
+def _colab() -> Any:
+    """Colab's module for outputs; None elsewhere."""
     try:
-        if importlib.util.find_spec("google.colab") is None:
-            return None
-    except ModuleNotFoundError:  # there is no package google at all
+        from google.colab import output
+    except ImportError:
         return None
-    from google.colab import output
-
-    return output.serve_kernel_port_as_iframe
+    return output

@@ -1,26 +1,41 @@
-"""One patch: what the interface and its API answer, and how the page shows it.
+"""Patches: the answers for one, and for many files and zips of them, as JSON and as HTML.
 
-Used by the interface only. `answer` is all that is known of a patch; `shown` says it in HTML.
+Used by the interface only; ``predict.many_files`` reads the files.
 """
 
-from html import escape
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pandas as pd
 
 from bhi_utils import plots
-from bhi_utils.app import page_html
-from bhi_utils.core.messages import number, percent, probability, text, threshold_said, translated
+from bhi_utils.app.page_html import data_url, render
+from bhi_utils.core import zips
+from bhi_utils.core.atomic_files import csv_text
+from bhi_utils.core.messages import number, percent, probability, say, text, translated
+from bhi_utils.core.paths import InputError, plain
 from bhi_utils.core.titles import CLASSES
 from bhi_utils.data import input_checks
 from bhi_utils.model.augment import dihedral
 from bhi_utils.model.predictor import Predictor
+from bhi_utils.predict import many_files
 
 #: How often a patch can be turned and mirrored.
 VIEWS = 8
 #: Side of a patch's pictures in pixels: four times what there is to see, the page smooths the rest, and little to send.
 SIDE = 200
+#: Most images that are answered at once, rejected lines that the page shows, and patches between two looks at the progress.
+MOST, LINES, STEP = 1000, 20, 64
+#: Most members of a zip, folders and other files included: its directory, which is read at once, stays below 4 MB.
+MEMBERS = 10 * MOST
+COLUMNS = (*many_files.COLUMNS, "in_scope", "remark")
+
+
+# ---- one patch
 
 
 def check(file: Path | BinaryIO, language: str) -> tuple[np.ndarray | None, dict[str, Any]]:
@@ -31,13 +46,12 @@ def check(file: Path | BinaryIO, language: str) -> tuple[np.ndarray | None, dict
     return found.patch, {**details, "in_scope": found.patch is not None and not doubts}
 
 
-def answer(predictor: Predictor, patch: np.ndarray, language: str) -> dict[str, Any]:
+def answer(predictor: Predictor, patch: np.ndarray) -> dict[str, Any]:
     """What the model says of one patch.
 
     Args:
         predictor: the model.
         patch: uint8 array (50, 50, 3).
-        language: of the sentences.
 
     Returns:
         JSON-able: ``label``, ``predicted_label``, ``logit``, ``probability``, ``probability_calibrated``, ``threshold`` (on
@@ -60,8 +74,8 @@ def described(predictor: Predictor, patch: np.ndarray, row: Any, evidence: np.nd
         "evidence": np.round(evidence.astype(float), 4).tolist(),
         "evidence_limit": plots.limit(evidence),
         "pictures": {
-            "patch": page_html.data_url(plots.enlarged(patch, side=SIDE)),
-            "evidence": page_html.data_url(plots.overlay(patch, evidence, side=SIDE)),
+            "patch": data_url(plots.enlarged(patch, side=SIDE)),
+            "evidence": data_url(plots.overlay(patch, evidence, side=SIDE)),
         },
     }
 
@@ -78,7 +92,7 @@ def views(predictor: Predictor, patch: np.ndarray) -> dict[str, Any]:
 
 
 def shown(bundle: dict[str, Any], details: dict[str, Any], language: str, *, found: dict[str, Any] | None = None) -> str:
-    """The page's answer: first the problem or the doubts, then class, probability, threshold, evidence and, once known, the views.
+    """The answer as HTML.
 
     Args:
         bundle: the model's.
@@ -86,39 +100,18 @@ def shown(bundle: dict[str, Any], details: dict[str, Any], language: str, *, fou
         language: of the texts.
         found: of `views`.
     """
-    if details["problem"]:
-        return page_html.problem(details["problem"], language)
-    doubt = page_html.doubt(details["doubts"], language)
-    said = f'<div class="answer" role="status">{_verdict(bundle, details, language)}{_spread(found, details, language)}</div>'
-    said += _pictures(details, language)
-    # what is no tissue gets its reason, and the number only for those who ask
-    return f'{doubt}<details class="anyway"><summary>{text("anyway", language)}</summary>{said}</details>' if doubt else said
-
-
-def _verdict(bundle: dict[str, Any], details: dict[str, Any], language: str) -> str:
-    value, threshold = details["probability_calibrated"], details["threshold_calibrated"]
-    side = "positive" if details["predicted_label"] else "negative"
-    p, t = probability(value, language, beside=threshold), threshold_said(threshold, language)
     # how the model's own threshold was chosen says nothing of another one that somebody has put in force
-    chosen = _chosen(bundle, language) if details.get("threshold") == bundle.get("threshold") else []
-    meaning = [text("above" if details["predicted_label"] else "under", language, t=t), *chosen]
-    notes = [*([text("seen", language)] if details["seen"] else []), *details["notes"]]
-    return f"""<div class="head"><span class="class {side}">{details["label"]}</span>
-<span>{text("probability_of", language)} <span class="number">{escape(p)}</span></span></div>
-<div class="bar" role="img" aria-label="{escape(text("bar", language, p=p, t=t))}">
-<span class="fill {side}" style="width:{100 * value:.1f}%"></span><i style="left:{100 * threshold:.1f}%"></i>
-<em style="left:clamp(3.6rem, {100 * threshold:.1f}%, 100% - 3.6rem)">{escape(text("threshold", language, value=t))}</em></div>
-<p>{escape(" ".join(meaning))}</p>{page_html.bullets(notes)}"""
-
-
-def _chosen(bundle: dict[str, Any], language: str) -> list[str]:
-    """How the threshold was chosen, and what it means on the cases that the bundle tells of."""
-    said = [text("rule", language, rule=rule(bundle, language))] if bundle.get("threshold_rule") else []
-    for part, key in (("test", "meaning"), ("early_stopping", "meaning_early")):
-        found = (bundle.get("metrics") or {}).get(part) or {}
-        if all((found.get(name) or {}).get("value") is not None for name in ("recall", "precision")):
-            said.append(text(key, language, **{name: interval(found[name], language) for name in ("recall", "precision")}))
-    return said
+    own = bundle if details.get("threshold") == bundle.get("threshold") else {}
+    return render(
+        "patch",
+        language,
+        details=details,
+        rule=rule(own, language),
+        metrics=own.get("metrics") or {},
+        views=found,
+        views_said="; ".join(probability(value, language) for value in sorted(found["probabilities"])) if found else "",
+        logit=float(np.mean(details.get("evidence", 0))),
+    )
 
 
 def rule(bundle: dict[str, Any], language: str) -> str:
@@ -136,30 +129,96 @@ def rule(bundle: dict[str, Any], language: str) -> str:
     )
 
 
-def interval(metric: dict[str, Any], language: str) -> str:
-    """A share with its interval, in percent."""
-    value = percent(metric["value"], language)
-    if metric.get("low") is None or metric.get("high") is None:
-        return value
-    return f"{value} ({percent(metric['low'], language)[:-2]}–{percent(metric['high'], language)})"
+# ---- many files
 
 
-def _spread(found: dict[str, Any] | None, details: dict[str, Any], language: str) -> str:
-    if found is None:
-        return ""
-    values = sorted(found["probabilities"])
-    said = text("views", language, **{name: probability(found[name], language) for name in ("low", "high", "mean")})
-    said += " " + text("views_differ" if found["classes"] > 1 else "views_agree", language)
-    label = text("views_bar", language, values="; ".join(probability(value, language) for value in values))
-    dots = "".join(f'<b style="left:{100 * value:.1f}%"></b>' for value in values)
-    bar = f'<div class="bar views" role="img" aria-label="{escape(label)}">{dots}'
-    return f'<p class="spread">{escape(said)}</p>{bar}<i style="left:{100 * details["threshold_calibrated"]:.1f}%"></i></div>'
+def files_answered(predictor: Predictor, paths: Sequence[Path], language: str) -> Iterator[tuple[int, int] | dict[str, Any]]:
+    """How many of how many images are done; at last ``problem, answers`` (columns), ``rejected`` (columns) and ``count``.
+
+    Args:
+        predictor: the model.
+        paths: images and zips.
+        language: of the sentences.
+    """
+    found: list[tuple[Path, str | None]] = []
+    rejected: list[tuple[str, str]] = []
+    for path in paths:
+        try:
+            held = list(many_files.places(path, most=MEMBERS))
+            found += held
+            if not held:
+                rejected.append((plain(path.name), translated(say("nothing_inside"), language)))
+        except zips.TooMany as error:
+            yield _nothing(text("too_many", language, count=number(error.total, language)))
+            return
+        except InputError:
+            rejected.append((plain(path.name), translated(say("damaged_zip"), language)))
+        if len(found) > MOST:
+            yield _nothing(text("too_many", language, count=number(len(found), language)))
+            return
+    rows = []
+    with ThreadPoolExecutor(1) as network:
+        asked: Iterator[Any] = (
+            (done, network.submit(_answers, predictor, batch, language)) for done, batch in _batches(found, rejected, language)
+        )
+        # the next files are read while the network answers for those before them
+        for (done, answers), _ in pairwise(chain(asked, [None])):
+            rows.append(answers.result())
+            yield done, len(found)
+    if not rows and not rejected:
+        yield _nothing(text("no_images", language))
+        return
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=COLUMNS)
+    yield {
+        "problem": "",
+        "count": len(table),
+        "answers": table.to_dict("list"),
+        "rejected": pd.DataFrame(rejected, columns=["file", "reason"]).to_dict("list"),
+        "threshold": float(predictor.threshold),
+        "threshold_calibrated": float(predictor.threshold_calibrated),
+    }
 
 
-def _pictures(details: dict[str, Any], language: str) -> str:
-    patch, evidence = text("patch_as_read", language), text("evidence", language)
-    pictures = details["pictures"]
-    legend = page_html.legend(details["evidence_limit"], float(np.mean(details["evidence"])), language)
-    return f"""<figure class="over" {page_html.fresh()}><div class="pair"><div><img src="{pictures["patch"]}" alt="{patch}"></div>
-<div><img src="{pictures["patch"]}" alt=""><img class="cover" src="{pictures["evidence"]}" alt="{evidence}"></div></div>
-{page_html.opacity(language)}{legend}</figure>"""
+def _nothing(problem: str) -> dict[str, Any]:
+    return {"problem": problem, "count": 0, "answers": {name: [] for name in COLUMNS}, "rejected": {"file": [], "reason": []}}
+
+
+def _name(path: Path, member: str | None) -> str:
+    """The name that the sender knows, without the folder that an upload lies in."""
+    return path.name if member is None else f"{path.name}/{member}"
+
+
+def _batches(
+    found: Sequence[tuple[Path, str | None]], rejected: list[tuple[str, str]], language: str
+) -> Iterator[tuple[int, list[tuple[str, np.ndarray, bool, str]]]]:
+    """How many files are read, and of up to `STEP` patches name, pixels, whether they look like tissue, and remarks."""
+    waiting = []
+    for done, (name, seen) in enumerate(many_files.checked(found, name=_name), start=1):
+        if seen.patch is None:
+            rejected.append((name, translated(seen.problem, language)))
+        else:
+            waiting.append((name, seen.patch, not seen.doubts, " ".join(translated(one, language) for one in (*seen.doubts, *seen.notes))))
+        if waiting and (len(waiting) == STEP or done == len(found)):
+            yield done, waiting
+            waiting = []
+
+
+def _answers(predictor: Predictor, waiting: Sequence[tuple[str, np.ndarray, bool, str]], language: str) -> pd.DataFrame:
+    names, patches, in_scope, remarks = zip(*waiting, strict=True)
+    known = np.where(predictor.seen.pixels(np.stack(patches)), text("seen", language), "")
+    remarks = [" ".join(filter(None, said)) for said in zip(known.tolist(), remarks, strict=True)]
+    return many_files.answered(predictor, names, patches).assign(in_scope=in_scope, remark=remarks)[list(COLUMNS)]
+
+
+def files_shown(details: dict[str, Any], language: str) -> str:
+    """The summary, the rejected files and the downloads as HTML; the table itself is Gradio's."""
+    answers, rejected = (csv_text(pd.DataFrame(details[name])) for name in ("answers", "rejected"))
+    return render("files", language, details=details, answers_csv=answers, rejected_csv=rejected, lines=LINES)
+
+
+def files_rows(details: dict[str, Any], language: str) -> dict[str, Any]:
+    """The table as Gradio's component takes it, numbers as numbers so that they sort."""
+    headers = [text(key, language) for key in ("file", "probability", "label", "remark")]
+    answers = details["answers"]
+    columns = (answers["file"], [round(value, 4) for value in answers["probability_calibrated"]], answers["label"], answers["remark"])
+    return {"headers": headers, "data": [list(row) for row in zip(*columns, strict=True)]}

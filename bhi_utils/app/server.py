@@ -8,8 +8,7 @@ import asyncio
 import atexit
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,13 +18,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.middleware import Middleware
 
 from bhi_utils.app import api, gradio_guard, model_card, page_html, request_checks, start_options, tabs, upload_store
-from bhi_utils.app.case_slide import Cases
+from bhi_utils.app.slide_answer import Cases
 from bhi_utils.app.start_options import Start
 from bhi_utils.app.upload_store import Kept, Uploads
 from bhi_utils.core import messages
 from bhi_utils.core.paths import InputError, cache_dir
-from bhi_utils.data import archive, input_checks
+from bhi_utils.data import archive
 from bhi_utils.data.archive import Pack
+from bhi_utils.data.input_checks import GLASS_LEVEL, PATCH
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model.predictor import Predictor
 
@@ -37,20 +37,17 @@ MAX_UPLOAD = "400mb"
 WAITING, WINDOWS = 256, 128
 
 
-def synthetic_examples(pairs: int = 3, *, seed: int = 7) -> list[tuple[str, np.ndarray]]:
-    """Patches drawn by ``phantom``, none of them tissue: ``pairs`` of each class, as name and uint8 array (50, 50, 3)."""
-    found: list[tuple[str, np.ndarray]] = []
+def synthetic_examples() -> list[np.ndarray]:
+    """Six drawn patches, none of them tissue: uint8 arrays (50, 50, 3), of each slide the fullest IDC+ and the fullest IDC−."""
+    found: list[np.ndarray] = []
     for index in itertools.count():
-        if len(found) >= 2 * pairs:
-            return found
-        drawn: dict[str, list[np.ndarray]] = {"1": [], "0": []}
-        for name, pixels in synthetic_cohort.draw_slide(index, patches=2 * synthetic_cohort.FEWEST_PATCHES, seed=seed).patches():
-            if pixels.shape == (input_checks.PATCH, input_checks.PATCH, 3):
-                drawn[Path(name).parent.name].append(pixels)
-        if all(drawn.values()):  # a small slide may lack whole patches of one class
-            for label, patches in drawn.items():
-                fullest = min(patches, key=lambda pixels: (pixels.min(axis=-1) >= input_checks.GLASS_LEVEL).mean())
-                found.append((f"drawn_{index}_class{label}", fullest))
+        drawn = list(synthetic_cohort.draw_slide(index, patches=2 * synthetic_cohort.FEWEST_PATCHES, seed=7).patches())
+        whole = [[pixels for name, pixels in drawn if f"/{label}/" in name and pixels.shape == (PATCH, PATCH, 3)] for label in (1, 0)]
+        if all(whole):  # a small slide may lack whole patches of one class
+            found += [min(patches, key=lambda pixels: (pixels.min(axis=-1) >= GLASS_LEVEL).mean()) for patches in whole]
+        if len(found) >= 6:
+            break
+    return found
 
 
 def synthetic_cases() -> Pack:
@@ -69,49 +66,42 @@ def build(predictor: Predictor, uploads: Uploads, kept: Kept, *, cases: Callable
         cases: opens the archive whose cases can be looked at.
         auth: whether people log in, and want a way out.
     """
-    gradio_guard.install()
-    examples = [patch for _, patch in synthetic_examples()]
+    gradio_guard.install(page_html.head())
+    examples = synthetic_examples()
     endpoints = api.Endpoints(predictor, Cases(cases), kept, uploads.taken)
-    i18n = gr.I18n(**messages.TEXTS)
 
-    def opened(language: str) -> tuple[str, ...]:
-        spoken = language if language in messages.LANGUAGES else "en"
-        hints = [page_html.hint(key, spoken) for key in ("empty_patch", "empty_region", "empty_files", "empty_case")]
-        above = (spoken, page_html.warning(spoken), page_html.heading(predictor.bundle, spoken, logout=auth))
-        return (*above, tabs.examples_shown(examples, spoken), *hints, model_card.shown(predictor, spoken))
+    def opened(asked: str) -> tuple[str, ...]:
+        spoken = asked if asked in messages.LANGUAGES else "en"
+        heading = page_html.heading(predictor.bundle, spoken, logout=auth)
+        pictures = page_html.render("examples", spoken, pictures=[page_html.data_url(patch) for patch in examples])
+        hints = (page_html.render("hint", spoken, key=f"empty_{name}") for name in ("patch", "region", "files", "case"))
+        return spoken, page_html.render("warning", spoken), heading, pictures, *hints, model_card.shown(predictor, spoken)
 
     def closed(request: gr.Request) -> None:
-        kept.drop(request.session_hash)
+        kept.drop(request.session_hash or "")
         gradio_guard.forget(demo, request.session_hash)
 
     with gr.Blocks(title=messages.text("title", "en"), analytics_enabled=False) as demo:
         language = gr.Textbox("en", visible="hidden", elem_id="language")
-        warning = tabs.piece(page_html.warning("en"), elem_id="warning")
+        warning = tabs.piece(page_html.render("warning", "en"), elem_id="warning")
         heading = tabs.piece(page_html.heading(predictor.bundle, "en"), elem_id="heading")
         with gr.Tabs():
-            with gr.Tab(i18n("tab_patch"), id="patch"):
-                offered, patch = tabs.patch_tab(endpoints, language, examples, i18n)
-            with gr.Tab(i18n("tab_region"), id="region"):
-                region = tabs.region_tab(endpoints, language, i18n)
-            with gr.Tab(i18n("tab_files"), id="files"):
-                files = tabs.files_tab(endpoints, language, i18n)
-            with gr.Tab(i18n("tab_case"), id="case") as tab:
-                case = tabs.case_tab(endpoints, language, i18n, tab)
-            with gr.Tab(i18n("tab_card"), id="card"):
+            with gr.Tab(tabs.I18N("tab_patch"), id="patch"):
+                offered, patch = tabs.patch_tab(endpoints, language, examples)
+            with gr.Tab(tabs.I18N("tab_region"), id="region"):
+                region = tabs.region_tab(endpoints, language)
+            with gr.Tab(tabs.I18N("tab_files"), id="files"):
+                files = tabs.files_tab(endpoints, language)
+            with gr.Tab(tabs.I18N("tab_case"), id="case") as tab:
+                case = tabs.case_tab(endpoints, language, tab)
+            with gr.Tab(tabs.I18N("tab_card"), id="card"):
                 card = tabs.piece(model_card.shown(predictor, "en"), elem_id="card")
         api.offer(endpoints, demo)
         texts = [language, warning, heading, offered, patch, region, files, case, card]
         script = "() => { document.title = window.bhi.title; return window.bhi.language; }"
         demo.load(opened, language, texts, js=script, queue=False, show_progress="hidden", api_visibility="private")
         demo.unload(closed)
-    demo.bhi_i18n = i18n
     return demo.queue(max_size=WAITING)
-
-
-def warm(predictor: Predictor) -> None:
-    """Have the network compiled for one patch and for many, so that nobody's first answer waits for it."""
-    for count in (1, 2, 3):
-        predictor.predict(np.zeros((count, input_checks.PATCH, input_checks.PATCH, 3), np.uint8))
 
 
 def launch(
@@ -140,84 +130,79 @@ def launch(
             uploads, kept = Uploads(opened.enter_context(upload_store.own_folder())), Kept()
             opened.callback(uploads.clear)
             demo = build(predictor, uploads, kept, cases=cases, auth=checked.auth is not None)
-            warm(predictor)
+            for count in (1, 2, 3):  # the network is compiled for one patch and for many: nobody's first answer waits for it
+                predictor.predict(np.zeros((count, PATCH, PATCH, 3), np.uint8))
             opened.callback(demo.close, verbose=False)
             _serve(demo, checked, uploads, kept)
         except OSError as error:
             raise start_options.why(error, checked) from error
         _close_with(demo, opened.pop_all())
-    url = demo.share_url or demo.local_url
+    here = str(demo.local_url)
+    url = demo.share_url or here
     if checked.everywhere and not demo.share_url:
-        url = f"{urlsplit(url).scheme}://{checked.address()}:{demo.server_port}/"
+        url = f"{urlsplit(here).scheme}://{checked.address()}:{demo.server_port}/"
     if block:
-        here = f", on this machine at {demo.local_url}" if checked.everywhere or demo.share_url else ""
-        print(f"The interface is at {url}{here} (Ctrl+C ends it).", flush=True)
-        _wait(demo)
+        print(f"The interface is at {url}{f', on this machine at {here}' if url != here else ''} (Ctrl+C ends it).", flush=True)
+        start_options.stop_by_signal()
+        demo.block_thread()
+        demo.close(verbose=False)
     return url, demo
 
 
 def _serve(demo: gr.Blocks, start: Start, uploads: Uploads, kept: Kept) -> None:
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            await asyncio.to_thread(uploads.sweep, gradio_guard.waiting(demo))
+            kept.sweep()
+            gradio_guard.forget(demo)
+
     @asynccontextmanager
     async def swept(_: Any) -> AsyncIterator[None]:
-        async def sweep() -> None:
-            while True:
-                await asyncio.sleep(SWEEP)
-                await asyncio.to_thread(uploads.sweep, gradio_guard.waiting(demo))
-                kept.sweep()
-                gradio_guard.forget(demo)
-
         task = asyncio.create_task(sweep())
         yield
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
-    fonts = {"font": page_html.FONTS, "font_mono": page_html.FONTS_MONO}
-    hosts, trusted = start.names(), start.trusted()
-    door = Middleware(request_checks.Door, hosts=hosts, trusted=trusted, frames=start.frame_ancestors(), uploads=uploads)
+    hosts = start.names()
+    door = Middleware(request_checks.Door, hosts=hosts, trusted=start.trusted(), frames=start.frame_ancestors(), uploads=uploads)
+    off: dict[str, Any] = dict.fromkeys(("inline", "inbrowser", "ssr_mode", "mcp_server", "run_history", "enable_monitoring"), False)
     demo.launch(
         server_name=f"[{start.host}]" if ":" in start.host else start.host,
         server_port=start.port,
         share=start.share,
         auth=start.auth,
-        auth_message=page_html.login(),
-        ssl_certfile=start.certfile and str(start.certfile),
-        ssl_keyfile=start.keyfile and str(start.keyfile),
+        auth_message=page_html.render("login", "en"),
+        ssl_certfile=str(start.certfile) if start.certfile else None,
+        ssl_keyfile=str(start.keyfile or start.certfile) if start.certfile else None,
         # this process asks itself whether it runs; the certificate is made out to another name
         ssl_verify=False,
-        theme=gr.themes.Default(primary_hue="blue", **fonts),
-        css=page_html.style(),
+        theme=gr.themes.Default(primary_hue="blue", font=page_html.FONTS, font_mono=page_html.FONTS_MONO),
+        css=page_html.asset("app.css"),
         app_kwargs={
-            "middleware": [door, Middleware(gradio_guard.Early, script=page_html.head())],
+            "middleware": [door],
             "lifespan": swept,
             "exception_handlers": {RequestValidationError: request_checks.malformed},
         },
-        i18n=demo.bhi_i18n,
+        i18n=tabs.I18N,
         footer_links=[],
         max_file_size=MAX_UPLOAD,
         state_session_capacity=WINDOWS,
         prevent_thread_lock=True,
-        **dict.fromkeys(("inline", "inbrowser", "ssr_mode", "mcp_server", "run_history", "enable_monitoring"), False),
         quiet=True,
+        **off,
     )
     if start.share:
         if not demo.share_url:
             raise InputError("--share needs Gradio's server, which gave no public address: leave it out, or try again later.")
-        hosts.add(urlsplit(demo.share_url).hostname)
+        hosts.add(str(urlsplit(demo.share_url).hostname))
 
 
 def _close_with(demo: gr.Blocks, opened: ExitStack) -> None:
-    """Have the folder of uploads go with the page, however that ends."""
+    """Has the folder of uploads go with the page, however that ends."""
 
     def close(verbose: bool = False) -> None:
         opened.close()
         atexit.unregister(opened.close)
 
     atexit.register(opened.close)
-    demo.close = close
-
-
-def _wait(demo: gr.Blocks) -> None:
-    start_options.stop_by_signal()
-    demo.block_thread()
-    demo.close(verbose=False)
+    vars(demo)["close"] = close

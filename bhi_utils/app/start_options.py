@@ -9,10 +9,9 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,16 +28,29 @@ _HINT = "give 127.0.0.1, or 0.0.0.0 for every network"
 
 @dataclass(frozen=True)
 class Start:
-    """What was asked for, found to be possible. ``allowed`` are host names, each perhaps with a port; ``frames`` are CSP sources."""
+    """What the interface is started with.
 
-    host: str
-    port: int
-    share: bool
-    auth: tuple[str, str] | None
-    certfile: Path | None
-    keyfile: Path | None
-    allowed: tuple[str, ...]
-    frames: tuple[str, ...]
+    Attributes:
+        host: address to listen on; the default is reached from this machine only.
+        port: its port; 0 takes a free one.
+        share: whether Gradio's servers make it public, for which it asks another host.
+        certfile: a certificate chain (PEM), with which the page is served over https.
+        keyfile: its private key (PEM), unless the certificate's file holds it.
+        allowed_hosts: further names, each perhaps with a port, that requests may name as host or origin, and whose pages may show this one.
+        frames: further sources, in the words of CSP, whose pages may show this one.
+        no_password: whether anybody may use what is open beyond this machine.
+        auth: user and password, which `check` takes from the environment.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    share: bool = False
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    allowed_hosts: Sequence[str] = ()
+    frames: Sequence[str] = ()
+    no_password: bool = False
+    auth: tuple[str, str] | None = None
 
     @property
     def everywhere(self) -> bool:
@@ -54,59 +66,40 @@ class Start:
 
     def trusted(self) -> set[str]:
         """The hosts whose pages may send requests, apart from the app's own page."""
-        return {_name(one) for one in self.allowed}
+        return {host_of(one) for one in self.allowed_hosts}
 
     def frame_ancestors(self) -> str:
         """Who may show the page inside of its own, as a Content-Security-Policy says it."""
-        named = [f"{scheme}://{one}" for one in self.allowed for scheme in ("https", "http")]
+        named = [f"{scheme}://{one}" for one in self.allowed_hosts for scheme in ("https", "http")]
         return " ".join([*self.frames, *named]) or "'none'"
 
     def address(self) -> str:
         """The host that others can open, in the form of an address."""
-        host = self.host
-        if self.everywhere:
-            host = _outward() or "localhost"
+        host = (_outward() or "localhost") if self.everywhere else self.host
         return f"[{host}]" if ":" in host else host
 
 
-def check(
-    *,
-    host: str = "127.0.0.1",
-    port: int | None = PORT,
-    share: bool = False,
-    certfile: Path | None = None,
-    keyfile: Path | None = None,
-    allowed_hosts: Sequence[str] = (),
-    frames: Sequence[str] = (),
-    no_password: bool = False,
-) -> Start:
-    """What can be checked at once.
+def check(**asked: Any) -> Start:
+    """What was asked for, once everything is checked that can be checked before the model is loaded.
 
     Args:
-        host: address to listen on; the default is reached from this machine only.
-        port: its port; 0 or None takes a free one.
-        share: whether Gradio's servers make it public, for which it asks another host.
-        certfile: a certificate chain (PEM), with which the page is served over https.
-        keyfile: its private key (PEM), unless the certificate's file holds it.
-        allowed_hosts: further names that requests may name as their host or origin, and whose pages may show this one.
-        frames: further sources, in the words of CSP, whose pages may show this one.
-        no_password: whether anybody may use what is open beyond this machine.
+        asked: the attributes of `Start`, without ``auth``.
 
     Raises:
         InputError: something of this cannot be, or the app would be open to others without a password and without ``no_password``.
     """
-    host = host.strip("[] ")
+    start = Start(**asked)
+    host = start.host.strip("[] ")
     if not host:
         raise InputError(f"--host is empty: {_HINT}.")
     free = _free_port(host)
-    beyond = "--share" if share else "" if _is_local(host) else f"--host {host}"
-    auth = _auth(beyond, no_password)
-    port = _find_port(host, port or 0, free)
-    _check_certificate(certfile, keyfile)
-    for name in allowed_hosts:
+    auth = _auth("--share" if start.share else "" if _is_local(host) else f"--host {host}", start.no_password)
+    port = _find_port(host, start.port, free)
+    _check_certificate(start.certfile, start.keyfile)
+    for name in start.allowed_hosts:
         if not is_host(name):
             raise InputError(f"--allowed-host {name!r} is no name of a host: give one such as app.example.org or app.example.org:8000.")
-    return Start(host, port, share, auth, certfile, keyfile or certfile, tuple(allowed_hosts), tuple(frames))
+    return replace(start, host=host, port=port, auth=auth)
 
 
 def why(error: OSError, start: Start) -> InputError:
@@ -117,29 +110,28 @@ def why(error: OSError, start: Start) -> InputError:
         return found
     if error.errno == errno.ENOSPC:
         return InputError(f"The disk is full{f' at {error.filename}' if error.filename else ''}: free some space and start again.")
-    place = f" {error.filename}" if error.filename else ""
-    return InputError(f"The app could not be started: {error.strerror or error}{place}.")
+    return InputError(f"The app could not be started: {error.strerror or error}{f' {error.filename}' if error.filename else ''}.")
 
 
 def is_host(name: str) -> bool:
     """Whether it is a host's name, perhaps with a port, and nothing more."""
-    return bool(_name(name)) and not set(name) & set("/*;, \t'\"")
+    return bool(host_of(name)) and not set(name) & set("/*;, \t'\"")
 
 
 def stop_by_signal() -> None:
-    """Have SIGTERM end this process as Ctrl+C does: by itself, Python would leave folders and processes behind."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
+    """Has SIGTERM end this process as Ctrl+C does: by itself, Python would leave folders and processes behind."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _name(host: str) -> str:
-    """The host without its port, in lower case; empty for what is none."""
+def host_of(name: str) -> str:
+    """The host without its port, in lower case; empty for what is none.
+
+    >>> host_of("App.example.org:8000"), host_of("[::1]:7860"), host_of("[x")
+    ('app.example.org', '::1', '')
+    """
     try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        return (urlsplit(f"//{name}").hostname or "").rstrip(".")
     except ValueError:
         return ""
 
@@ -152,11 +144,9 @@ def _is_local(host: str) -> bool:
 
 
 def _addresses() -> list[str]:
-    found = [one.address.split("%")[0] for each in psutil.net_if_addrs().values() for one in each if one.family in _FAMILIES]
+    families = (socket.AF_INET, socket.AF_INET6)
+    found = [one.address.split("%")[0] for each in psutil.net_if_addrs().values() for one in each if one.family in families]
     return [one for one in found if one not in _LOCAL]
-
-
-_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def _outward() -> str:
@@ -170,22 +160,24 @@ def _outward() -> str:
 
 
 def _auth(beyond: str, no_password: bool) -> tuple[str, str] | None:
+    """User and password, None without them. ``beyond`` names the option that opens the app to others, if one does."""
     said = os.environ.get(NO_PASSWORD, "")
     if said not in ("", "0", "1"):
         raise InputError(f"{NO_PASSWORD} is {said!r}: set it to 1 to let anybody in, or leave it out.")
-    user, password = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
-    if not {USER, PASSWORD} & set(os.environ):
-        if beyond and not (no_password or said == "1"):
+    anybody = no_password or said == "1"
+    if USER not in os.environ and PASSWORD not in os.environ:
+        if beyond and not anybody:
             raise InputError(
                 f"{beyond} opens the app beyond this machine: set {USER} and {PASSWORD}, or say --no-password "
                 f"(or {NO_PASSWORD}=1) to let anybody in."
             )
         return None
-    if not user.strip() or not password:
+    user, password = os.environ.get(USER, "").strip(), os.environ.get(PASSWORD, "")
+    if not user or not password:
         raise InputError(f"{USER} and {PASSWORD} belong together: set both, neither of them empty, or leave both out.")
-    if no_password or said == "1":
+    if anybody:
         raise InputError(f"A password and no password were asked for: leave out {USER} and {PASSWORD}, or --no-password and {NO_PASSWORD}.")
-    return user.strip(), password
+    return user, password
 
 
 def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
@@ -193,17 +185,15 @@ def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
         if keyfile is not None:
             raise InputError("--keyfile is the key of a certificate: pass --certfile as well.")
         return
-    for path in filter(None, (certfile, keyfile)):
-        try:
-            Path(path).open("rb").close()
-        except OSError as error:
-            raise InputError(f"Cannot read {shown(path)}: {error.strerror or error}.") from error
 
     def locked() -> str:
         raise InputError("The certificate's key is locked by a passphrase: pass a --keyfile without one.")
 
+    path = certfile
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile or certfile, password=locked)
+        for path in filter(None, (certfile, keyfile)):
+            path.read_bytes()  # load_cert_chain does not say which of the two it cannot read
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password=locked)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise InputError(
@@ -211,16 +201,14 @@ def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
             ) from error
         named = shown(certfile) + (f" and {shown(keyfile)}" if keyfile else "")
         raise InputError(f"No certificate and key can be read from {named}: pass PEM files with --certfile and --keyfile.") from error
+    except OSError as error:
+        raise InputError(f"Cannot read {shown(path)}: {error.strerror or error}.") from error
 
 
 def _bind(host: str, port: int) -> int:
-    """Listen for a moment; the port's number. OSError when it is taken."""
+    """Listens for a moment, and returns the port's number. OSError when it is taken."""
     family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family) as probe:
-        if sys.platform != "win32":  # there it would let two programs share the port
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(where)
-        probe.listen(1)
+    with socket.create_server(where, family=family, backlog=1) as probe:
         return probe.getsockname()[1]
 
 
@@ -231,7 +219,7 @@ def _free_port(host: str) -> int:
     except (socket.gaierror, UnicodeError) as error:
         raise InputError(f"{host} is no address, and no name that this machine knows: {_HINT}.") from error
     except OSError as error:
-        raise InputError(f"{host} is no address of this machine ({error.strerror or error}): {_HINT}.") from error
+        raise InputError(f"{host} is no address of this machine ({os.strerror(error.errno or 0)}): {_HINT}.") from error
 
 
 def _find_port(host: str, port: int, free: int) -> int:
@@ -243,6 +231,6 @@ def _find_port(host: str, port: int, free: int) -> int:
     except PermissionError as error:
         raise InputError(f"Port {port} needs an administrator: give one from 1024 up, such as {PORT}.") from error
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE)):
-            raise InputError(f"Port {port} cannot be used ({error.strerror or error}): try {free}, or 0 for any free one.") from error
-        raise InputError(f"Port {port} is taken by another program: try {free}, or 0 for any free one.") from error
+        taken = error.errno in (errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", None))
+        what = "is taken by another program" if taken else f"cannot be used ({os.strerror(error.errno or 0)})"
+        raise InputError(f"Port {port} {what}: try {free}, or 0 for any free one.") from error

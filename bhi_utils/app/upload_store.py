@@ -9,9 +9,10 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,87 +26,79 @@ _VARIABLE = "GRADIO_TEMP_DIR"
 #: What a folder of uploads is called: then the process that it belongs to, when that one began, where its number counts, and what makes
 #: the name its own.
 _PREFIX = "bhi-app-"
-#: Seconds by which the beginning of one process may seem to move when the clock is set. Numbers of processes come back, but not so soon.
+#: Seconds by which the beginning of one process may seem to move when the clock is set; a number of a process is not given anew so soon.
 _CLOCK = 60
-
-
-def _space() -> str:
-    """Which numbering of processes this one lives in: containers that share a temporary folder have one each."""
-    try:
-        return str(os.stat("/proc/self/ns/pid").st_ino)
-    except OSError:
-        return "0"
+#: The numbering of processes that this one lives in: containers that share a temporary folder have one each.
+_NUMBERING = Path("/proc/self/ns/pid")
+_SPACE = _NUMBERING.stat().st_ino if _NUMBERING.exists() else 0
 
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
     """A folder for uploads that belongs to this process; one that the user has named is used as it is, and only emptied of uploads."""
-    before = os.environ.get(_VARIABLE)
-    if before:
-        folder = Path(before)
-    else:
-        _sweep_orphans(Path(tempfile.gettempdir()))
-        process = psutil.Process()
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{process.pid}-{round(process.create_time())}-{_space()}-"))
-    os.environ[_VARIABLE] = str(folder)
-    try:
-        yield folder
-    finally:
-        if not before:
+    if named := os.environ.get(_VARIABLE):
+        yield Path(named)
+        return
+    _sweep_orphans(Path(tempfile.gettempdir()))
+    process = psutil.Process()
+    prefix = f"{_PREFIX}{process.pid}-{round(process.create_time())}-{_SPACE}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+        os.environ[_VARIABLE] = folder
+        try:
+            yield Path(folder)
+        finally:
             os.environ.pop(_VARIABLE, None)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep_orphans(root: Path) -> None:
-    """Delete folders of uploads whose process is gone: one that was killed could not do it."""
-    for folder in root.glob(f"{_PREFIX}*-*-*-*"):
-        pid, began, space, *_ = folder.name.removeprefix(_PREFIX).split("-")
-        if not (pid.isdecimal() and began.isdecimal()) or space != _space() or folder.is_symlink():
-            continue
-        try:
-            alive = abs(psutil.Process(int(pid)).create_time() - int(began)) < _CLOCK
-        except psutil.NoSuchProcess:
-            alive = False
-        except psutil.Error:
-            alive = True
-        if not alive:
-            shutil.rmtree(folder, ignore_errors=True)
+    """Deletes folders of uploads whose process is gone: one that was killed could not do it."""
+    # 0 for a process that is gone, None for one that may not be asked
+    began = {process.pid: process.info["create_time"] for process in psutil.process_iter(["create_time"])}
+    for folder in root.glob(f"{_PREFIX}*-*-{_SPACE}-*"):
+        pid, created, *_ = folder.name.removeprefix(_PREFIX).split("-")
+        if pid.isdecimal() and created.isdecimal() and not folder.is_symlink():
+            known = began.get(int(pid), 0)
+            if known is not None and abs(known - int(created)) >= _CLOCK:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class _Upload:
+    """A complete upload: its bytes, when it goes unless somebody needs it, and how many are reading it."""
+
+    size: int
+    until: float
+    readers: int = 0
 
 
 class Uploads:
     """The uploads below a folder, each in a folder of its own, and who still needs them. Safe to call from several threads."""
 
     def __init__(self, root: Path, *, most: int | None = None) -> None:
-        self.root, self._most, self._lock = root.resolve(), most or MOST_DISK, threading.Lock()
-        #: of each upload that is complete, by its folder: bytes, and when it goes unless somebody needs it then
-        self._size: dict[Path, int] = {}
-        self._until: dict[Path, float] = {}
-        self._used: Counter[Path] = Counter()
+        self.root, self._most, self._lock = root.resolve(), most or MOST_DISK, threading.RLock()
+        self._kept: dict[Path, _Upload] = {}
         self._arriving = 0
 
     def arriving(self, size: int) -> bool:
-        """Count bytes that come in, or with a minus that no longer do; whether there is room for them."""
+        """Counts bytes that come in, or with a minus that no longer do; returns whether there is room for them."""
         with self._lock:
             self._arriving += size
-            return self._arriving + sum(self._size.values()) <= self._most
+            return self._arriving + sum(one.size for one in self._kept.values()) <= self._most
 
     def arrived(self, folder: Path, size: int) -> None:
         """An upload is complete."""
         with self._lock:
-            self._size[folder], self._until[folder] = size, time.monotonic() + UNASKED
+            self._kept[folder] = _Upload(size, time.monotonic() + UNASKED)
 
     def asked(self, paths: Iterable[str]) -> None:
         """An answer about these files has been asked for: they go soon, unless ``sweep`` hears that it is still to come."""
-        self._extend({Path(path).parent for path in paths}, ASKED)
-
-    def _extend(self, folders: set[Path], seconds: float) -> None:
         with self._lock:
-            for folder in folders & set(self._until):
-                self._until[folder] = time.monotonic() + seconds
+            for folder in {Path(path).parent for path in paths} & self._kept.keys():
+                self._kept[folder].until = time.monotonic() + ASKED
 
     @contextmanager
     def taken(self, files: Sequence[dict[str, Any]]) -> Iterator[list[Path]]:
-        """The paths of uploads; they are deleted when the block ends, whatever happens in it.
+        """Gives the paths of uploads, and deletes them when the block ends, whatever happens in it.
 
         Args:
             files: what Gradio gives for them, each with ``path``; a file outside the folder of uploads is not touched, and left out.
@@ -113,67 +106,68 @@ class Uploads:
         paths = [Path(file.get("path") or "").resolve() for file in files]
         paths = [path for path in paths if path.parent.parent == self.root]
         with self._lock:
-            self._used.update({path.parent for path in paths})
+            read = [self._kept[folder] for folder in {path.parent for path in paths} & self._kept.keys()]
+            for one in read:
+                one.readers += 1
         try:
             yield [path for path in paths if path.is_file()]
         finally:
-            for folder in {path.parent for path in paths}:
-                with self._lock:
-                    self._used[folder] -= 1
-                self.discard(folder)
+            for one in read:
+                one.readers -= 1
+            for path in paths:
+                self.discard(path.parent)
 
     def sweep(self, needed: Iterable[str] = ()) -> None:
-        """Delete what nobody needs any more.
+        """Deletes what nobody needs any more.
 
         Args:
             needed: paths in requests that wait or are being answered.
         """
-        self._extend({Path(path).parent for path in needed}, ASKED)
+        self.asked(needed)
         with self._lock:
-            due = [folder for folder, until in self._until.items() if until < time.monotonic() and self._used[folder] < 1]
+            due = [folder for folder, one in self._kept.items() if one.until < time.monotonic() and not one.readers]
         for folder in due:
             self.discard(folder)
 
     def clear(self) -> None:
-        """Delete all."""
-        for folder in list(self._size):
+        """Deletes all."""
+        for folder in list(self._kept):
             self.discard(folder)
 
     def discard(self, folder: Path) -> None:
-        """Delete an upload."""
+        """Deletes an upload."""
         shutil.rmtree(folder, ignore_errors=True)
         with self._lock:
-            for known in (self._size, self._until, self._used):
-                known.pop(folder, None)
+            self._kept.pop(folder, None)
 
 
 class Kept:
     """Regions by window, the oldest forgotten first. Safe to call from several threads."""
 
     def __init__(self, *, most: int | None = None, longest: float | None = None) -> None:
-        self._most, self._lock = MOST_BYTES if most is None else most, threading.Lock()
+        self._most, self._lock = MOST_BYTES if most is None else most, threading.RLock()
         self._longest = LONGEST if longest is None else longest
         self._found: OrderedDict[str, tuple[float, int, Any]] = OrderedDict()
 
     def put(self, window: str, value: Any, size: int) -> None:
-        """Keep ``value``, of ``size`` bytes, for ``window`` in place of what it had."""
+        """Keeps ``value``, of ``size`` bytes, for ``window`` in place of what it had."""
         with self._lock:
-            self._found.pop(window, None)
+            self.drop(window)
             self._found[window] = (time.monotonic(), size, value)
-            self._sweep()
+            self.sweep()
 
     def get(self, window: str) -> Any:
         """What ``window`` has, or None."""
         with self._lock:
-            self._sweep()
-            if window not in self._found:
-                return None
-            _, size, value = self._found.pop(window)
-            self._found[window] = (time.monotonic(), size, value)
-            return value
+            self.sweep()
+            if window in self._found:
+                _, size, value = self._found[window]
+                self.put(window, value, size)
+                return value
+            return None
 
     def drop(self, window: str) -> None:
-        """Forget what ``window`` has."""
+        """Forgets what ``window`` has."""
         with self._lock:
             self._found.pop(window, None)
 
@@ -181,15 +175,11 @@ class Kept:
         return len(self._found)
 
     def sweep(self) -> None:
-        """Forget what nobody has looked at for too long."""
+        """Forgets what nobody has looked at for too long, and the oldest when all take too much memory; the newest stays."""
         with self._lock:
-            self._sweep()
-
-    def _sweep(self) -> None:
-        old = time.monotonic() - self._longest
-        while self._found:
-            used, _, _ = next(iter(self._found.values()))
-            heavy = sum(size for _, size, _ in self._found.values()) > self._most and len(self._found) > 1
-            if used >= old and not heavy:
-                break
-            self._found.popitem(last=False)
+            while self._found:
+                used, _, _ = next(iter(self._found.values()))
+                heavy = len(self._found) > 1 and sum(size for _, size, _ in self._found.values()) > self._most
+                if used >= time.monotonic() - self._longest and not heavy:
+                    break
+                self._found.popitem(last=False)

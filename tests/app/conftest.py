@@ -28,7 +28,7 @@ CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 
 @pytest.fixture(scope="session")
 def patches() -> list[np.ndarray]:
-    return [patch for _, patch in server.synthetic_examples()]
+    return server.synthetic_examples()
 
 
 @pytest.fixture(scope="session")

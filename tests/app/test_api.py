@@ -3,10 +3,7 @@
 import base64
 import io
 import json
-import os
 import struct
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 import zipfile
@@ -22,8 +19,8 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from bhi_utils import plots
-from bhi_utils.app import files_answer, patch_answer
-from bhi_utils.app.case_slide import Cases
+from bhi_utils.app import patch_answer
+from bhi_utils.app.slide_answer import Cases
 from bhi_utils.data import archive
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model import seen
@@ -148,7 +145,7 @@ def test_a_patch_that_was_seen_in_training_is_remarked_among_many_files(predicto
     for number in (0, 1):
         Image.fromarray(patches[number]).save(tmp_path / f"{number}.png")
     monkeypatch.setattr(predictor, "seen", seen.Seen(digests=seen.digests(patches[1][None])))
-    *_, found = files_answer.answered(predictor, [tmp_path / "0.png", tmp_path / "1.png"], "es")
+    *_, found = patch_answer.files_answered(predictor, [tmp_path / "0.png", tmp_path / "1.png"], "es")
     assert ["Visto en el entrenamiento" in remark for remark in found["answers"]["remark"]] == [False, True]
 
 
@@ -394,20 +391,6 @@ def test_the_page_answers_on_this_machine_only_and_names_no_other_host(url):
     page = urllib.request.urlopen(url).read().decode("utf-8")
     assert "fonts.googleapis" not in page
     assert '"analytics_enabled":false' in page.replace(" ", "")
-
-
-def test_user_and_password_come_from_the_environment(bundle, tmp_path):
-    code = "import sys; from bhi_utils.app import server; from bhi_utils.model import predictor; from gradio_client import Client\n"
-    code += "url, demo = server.launch(predictor.Predictor.load(sys.argv[1]), port=0)\n"
-    code += "card = Client(url, auth=('me', 'secret'), verbose=False, analytics_enabled=False).predict(api_name='/card')\n"
-    code += "print('found', card['name'])\n"
-    code += "try: Client(url, verbose=False, analytics_enabled=False)\nexcept Exception as error: print('refused')\n"
-    code += "demo.close(verbose=False)\n"
-    environment = {**os.environ, "BHI_USER": "me", "BHI_PASSWORD": "secret", "TMPDIR": str(tmp_path)}
-    environment.pop("GRADIO_TEMP_DIR", None)
-    done = subprocess.run([sys.executable, "-c", code, str(bundle)], env=environment, capture_output=True, text=True, timeout=180)
-    assert done.stdout.splitlines()[-2:] == ["found cnn", "refused"], done.stderr
-    assert not list(tmp_path.glob("bhi-app-*")), "the folder of uploads is gone"
 
 
 def test_a_case_counts_as_seen_by_its_id_and_by_its_pixels(tmp_path):

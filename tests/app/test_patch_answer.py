@@ -1,5 +1,6 @@
 """How the answer for a patch is worded and drawn, in both languages."""
 
+import html
 import json
 
 import numpy as np
@@ -89,3 +90,10 @@ def test_without_an_answer_there_is_the_problem_alone():
 
 def test_a_picture_is_part_of_the_page():
     assert page_html.data_url(np.zeros((2, 2, 3), np.uint8)).startswith("data:image/png;base64,")
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_harmless_in_the_tables_that_the_page_saves():
+    answers = {"file": ["=cmd.png"], "predicted_label": [1], "probability": [-0.5]}
+    details = {"problem": "", "answers": answers, "rejected": {"file": ["@x.png"], "reason": ["-"]}, "threshold_calibrated": 0.4}
+    said = html.unescape(patch_answer.files_shown(details, "en"))
+    assert "\n'=cmd.png,1,-0.5\n" in said and "\n'@x.png,'-\n" in said

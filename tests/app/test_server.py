@@ -20,28 +20,35 @@ from gradio_client import Client, handle_file
 from bhi_utils.app import server
 from bhi_utils.model import predictor
 
-bundle, patch, cache = sys.argv[1:]
+bundle, patch, temporary = sys.argv[1:]
 model = predictor.Predictor.load(bundle)
 first, demo = server.launch(model, port=0)
-found = {"problem": Client(first, verbose=False, analytics_enabled=False).predict(handle_file(patch), api_name="/predict")["problem"]}
+client = Client(first, auth=("me", "secret"), verbose=False, analytics_enabled=False)
+found = {"problem": client.predict(handle_file(patch), api_name="/predict")["problem"], "refused": False}
+try:
+    Client(first, verbose=False, analytics_enabled=False)
+except Exception:
+    found["refused"] = True
 second, again = server.launch(model, port=demo.server_port)
-found |= {"same_address": first == second, "uploads": len(list(Path(cache).rglob(Path(patch).name)))}
+found |= {"same_address": first == second, "uploads": len(list(Path(temporary).rglob(Path(patch).name)))}
 again.close(verbose=False)
 with socket.socket() as probe:
     found["free"] = probe.connect_ex(("127.0.0.1", again.server_port)) != 0
+found["folders"] = len(list(Path(temporary).glob("bhi-app-*")))
 print("found", json.dumps(found))
 """
 
 
-@pytest.mark.slow
-def test_a_second_launch_ends_the_first_takes_its_port_and_no_upload_stays(bundle, patch_file, tmp_path):
-    cache = tmp_path / "cache"
-    command = [sys.executable, "-c", RELAUNCH, str(bundle), str(patch_file), str(cache)]
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(cache)}
+def test_a_second_launch_ends_the_first_takes_its_port_asks_for_the_password_and_leaves_nothing(bundle, patch_file, tmp_path):
+    (temporary := tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-c", RELAUNCH, str(bundle), str(patch_file), str(temporary)]
+    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+    environment |= {"BHI_USER": "me", "BHI_PASSWORD": "secret", "TMPDIR": str(temporary), "TEMP": str(temporary)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=180)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert json.loads(lines[-1].removeprefix("found ")) == {"problem": "", "same_address": True, "uploads": 0, "free": True}
+    found = {"problem": "", "refused": True, "same_address": True, "uploads": 0, "free": True, "folders": 0}
+    assert json.loads(lines[-1].removeprefix("found ")) == found
     assert len(lines) == 1, "neither launching nor closing prints"
 
 

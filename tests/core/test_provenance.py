@@ -54,7 +54,7 @@ def edit(path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["app/server", "app/files_answer", "reports/run_report", "plots/patches", "cli/run", "__main__"])
+@pytest.mark.parametrize("module", ["app/server", "app/patch_answer", "reports/run_report", "plots/patches", "cli/run", "__main__"])
 def test_a_change_of_app_pages_or_commands_keeps_a_study_s_answers(fitted, package, module):
     edit(package / f"{module}.py")
     assert fitted() == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bhi_utils.app import files_answer
+from bhi_utils.app import patch_answer
 from bhi_utils.core.paths import InputError
 from bhi_utils.data import sources
 from bhi_utils.data.phantom import synthetic_cohort
@@ -45,7 +45,7 @@ def made(monkeypatch) -> list[str]:
 @pytest.mark.parametrize(("members", "said", "wide"), [(40_000, None, True), (40_000, 5, True), (40_000, 5, False), (2_000_000, 5, False)])
 def test_an_upload_of_too_many_members_is_refused_before_it_is_opened(tmp_path, made, members, said, wide):
     path = bomb(tmp_path / "upload.zip", members, said=said, wide=wide)
-    (answer,) = files_answer.answered(None, [path], "en")
+    (answer,) = patch_answer.files_answered(None, [path], "en")
     assert answer["problem"] and answer["count"] == 0 and not made
 
 
