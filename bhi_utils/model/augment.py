@@ -1,7 +1,7 @@
-"""The paper's augmentations as Keras layers, on raw patches in 0–255.
+"""The paper's augmentations as Keras layers, on raw patches in 0–255, and the eight dihedral views.
 
-Used by the models (inside the graph, training only) and by notebook 04; the feature cache takes `dihedral` views instead, which are
-exact. Keras' layers round when they are called on uint8, so the layers here begin with ``Rescaling(1.0)``, which makes float32 of it.
+Used by ``model.networks`` (inside the graph, training only) and by notebook 04. The feature cache and the app take `dihedral` views, which
+are exact. Keras' layers round when they are called on uint8, so ``Rescaling(1.0)`` stands before them and makes it float32.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ DIHEDRAL = 8
 
 
 def transforms(seed: int, *, strength: float = 1.0) -> dict[str, keras.layers.Layer]:
-    """One layer for each augmentation, in the order in which the network applies them.
+    """Returns one layer for each augmentation, in the order in which the network applies them.
 
     Args:
         seed: seed of the first layer's generator; each further layer takes the next number.
@@ -35,16 +35,15 @@ def transforms(seed: int, *, strength: float = 1.0) -> dict[str, keras.layers.La
     light, contrast = strength * BRIGHTNESS, strength * CONTRAST
     layers = keras.layers
     # reflect: no invented black or white border at the edge of the tissue
-    built = {
-        "horizontal flip": lambda s: layers.RandomFlip("horizontal", seed=s, name="flip_horizontal"),
-        "vertical flip": lambda s: layers.RandomFlip("vertical", seed=s, name="flip_vertical"),
-        "rotation": lambda s: layers.RandomRotation(angle, fill_mode="reflect", seed=s, name="rotation"),
-        "translation": lambda s: layers.RandomTranslation(shift, shift, fill_mode="reflect", seed=s, name="translation"),
-        "zoom": lambda s: layers.RandomZoom((-zoom, zoom), fill_mode="reflect", seed=s, name="zoom"),
-        "brightness": lambda s: layers.RandomBrightness(light, value_range=(0, 255), seed=s, name="brightness"),
-        "contrast": lambda s: layers.RandomContrast(contrast, value_range=(0, 255), seed=s, name="contrast"),
+    made = {
+        "horizontal flip": layers.RandomFlip("horizontal", seed=seed, name="flip_horizontal"),
+        "vertical flip": layers.RandomFlip("vertical", seed=seed + 1, name="flip_vertical"),
+        "rotation": layers.RandomRotation(angle, fill_mode="reflect", seed=seed + 2, name="rotation"),
+        "translation": layers.RandomTranslation(shift, shift, fill_mode="reflect", seed=seed + 3, name="translation"),
+        "zoom": layers.RandomZoom((-zoom, zoom), fill_mode="reflect", seed=seed + 4, name="zoom"),
+        "brightness": layers.RandomBrightness(light, value_range=(0, 255), seed=seed + 5, name="brightness"),
+        "contrast": layers.RandomContrast(contrast, value_range=(0, 255), seed=seed + 6, name="contrast"),
     }
-    made = {name: make(seed + offset) for offset, (name, make) in enumerate(built.items())}
     for layer in made.values():
         # Keras marks three of them as not for XLA on every backend, since TensorFlow lacks one kernel: one such layer keeps JAX from
         # compiling the whole step, which then runs operation by operation
@@ -53,12 +52,12 @@ def transforms(seed: int, *, strength: float = 1.0) -> dict[str, keras.layers.La
 
 
 def augment_layers(seed: int) -> Iterable[keras.layers.Layer]:
-    """``Rescaling(1.0)`` and the seven augmentations, as a model's graph begins with them."""
+    """Returns ``Rescaling(1.0)`` and the seven augmentations, with which a network's graph begins."""
     return [keras.layers.Rescaling(1.0, name="to_float"), *transforms(seed).values()]
 
 
 def augmenter(seed: int) -> keras.Sequential:
-    """The seven augmentations as one model: uint8 or float patches (n, 50, 50, 3) in 0–255 to float32 in 0–255.
+    """Returns the seven augmentations as one model: uint8 or float patches (n, 50, 50, 3) in 0–255 to float32 in 0–255.
 
     Call it with ``training=True``; without, patches pass through unchanged.
     """
@@ -66,17 +65,20 @@ def augmenter(seed: int) -> keras.Sequential:
 
 
 def dihedral(patches: np.ndarray, view: int) -> np.ndarray:
-    """One of the eight turned and mirrored views, exact since no pixel is interpolated.
+    """Returns one of the eight turned and mirrored views of each patch; no pixel is interpolated.
 
     Args:
         patches: array (n, h, w, 3) with h = w.
-        view: 0 leaves the patch as it is; 1 mirrors it left to right, 2 top to bottom, 3 both, which is half a turn; 4 to 7 are the
-            same after exchanging rows and columns.
+        view: 0 to 7. 0 leaves the patch as it is; 1 mirrors it left to right, 2 top to bottom, 3 both, which is half a turn; 4 to 7 are
+            the same after exchanging rows and columns.
 
     Returns:
         a view of the same memory, of the same shape and type.
+
+    Example:
+        >>> patch = np.arange(4).reshape(1, 2, 2, 1)
+        >>> dihedral(patch, 1).ravel().tolist(), dihedral(patch, 4).ravel().tolist()
+        ([1, 0, 3, 2], [0, 2, 1, 3])
     """
-    if not 0 <= view < DIHEDRAL:
-        raise ValueError(f"View {view} does not exist: choose 0 to {DIHEDRAL - 1}.")
     patches = patches.swapaxes(1, 2) if view & 4 else patches
     return patches[:, :: -1 if view & 2 else 1, :: -1 if view & 1 else 1]

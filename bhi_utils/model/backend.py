@@ -1,4 +1,4 @@
-"""What a Keras backend needs beside Keras: JAX lengths that stay the same and a cache of what it compiled, TensorFlow its memory.
+"""What a Keras backend needs beside Keras: JAX equal batch lengths and a cache of what it compiled, TensorFlow its memory.
 
 Used by all that trains or predicts.
 """
@@ -17,33 +17,18 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def answers(model: keras.Model, batch: np.ndarray, *, whole: int) -> Any:
-    """``model.predict_on_batch``; on JAX, which compiles the network anew for each length, of always as many samples.
+    """Runs ``model.predict_on_batch``; on JAX, which compiles the network anew for each length, always with as many samples.
 
     Args:
         model: any network with one input.
         batch: array (n, …).
-        whole: length up to which a shorter batch is filled there; its last sample is repeated.
+        whole: on JAX, a shorter batch is filled up to this length with its last sample, whose answers are dropped again.
     """
     count = len(batch)
     if keras.config.backend() != "jax" or count >= whole:
         return model.predict_on_batch(batch)
     filled = model.predict_on_batch(batch[np.minimum(np.arange(whole), count - 1)])
     return keras.tree.map_structure(lambda part: part[:count], filled)
-
-
-def keep_compiled() -> None:
-    """Let JAX keep what it compiles in the cache folder, so that the next process compiles nothing anew: a no-op on other backends.
-
-    A folder that ``JAX_COMPILATION_CACHE_DIR`` names stays.
-    """
-    if keras.config.backend() != "jax":
-        return
-    import jax
-
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str((cache_dir() / "jax").resolve()))
-        # a training step takes a minute; what compiles within a tenth of a second is not worth a file
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def keep_memory() -> None:
@@ -60,5 +45,12 @@ def keep_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
 
 
-# here and not in each function above: JAX looks for the folder when it compiles for the first time, whoever asks for that
-keep_compiled()
+# JAX keeps what it compiles in the cache folder, for the next process, unless JAX_COMPILATION_CACHE_DIR names another folder. That is set
+# when this module is loaded, since JAX looks for the folder when it compiles for the first time, whoever asks for that.
+if keras.config.backend() == "jax":
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str((cache_dir() / "jax").resolve()))
+        # a training step takes a minute; what compiles within a tenth of a second is not worth a file
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

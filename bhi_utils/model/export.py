@@ -66,7 +66,15 @@ def write(predictor: Predictor, out: Path) -> float:
         model = onnx.load(temporary)
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.shape.dim[0].dim_param = "n"
-        onnx.helper.set_model_props(model, _metadata(predictor))
+        facts = {
+            "name": predictor.bundle["name"],
+            "model_sha256": predictor.bundle["sha256"],
+            "threshold": repr(predictor.threshold),
+            "calibration": json.dumps(predictor.calibration.to_json()),
+            "threshold_calibrated": repr(predictor.threshold_calibrated),
+            "notice": NOTICE,
+        }
+        onnx.helper.set_model_props(model, facts)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, temporary)
         difference = _difference(predictor, temporary)
@@ -100,18 +108,6 @@ def _answering(predictor: Predictor) -> keras.Model:
     evidence = keras.layers.Reshape(features.shape[1:3], name="evidence")(everywhere(features))
     everywhere.set_weights([kernel[None, None], bias])
     return keras.Model(copy.inputs, {"logit": logit, "evidence": evidence}, name=network.name)
-
-
-def _metadata(predictor: Predictor) -> dict[str, str]:
-    bundle = predictor.bundle
-    return {
-        "name": bundle["name"],
-        "model_sha256": bundle["sha256"],
-        "threshold": repr(predictor.threshold),
-        "calibration": json.dumps(predictor.calibration.to_json()),
-        "threshold_calibrated": repr(predictor.threshold_calibrated),
-        "notice": NOTICE,
-    }
 
 
 def _difference(predictor: Predictor, path: Path) -> float:

@@ -1,9 +1,9 @@
 """The two networks: a custom CNN and EfficientNetB0, each one Keras graph from a raw 50×50 patch to a logit.
 
-Used by training and by tests. Both graphs run: patch in 0–255 → augmentation (training only) → resize → [0,1] → network → last
-feature map → global average pooling (``pool``) → dropout → one dense unit (``logit``). Because nothing but that mean and that
-unit follows the last feature map, the unit applied to each of its places is the class activation map (Zhou et al. 2016,
-arXiv 1512.04150), and its mean is the logit.
+Used by notebook 05, ``training``, ``model.predictor`` and the studies. Both graphs run: patch in 0–255 → augmentation (training only) →
+resize → [0,1] → network → last feature map → global average pooling (``pool``) → dropout → one dense unit (``logit``). Nothing but that
+mean and that unit follows the last feature map, so the unit applied to each place of the map is the class activation map (Zhou et al. 2016,
+arXiv 1512.04150), and the map's mean is the logit.
 """
 
 from collections import Counter
@@ -16,23 +16,12 @@ from bhi_utils.core.paths import InputError, shown
 from bhi_utils.model import bundles
 from bhi_utils.model.augment import augment_layers
 
-PATCH_SHAPE = (50, 50, 3)
-#: The layer that ends each of EfficientNetB0's seven blocks: where a graph can be cut, since no skip connection crosses it.
-BLOCK_ENDS = {
-    1: "block1a_project_bn",
-    2: "block2b_add",
-    3: "block3b_add",
-    4: "block4c_add",
-    5: "block5c_add",
-    6: "block6d_add",
-    7: "block7a_project_bn",
-}
 #: Variance of the Normalization layer's first channel: in a complete file, and in Keras' own, which holds the standard deviation.
 VARIANCE_COMPLETE, VARIANCE_KERAS = 0.0524, 0.229
 
 
 def cnn(*, image_size: int, seed: int, filters: tuple[int, ...] = (24, 48, 96, 192), dropout: float = 0.3) -> keras.Model:
-    """A custom convolutional network: blocks of two 3×3 convolutions with BatchNorm and ReLU, halved by max pooling.
+    """Builds a custom convolutional network: blocks of two 3×3 convolutions with BatchNorm and ReLU, halved by max pooling.
 
     Args:
         image_size: side in pixels that patches are resized to.
@@ -56,17 +45,17 @@ def cnn(*, image_size: int, seed: int, filters: tuple[int, ...] = (24, 48, 96, 1
 
 
 def efficientnetb0(*, image_size: int, weights: str, seed: int, dropout: float = 0.2, input_range: float = 255.0) -> keras.Model:
-    """EfficientNetB0 (Tan & Le 2019, arXiv 1905.11946) on patches; everything trainable, see ``unfreeze``.
+    """Builds EfficientNetB0 (Tan & Le 2019, arXiv 1905.11946) on patches; everything learns, see `unfreeze`.
 
-    Keras' EfficientNetB0 expects 0–255 and normalises inside, so the paper's [0,1] is undone by a Rescaling in front of it.
+    Keras' EfficientNetB0 expects 0–255 and normalises inside, so a Rescaling in front of it undoes the paper's [0,1].
 
     Args:
         image_size: side in pixels that patches are resized to, at least 32.
-        weights: ``imagenet`` (downloaded by Keras), ``packaged`` (the packaged model's base; the classifier is new, since its threshold
-            and bias belong to another training set), ``none`` (from scratch), or a ``.h5`` file without top.
+        weights: ``imagenet`` (downloaded by Keras), ``packaged`` (the packaged model's base, with a new classifier), ``none`` (from
+            scratch), or a ``.h5`` file without top.
         seed: seed of a random start, augmentation and dropout.
         dropout: share of pooled features dropped in training.
-        input_range: what white becomes in front of the base: 255, as it was trained on; 1 feeds it [0,1] raw, to measure what
+        input_range: what white becomes in front of the base. 255 is what it was trained on; 1 feeds it [0,1] raw, to measure what
             that costs.
 
     Raises:
@@ -78,19 +67,23 @@ def efficientnetb0(*, image_size: int, weights: str, seed: int, dropout: float =
     x = keras.layers.Rescaling(input_range, name="to_0_255")(x)
     base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_tensor=x)
     if source is None:
-        _ease(base)
+        # a random start in a short run: quick moving statistics, as in `cnn`, and no block skipped at random
+        for layer in base.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = 0.95
+            elif layer.name.endswith("_drop"):
+                layer.rate = 0.0
     else:
         # pairs by order, since Keras numbers the names of a second Normalization in one process
-        pairs = zip(_with_weights(base), _with_weights(source), strict=True)
-        for layer, pretrained in pairs:
-            layer.set_weights(pretrained.get_weights())
+        pairs = zip(*([layer for layer in one.layers if layer.weights] for one in (base, source)), strict=True)
+        for layer, trained in pairs:
+            layer.set_weights(trained.get_weights())
         _complete_normalization(next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization)))
-    model = keras.Model(inputs, _classifier(base.output, dropout, seed), name="efficientnetb0")
-    return model
+    return keras.Model(inputs, _classifier(base.output, dropout, seed), name="efficientnetb0")
 
 
 def require_weights(weights: str) -> None:
-    """Stop at once, before any training, when EfficientNetB0's weights cannot be had; ``weights`` as in ``efficientnetb0``.
+    """Stop at once, before any training, when EfficientNetB0's weights cannot be had; ``weights`` as in `efficientnetb0`.
 
     Raises:
         InputError: the weights cannot be downloaded or are not EfficientNetB0's.
@@ -103,10 +96,13 @@ def unfreeze(model: keras.Model, blocks: int | None, *, batchnorm: bool = False)
     """Choose what of an EfficientNetB0 learns. The classifier always does.
 
     Args:
-        model: from ``efficientnetb0``.
-        blocks: how many of the last blocks learn, 0 (frozen base) to 7; the convolution after the last block goes with the first
-            of them. BatchNorm stays frozen, hence in inference mode. None: everything learns, BatchNorm too (from scratch).
-        batchnorm: BatchNorm learns with the blocks that do, from each batch's statistics, to measure what that costs.
+        model: from `efficientnetb0`.
+        blocks: how many of the last blocks learn, 0 (frozen base) to 7; the convolution after the last block learns with any of them.
+            BatchNorm stays frozen, hence in inference mode. None: everything learns, BatchNorm too (from scratch).
+        batchnorm: BatchNorm learns with its block, from each batch's statistics, to measure what that costs.
+
+    Raises:
+        InputError: there are not so many blocks.
     """
     if blocks is not None and not 0 <= blocks <= 7:
         raise InputError(f"{blocks} blocks cannot be fine-tuned: EfficientNetB0 has 7, so choose 0 to 7.")
@@ -124,13 +120,13 @@ def unfreeze(model: keras.Model, blocks: int | None, *, batchnorm: bool = False)
             layer.trainable = blocks == 7 and not isinstance(layer, keras.layers.Normalization)
 
 
-def cut_name(blocks: int) -> str:
-    """Name of the layer after which the last ``blocks`` blocks begin: the deepest output that stays the same while they learn."""
-    return BLOCK_ENDS[7 - blocks]
+def cut_name(model: keras.Model, blocks: int) -> str:
+    """Returns the name of the layer after which the last ``blocks`` blocks begin, 1 to 6; no skip connection crosses that cut."""
+    return [layer.name for layer in model.layers if layer.name.startswith(f"block{7 - blocks}")][-1]
 
 
 def _head_of_graph(image_size: int, seed: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    inputs = x = keras.Input(PATCH_SHAPE, dtype="float32", name="patches")
+    inputs = x = keras.Input((50, 50, 3), dtype="float32", name="patches")
     for layer in augment_layers(seed):
         x = layer(x)
     x = keras.layers.Resizing(image_size, image_size, interpolation="bilinear", name="resize")(x)
@@ -144,39 +140,21 @@ def _classifier(x: keras.KerasTensor, dropout: float, seed: int) -> keras.KerasT
     return keras.layers.Dense(1, kernel_initializer=initializer, name="logit")(x)
 
 
-def _ease(base: keras.Model) -> None:
-    """Set a random start up for a short run: quick moving statistics, as in ``cnn``, and no block skipped at random."""
-    for layer in base.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.95
-        elif layer.name.endswith("_drop"):
-            layer.rate = 0.0
-
-
-def _with_weights(model: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in model.layers if layer.weights]
-
-
 def _pretrained(weights: str) -> keras.Model:
-    """EfficientNetB0 without top, its weights loaded."""
+    """Returns EfficientNetB0 without top, its weights loaded."""
     if weights == bundles.START:
         whole = keras.saving.load_model(bundles.read(bundles.packaged())[1], compile=False, safe_mode=True)
         return keras.Model(whole.input, whole.get_layer("pool").input)
-    if weights == "imagenet":
-        try:
-            return keras.applications.EfficientNetB0(weights="imagenet", include_top=False, input_shape=(224, 224, 3))
-        except Exception as error:  # Keras raises a plain Exception when the download fails
-            raise InputError(
-                "The ImageNet weights could not be downloaded: give a local file with --weights FILE.h5, or start from the "
-                "packaged model with --weights packaged, or from scratch with --weights none."
-            ) from error
-    if not Path(weights).is_file():
+    if weights != "imagenet" and not Path(weights).is_file():
         raise InputError(f"--weights {weights} is neither a file nor one of imagenet, packaged and none: check the path.")
     try:
         return keras.applications.EfficientNetB0(weights=weights, include_top=False, input_shape=(224, 224, 3))
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # Keras raises a plain Exception when the download fails
         raise InputError(
-            f"{shown(Path(weights))} does not hold the weights of EfficientNetB0 without top: give the file that "
+            "The ImageNet weights could not be downloaded: give a local file with --weights FILE.h5, or start from the "
+            "packaged model with --weights packaged, or from scratch with --weights none."
+            if weights == "imagenet"
+            else f"{shown(Path(weights))} does not hold the weights of EfficientNetB0 without top: give the file that "
             "keras.applications saves, or --weights imagenet, packaged or none."
         ) from error
 
@@ -199,45 +177,43 @@ def _complete_normalization(layer: keras.layers.Layer) -> None:
     layer.finalize_state()  # the layer computes with copies of its weights
 
 
-_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-
-
 def fold(model: keras.Model) -> keras.Model:
-    """A copy of ``model`` without the BatchNorm layers that follow a convolution, equal to it in inference mode.
+    """Returns a copy of a network without the BatchNorm layers that follow a convolution, equal to it in inference mode but for rounding.
 
     Args:
-        model: a functional network with one input and one output, built by ``models``; it is left as it is.
+        model: a functional network with one input, built by this module; it stays as it is.
 
     Returns:
-        a network with layers of the same names, whose weights are copies; a folded BatchNorm's place is taken by an identity, so
-        that the graph can be cut at the same names. Not for training.
+        a network with layers of the same names, whose weights are copies. An identity stands in a folded BatchNorm's place, so the graph
+        can be cut at the same names. It is not for training.
     """
     norms = _norms(model)
     gone = {norm.name for norm in norms.values()}
-    made = {id(model.inputs[0]): keras.Input(model.input_shape[1:], dtype="float32", name="patches")}
-    start = made[id(model.inputs[0])]
-    for layer in model.layers[1:]:
-        given = [made[id(one)] for one in layer.input] if isinstance(layer.input, list) else made[id(layer.input)]
+
+    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
         if layer.name in gone:
-            copy = keras.layers.Activation("linear", name=layer.name)
-        else:
-            extra = {"use_bias": True, "bias_initializer": "zeros"} if layer.name in norms else {}
-            copy = type(layer).from_config(layer.get_config() | extra)
-        made[id(layer.output)] = copy(given)
+            return keras.layers.Activation("linear", name=layer.name)
+        extra = {"use_bias": True, "bias_initializer": "zeros"} if layer.name in norms else {}
+        return type(layer).from_config(layer.get_config() | extra)
+
+    # a BatchNorm is called with a mask of None, which an identity does not take
+    folded = keras.models.clone_model(model, clone_function=copied, call_function=lambda layer, *given, **_: layer(*given))
+    for layer in model.layers:
+        copy = folded.get_layer(layer.name)
         if layer.name in norms:
             copy.set_weights(_kernel_and_bias(layer, norms[layer.name]))
         elif layer.weights and layer.name not in gone:
             copy.set_weights(layer.get_weights())
             if isinstance(layer, keras.layers.Normalization):
                 copy.finalize_state()  # it computes with copies of its weights
-    return keras.Model(start, made[id(model.outputs[0])], name=model.name)
+    return folded
 
 
 def _norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
-    """By a convolution's name, the BatchNorm that is the only one to take its output."""
-    given = [one for layer in model.layers[1:] for one in (layer.input if isinstance(layer.input, list) else [layer.input])]
-    uses = Counter(map(id, given))
-    before = {id(layer.output): layer.name for layer in model.layers if isinstance(layer, _CONVOLUTIONS) and not layer.use_bias}
+    """Returns by a convolution's name the BatchNorm that is the only layer to take its output."""
+    uses = Counter(id(one) for layer in model.layers[1:] for one in (layer.input if isinstance(layer.input, list) else [layer.input]))
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    before = {id(layer.output): layer.name for layer in model.layers if isinstance(layer, kinds) and not layer.use_bias}
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     return {before[id(norm.input)]: norm for norm in norms if uses[id(norm.input)] == 1 and id(norm.input) in before}
 

@@ -17,11 +17,9 @@ from bhi_utils.core import atomic_files, hardware
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
 from bhi_utils.data import archive
-from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation.calibration import Calibration
 from bhi_utils.model import bundles
 from bhi_utils.model.backend import answers
-from bhi_utils.model.bundles import find_bundle
 from bhi_utils.model.networks import fold
 from bhi_utils.model.seen import Seen
 
@@ -62,21 +60,27 @@ def save_bundle(
 
 
 class Predictor:
-    """Answers for patches. Safe to call from several threads: the network runs for one at a time."""
+    """Answers for patches. Safe to call from several threads: the network runs for one at a time.
+
+    Attributes:
+        network: gives logits, and the feature map that evidence maps are made of. Its BatchNorm is folded, see ``networks.fold``.
+        bundle: the bundle's content.
+        seen: what the model was trained and tuned on.
+        threshold, threshold_calibrated: on ``probability`` and on ``probability_calibrated``.
+    """
 
     def __init__(self, model: keras.Model, bundle: dict[str, Any], seen: Seen | None = None) -> None:
-        # the same answers, but for rounding, in three quarters of the time
-        model = fold(model)
+        model = fold(model)  # the same answers, but for rounding, in three quarters of the time
         logit = model.get_layer("logit")
         self.bundle = bundle
         self.seen = seen or Seen()
         self.threshold = float(bundle["threshold"])
         self.calibration = Calibration.from_json(bundle["calibration"])
         self.threshold_calibrated = self.calibration.move(self.threshold)
-        self._model = keras.Model(model.input, [logit.output, model.get_layer("pool").input])
+        self.network = keras.Model(model.input, [logit.output, model.get_layer("pool").input])
         if keras.config.backend() == "tensorflow" and not hardware.gpus():
             # XLA compiles anew, for seconds, each time that the number of patches changes, and is no faster on a CPU
-            self._model.jit_compile = False
+            self.network.jit_compile = False
         self._kernel, self._bias = (np.asarray(value) for value in logit.get_weights())
         self._lock = threading.Lock()
 
@@ -90,11 +94,6 @@ class Predictor:
         content, model = bundles.read(bundle)
         seen = Seen.read(content, model.parent)
         return cls(keras.saving.load_model(model, compile=False, safe_mode=True), content, seen)
-
-    @property
-    def network(self) -> keras.Model:
-        """The network that answers: logits, and the features that evidence maps are made of. Its BatchNorm is folded, see `folding`."""
-        return self._model
 
     def predict(self, patches: np.ndarray) -> pd.DataFrame:
         """Classify patches.
@@ -110,16 +109,19 @@ class Predictor:
         """
         return self.predict_with_evidence(patches)[0]
 
-    def evidence(self, patches: np.ndarray) -> np.ndarray:
-        """Where the answer comes from: float32 array (n, h, w) in logit units, whose mean over (h, w) is the patch's logit."""
-        return self.predict_with_evidence(patches)[1]
-
     def raw(self, threshold: float) -> float:
         """The threshold on ``probability`` that belongs to ``threshold`` on ``probability_calibrated``."""
         return self.threshold if threshold == self.threshold_calibrated else self.calibration.back(threshold)
 
     def predict_with_evidence(self, patches: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-        """``predict`` and ``evidence`` from one forward pass."""
+        """Classify patches and say where the answers come from, in one forward pass.
+
+        Returns:
+            the frame of `predict`, and the evidence maps: float32 array (n, h, w) in logit units, whose mean over (h, w) is the logit.
+
+        Raises:
+            InputError: the patches have another shape.
+        """
         if patches.ndim != 4 or patches.shape[1:] != (50, 50, 3) or not len(patches):
             raise InputError(f"Patches of shape {patches.shape} cannot be classified: give an array of shape (n, 50, 50, 3) with n ≥ 1.")
         logits, maps = [], []
@@ -127,7 +129,7 @@ class Predictor:
             with self._lock:
                 batch = np.asarray(patches[start : start + BATCH], dtype=np.float32)
                 # the next power of two: few lengths, and never twice the work
-                logit, features = answers(self._model, batch, whole=1 << (len(batch) - 1).bit_length())
+                logit, features = answers(self.network, batch, whole=1 << (len(batch) - 1).bit_length())
             logits.append(logit[:, 0])
             maps.append(features @ self._kernel[:, 0] + self._bias[0])
         logit = np.concatenate(logits).astype(np.float64)
@@ -147,7 +149,7 @@ class Predictor:
         return frame, np.concatenate(maps).astype(np.float32)
 
 
-def explain(run: Run, pack: Pack, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+def explain(run: Run, pack: archive.Pack, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """The patches of ``rows``, the better model's evidence maps, and its answers with the true labels.
 
     Returns:
@@ -157,5 +159,5 @@ def explain(run: Run, pack: Pack, rows: pd.DataFrame) -> tuple[np.ndarray, np.nd
         InputError: a row is of a patch that the data set lacks.
     """
     patches = pack.patches[archive.rows_of(pack.manifest, rows)]
-    answers, maps = Predictor.load(find_bundle(run)).predict_with_evidence(patches)
+    answers, maps = Predictor.load(bundles.find_bundle(run)).predict_with_evidence(patches)
     return patches, maps, answers.assign(label=rows["label"].to_numpy())

@@ -1,8 +1,8 @@
-"""What a model has seen: the cases and pixels that it was trained or tuned on, kept beside it, and left out where that would flatter it.
+"""What a model has seen: the cases and pixels that it was trained or tuned on. They are kept beside it, so that it is never judged on them.
 
-Used by training (what a bundle records; what a start from the packaged model must not train on again), by ``reports.evaluation_report``,
-and by what shows single answers, which says so. Two things give a patch away: its case's id, and its pixels. Ids count among data of one
-kind only, since a synthetic cohort may bear the archive's numbers; patches of a single colour count never, since all bare glass is alike.
+Used by ``training`` (what a bundle records; what a start from the packaged model must not train on), by ``reports.evaluation_report``, and
+by all that shows single answers, which says so. A patch is known by its case's id or by its pixels. Ids count among real or among synthetic
+data only, since a synthetic cohort may bear the archive's numbers. Patches of one colour never count, since all bare glass is alike.
 """
 
 import hashlib
@@ -25,6 +25,8 @@ from bhi_utils.data.archive import Pack
 from bhi_utils.model import bundles
 
 _CHUNK = 4096
+#: The bundle's lists of cases that were seen, and whether their data are synthetic.
+_KINDS = {"real_cases": False, "synthetic_cases": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +45,12 @@ class Seen:
 
     @classmethod
     def of(cls, bundle: Path) -> "Seen":
-        """What the model of a ``.bundle.json`` has seen; see `bundles.read` for errors."""
+        """Reads what the model of a ``.bundle.json`` has seen; see `bundles.read` for errors."""
         return cls.read(bundles.read(bundle)[0], Path(bundle).parent)
 
     @classmethod
     def read(cls, bundle: Mapping[str, Any], folder: Path) -> "Seen":
-        """What a bundle's content says, with the file of digests in ``folder``; of an older bundle, its cases only.
+        """Reads what a bundle's content says, and the file of digests in ``folder``; an older bundle names its cases only.
 
         Raises:
             InputError: the file of digests is missing or not the one that the bundle names.
@@ -68,33 +70,32 @@ class Seen:
             ) from error
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise InputError(f"{shown(path)} is not the file that its bundle names (its hash differs): run notebook 05 again.")
-        kinds = (("real_cases", False), ("synthetic_cases", True))
-        return cls(frozenset((int(case), synthetic) for name, synthetic in kinds for case in entry[name]), known)
+        return cls(frozenset((int(case), synthetic) for name, synthetic in _KINDS.items() for case in entry[name]), known)
 
     def write(self, folder: Path, name: str) -> dict[str, Any]:
         """Write ``<name>.seen.npy`` into ``folder``; returns the entry ``seen`` of the bundle that lies there."""
         path = Path(folder) / f"{name}.seen.npy"
         with atomic_files.write_atomic(path) as temporary:
             np.save(temporary, self.digests)
-        kinds = {"real_cases": False, "synthetic_cases": True}
-        ids = {key: sorted(case for case, is_drawn in self.cases if is_drawn == drawn) for key, drawn in kinds.items()}
+        ids = {name: sorted(case for case, drawn in self.cases if drawn == synthetic) for name, synthetic in _KINDS.items()}
         return {"file": path.name, "sha256": bundles.sha256(path), "patches": len(self.digests), **ids}
 
     def __or__(self, other: "Seen") -> "Seen":
         return Seen(self.cases | other.cases, np.union1d(self.digests, other.digests), self.recorded and other.recorded)
 
     def pixels(self, patches: np.ndarray) -> np.ndarray:
-        """Which patches, uint8 (n, 50, 50, 3), have pixels that were seen: bool array (n,). Those of one colour count as unseen."""
+        """Tells which patches, uint8 (n, 50, 50, 3), have pixels that were seen: bool array (n,). Those of one colour count as unseen."""
         if not len(self.digests):
             return np.zeros(len(patches), bool)
         asked = digests(patches)
         found = self.digests[np.searchsorted(self.digests, asked).clip(max=len(self.digests) - 1)] == asked
         for row in np.flatnonzero(found):
-            found[row] = _tells_apart(patches[row])
+            # more than one colour beside that of its padding
+            found[row] = len(np.unique(patches[row].reshape(-1, 3), axis=0)) > 2
         return found
 
     def cases_in(self, pack: Pack) -> tuple[set[int], set[int]]:
-        """The pack's cases that were seen: those known by their id, and the others that hold a patch whose pixels were seen."""
+        """Returns the pack's cases that were seen: those known by their id, and the others that hold a patch whose pixels were seen."""
         case, synthetic = pack.manifest["case"].to_numpy(), bool(pack.info["synthetic"])
         by_id = {int(one) for one in np.unique(case) if (int(one), synthetic) in self.cases}
         if not len(self.digests):
@@ -106,30 +107,30 @@ class Seen:
 
 
 def digests(patches: np.ndarray) -> np.ndarray:
-    """The first eight bytes of each patch's SHA-256, uint64 (n,), of uint8 (n, 50, 50, 3): among a million patches no two by chance."""
+    """Returns the first eight bytes of each patch's SHA-256, uint64 (n,), of uint8 (n, 50, 50, 3); no two of a million agree by chance."""
     patches = np.ascontiguousarray(patches, dtype=np.uint8)
     return np.frombuffer(b"".join(hashlib.sha256(patch).digest()[:8] for patch in patches), "<u8").astype(np.uint64)
 
 
 def of_rows(pack: Pack, rows: np.ndarray) -> Seen:
-    """What a model has seen that was trained or tuned on these rows of a pack."""
+    """Returns what a model has seen that was trained or tuned on these rows of a pack."""
     cases, synthetic = np.unique(pack.manifest["case"].to_numpy()[rows]), bool(pack.info["synthetic"])
     parts = [digests(pack.patches[rows[start : start + _CHUNK]]) for start in range(0, len(rows), _CHUNK)]
     return Seen(frozenset((int(case), synthetic) for case in cases), np.unique(np.concatenate(parts)))
 
 
 def of_split(pack: Pack, table: pd.DataFrame) -> Seen:
-    """What a model has seen that was trained on a split: its training cases, and its validation cases, which chose the threshold."""
+    """Returns what a model has seen that was trained on a split: training cases, and validation cases, which chose the threshold."""
     return of_rows(pack, np.flatnonzero(np.isin(splits.parts(pack.manifest, table), ("train", "val"))))
 
 
 def before(initialisation: str) -> Seen:
-    """What a network had seen before its training began: the packaged model's patches if it started there, else none of ours."""
+    """Returns what a network had seen before its training began: the packaged model's patches if it started there, else nothing."""
     return Seen.of(bundles.packaged()) if initialisation == bundles.START else Seen()
 
 
 def leave_out(pack: Pack, table: pd.DataFrame, weights: str) -> pd.DataFrame:
-    """The split without the cases that ``weights`` were trained on: they become ``unused``, in whichever part they were, and are counted.
+    """Returns the split without the cases that ``weights`` were trained on, which become ``unused``; prints how many they are.
 
     Args:
         pack: the data set.
@@ -139,8 +140,6 @@ def leave_out(pack: Pack, table: pd.DataFrame, weights: str) -> pd.DataFrame:
     Raises:
         InputError: a part is then empty or holds one class only.
     """
-    if weights != bundles.START:
-        return table
     used = set(table.loc[table["split"] != "unused", "case"])
     by_id, by_pixels = (found & used for found in before(weights).cases_in(pack))
     if not by_id | by_pixels:
@@ -160,7 +159,7 @@ def leave_out(pack: Pack, table: pd.DataFrame, weights: str) -> pd.DataFrame:
 
 
 def guard(pack: Pack, weights: str, *, cases: Collection[int] | None = None) -> None:
-    """Stop where a network that starts from ``weights`` would be trained or judged on cases that they have seen.
+    """Stop when a network that starts from ``weights`` would be trained or judged on cases that they have seen.
 
     Args:
         pack: the data set.
@@ -170,8 +169,6 @@ def guard(pack: Pack, weights: str, *, cases: Collection[int] | None = None) -> 
     Raises:
         InputError: one of them was seen.
     """
-    if weights != bundles.START:
-        return
     found = set.union(*before(weights).cases_in(pack)) & ({*pack.manifest["case"]} if cases is None else {*cases})
     if found:
         raise InputError(
@@ -181,7 +178,7 @@ def guard(pack: Pack, weights: str, *, cases: Collection[int] | None = None) -> 
 
 
 def unseen(pack: Pack, seen: Seen) -> tuple[np.ndarray, dict[str, Any]]:
-    """The rows of a pack on which a model may be judged.
+    """Returns the rows of a pack on which a model may be judged.
 
     Returns:
         int array of rows, ascending; and what was left out: ``sentence``, and the numbers of cases ``seen_by_id``,
@@ -207,14 +204,9 @@ def unseen(pack: Pack, seen: Seen) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def sentence(by_id: set[int], by_pixels: set[int], total: int) -> str:
-    """How many cases were left out, and why, in one sentence."""
+    """Says in one sentence how many cases were left out, and why."""
     if not by_id | by_pixels:
         return f"None of {counted(total, 'case')} was seen in training."
     reasons = [f"{len(by_id):,} by their id"] if by_id else []
     reasons += [f"{len(by_pixels):,}{' more' if by_id else ''} by patches with equal pixels"] if by_pixels else []
     return f"Left out, as seen in training: {len(by_id | by_pixels):,} of {counted(total, 'case')} ({', '.join(reasons)})."
-
-
-def _tells_apart(patch: np.ndarray) -> bool:
-    """Whether a patch has more than one colour beside that of its padding."""
-    return len(np.unique(patch.reshape(-1, 3), axis=0)) > 2

@@ -1,8 +1,8 @@
 """Cross-validation by case: every patch is answered by models that were trained without its case.
 
-Used by training for its probe, by the studies, and for the packaged model's card. Each fold tests on one fifth of the cases, chooses
-epoch, threshold and calibration on another, and trains on the rest, as ``data.splits`` deals them. An arm is a function that fits one model
-on one fold; all arms see the same folds, so that their answers can be compared case by case.
+Used by the studies, for the packaged model's card, and by ``training.frozen_base`` for its probe. Each fold tests on one part of the cases,
+chooses epoch, threshold and calibration on another, and trains on the rest, see ``data.splits``. An arm is a function that fits one model
+on one fold. All arms see the same folds, so their answers can be compared case by case.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,8 +41,8 @@ class Fold:
         pack: the data set.
         table: the split, ``case, split, fold``.
         number: which fold is the test part.
-        folder: for checkpoints, the fold's own.
-        learned: int array, the training rows where fewer than all are learned from, see `thinned`.
+        folder: the fold's own, for checkpoints.
+        learned: int array, the training rows to learn from; all by default, see `thinned`.
     """
 
     pack: Pack
@@ -52,27 +52,27 @@ class Fold:
     learned: np.ndarray | None = None
 
     def rows(self, part: str) -> np.ndarray:
-        """Rows of the pack that belong to a part."""
+        """Returns the row numbers of a part's patches in the pack."""
         if part == "train" and self.learned is not None:
             return self.learned
         return splits.indices(self.pack.manifest, self.table, part)
 
     def labels(self, part: str) -> np.ndarray:
-        """Their labels."""
+        """Returns the labels of a part's patches."""
         return self.pack.manifest["label"].to_numpy()[self.rows(part)]
 
     def cases(self, part: str) -> np.ndarray:
-        """Ids of the cases that they belong to, each once."""
+        """Returns the ids of a part's cases, each once."""
         return np.unique(self.pack.manifest["case"].to_numpy()[self.rows(part)])
 
 
-#: Fits one model; gives the logits of validation and test rows for each way of answering that it has a name for, as ``val`` and
-#: ``test``, and where it is known what the fit cost, as ``seconds``.
+#: Fits one model. By the name of each way of answering, returns the logits of validation and test rows as ``val`` and ``test``, and
+#: perhaps the seconds of the fit as ``seconds``.
 Arm = Callable[[Fold], Mapping[str, Mapping[str, np.ndarray]]]
 
 
 def deal(pack: Pack, folder: Path, *, folds: int, seed: int) -> list[Fold]:
-    """The folds of a data set, in order."""
+    """Returns the folds of a data set, in order."""
     found = []
     for number in range(folds):
         table = splits.make(pack.manifest, scheme="kfold", seed=seed, folds=folds, fold=number)
@@ -82,14 +82,14 @@ def deal(pack: Pack, folder: Path, *, folds: int, seed: int) -> list[Fold]:
 
 
 def thinned(fold: Fold, *, seed: int, patches: float = 1.0, cases: float = 1.0, count: int | None = None) -> Fold:
-    """The fold with fewer training patches, drawn at random; validation and test stay as they are.
+    """Returns the fold with fewer training patches, drawn at random; validation and test stay as they are.
 
     Args:
         fold: from `deal`.
-        seed: seed of the draw; with equal seeds, a smaller draw of cases or of a case's patches lies within a larger one.
-        patches: this share of each training case's patches, at least one of them.
-        cases: this share of the training cases, at least one of them.
-        count: so many patches of those that are left.
+        seed: seed of the draw; with equal seeds, a smaller share lies within a larger one.
+        patches: share of each training case's patches to keep, at least one patch.
+        cases: share of the training cases to keep, at least one case.
+        count: how many of the remaining patches to keep; all by default.
 
     Raises:
         InputError: there are fewer than ``count``.
@@ -109,10 +109,10 @@ def thinned(fold: Fold, *, seed: int, patches: float = 1.0, cases: float = 1.0, 
 
 
 def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> pd.DataFrame:
-    """The test rows of a fold with everything that its validation rows decide.
+    """Returns the answers for a fold's test rows, with the threshold and calibration that its validation rows give.
 
-    A network that ranks its validation rows no better than chance has nothing that could be calibrated: each of its calibrated
-    probabilities is then the share of IDC+ among the validation rows, the best that can be said without it.
+    A network that ranks its validation rows no better than chance cannot be calibrated. Each calibrated probability is then the share of
+    IDC+ among the validation rows.
 
     Args:
         fold: the fold.
@@ -120,8 +120,8 @@ def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> p
         recall: the threshold is the highest that reaches it on the validation rows.
 
     Returns:
-        ``row, case, fold, label, logit, probability, probability_calibrated, margin, seconds``; ``margin`` is the logit minus the
-        threshold's, so that a patch is called IDC+ at ``margin >= 0`` in every fold; ``seconds`` is what the fold's fit took, or NaN.
+        columns ``row, case, fold, label, logit, probability, probability_calibrated, margin, seconds``. ``margin`` is the logit minus the
+        threshold's, so a patch is called IDC+ at ``margin >= 0`` in every fold; ``seconds`` is what the fold's fit took, or NaN.
     """
     valid, test = (np.asarray(logits[part], dtype=np.float64) for part in ("val", "test"))
     try:
@@ -142,21 +142,21 @@ def answers(fold: Fold, logits: Mapping[str, np.ndarray], *, recall: float) -> p
 
 
 def scored(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with calibrated probabilities and their logits as ``probability`` and ``logit``: what pooled metrics compare.
+    """Returns the frame with the calibrated probabilities and their logits as ``probability`` and ``logit``.
 
-    Logits of different folds come from different networks; calibration, fitted on each fold's validation cases, gives them one scale.
+    Pooled metrics compare these, since logits of different folds come from different networks; calibration gives them one scale.
     """
     probability = frame["probability_calibrated"].clip(1e-9, 1 - 1e-9)
     return frame.assign(probability=probability, logit=logit(probability))
 
 
 def decided(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with ``margin`` as logit: evaluated at 0.5, it decides by each fold's own threshold."""
+    """Returns the frame with ``margin`` as logit: at the threshold 0.5, each fold's own threshold decides."""
     return frame.assign(logit=frame["margin"], probability=expit(frame["margin"]))
 
 
 def pooled(frame: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, Any]:
-    """Metrics over all folds' answers, with intervals by case, and the AUC of each fold.
+    """Computes metrics over all folds' answers, with intervals by case, and the AUC of each fold.
 
     Returns:
         metric to ``{"value", "low", "high"}``, and ``fold_auc`` (a list) and ``mean_fold_auc``.
@@ -169,32 +169,40 @@ def pooled(frame: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, A
 
 
 def paired(first: pd.DataFrame, second: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, dict[str, float | None]]:
-    """Metrics of ``first`` minus those of ``second``, the same cases drawn for both."""
+    """Computes the metrics of ``first`` minus those of ``second``, with intervals from the same draws of cases for both."""
     ranks = metrics.difference(scored(first), scored(second), resamples=resamples, seed=seed)
     calls = metrics.difference(decided(first), decided(second), resamples=resamples, seed=seed)
     return {name: ranks[name] for name in SCORES} | {name: calls[name] for name in DECISIONS}
 
 
 def colour_histograms(patches: np.ndarray) -> np.ndarray:
-    """Histograms of red, green and blue: uint8 array (n, 50, 50, 3) to float32 array (n, 3 · `BINS`), each colour adding up to 1."""
-    index = patches // (256 // BINS)
-    found = np.empty((len(patches), 3 * BINS), dtype=np.float32)
-    for start in range(0, len(patches), 4096):
-        part = index[start : start + 4096]
-        for channel in range(3):
-            flat = part[..., channel].reshape(len(part), -1).astype(np.int64) + BINS * np.arange(len(part))[:, None]
-            counts = np.bincount(flat.ravel(), minlength=BINS * len(part)).reshape(len(part), BINS)
-            found[start : start + 4096, channel * BINS : (channel + 1) * BINS] = counts / flat.shape[1]
-    return found
+    """Computes each patch's histograms of red, green and blue.
+
+    Args:
+        patches: uint8 array (n, h, w, 3).
+
+    Returns:
+        float32 array (n, 3 · `BINS`); each colour's part adds up to 1.
+
+    Example:
+        >>> colour_histograms(np.full((1, 2, 2, 3), (0, 16, 255), np.uint8)).nonzero()[1].tolist()
+        [0, 17, 47]
+    """
+    found = np.empty((len(patches), 3, BINS), dtype=np.float32)
+    for start in range(0, len(patches), 512):
+        part = patches[start : start + 512] // (256 // BINS)
+        for value in range(BINS):
+            found[start : start + 512, :, value] = (part == value).mean(axis=(1, 2))
+    return found.reshape(len(patches), -1)
 
 
 def logistic_regression() -> Pipeline:
-    """The classifier of every probe, with a fixed recipe: strongly regularised, since features outnumber what cases can tell."""
+    """Returns the classifier of every probe, strongly regularised: there are more features than cases."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000))
 
 
 def linear(features: np.ndarray) -> Arm:
-    """An arm that fits a logistic regression on fixed features, float array (n, d), one row a patch of the pack."""
+    """Returns an arm that fits a logistic regression on fixed features, float array (n, d), one row a patch of the pack."""
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
         model = logistic_regression().fit(features[fold.rows("train")], fold.labels("train"))
@@ -210,10 +218,13 @@ def out_of_fold(folds: list[Fold], arm: Arm, *, recall: float, keep: Path | None
         folds: from `deal`.
         arm: what to fit.
         recall: for the thresholds, see `answers`.
-        keep: a folder that keeps each fold's logits, so that a study that was stopped goes on; None keeps nothing.
+        keep: a folder that keeps each fold's logits, so that a stopped study goes on; None keeps nothing.
 
     Returns:
-        by the arm's names for its ways of answering, `answers` of all folds.
+        the answers of all folds, see `answers`, by the name of each of the arm's ways of answering.
+
+    Raises:
+        InputError: there is no fold.
     """
     found: dict[str, list[pd.DataFrame]] = {}
     for fold in folds:
@@ -225,15 +236,20 @@ def out_of_fold(folds: list[Fold], arm: Arm, *, recall: float, keep: Path | None
 
 
 def _kept(fold: Fold, arm: Arm, keep: Path | None) -> Mapping[str, Mapping[str, np.ndarray]]:
+    """Returns what the arm gives for a fold, read from ``keep`` where it is kept there."""
     if keep is None:
         return arm(fold)
     path = keep / f"fold_{fold.number}.npz"
     if path.is_file():
         with np.load(path) as stored:
-            names = sorted({key.rpartition("|")[0] for key in stored})
-            return {name: {key.rpartition("|")[2]: stored[key] for key in stored if key.rpartition("|")[0] == name} for name in names}
+            kept: dict[str, dict[str, np.ndarray]] = {}
+            for key, values in stored.items():
+                name, _, part = key.rpartition("|")
+                kept.setdefault(name, {})[part] = values
+        return kept
     found = arm(fold)
+    members: dict[str, Any] = {f"{name}|{part}": values for name, parts in found.items() for part, values in parts.items()}
     with write_atomic(path) as temporary:
-        np.savez(temporary, **{f"{name}|{part}": values for name, parts in found.items() for part, values in parts.items()})
+        np.savez(temporary, **members)
     checkpoint.clear(fold.folder)
     return found

@@ -1,8 +1,9 @@
-"""Patches that live on the accelerator: batches become row numbers, and the compiled step gathers, augments and learns.
+"""Where patches live in training and in which precision the network computes.
 
-Used by training and by ``studies.benchmark_training``. On a GPU the patches of training and validation cases are copied there once, as
-uint8, and the network computes in bfloat16 with float32 weights; on a CPU batches are made by NumPy and everything is float32. The
-environment variable ``BHI_PRECISION`` chooses otherwise. The trained network itself stays the plain one, from patches to a logit.
+Used by ``training.train_networks`` and by ``studies.benchmark_recipes``. On a GPU, the patches of training and validation cases are copied
+there once, as uint8; batches are row numbers, the compiled step gathers the patches, and the network computes in bfloat16 with float32
+weights. On a CPU, NumPy makes the batches and everything is float32. The environment variable ``BHI_PRECISION`` chooses otherwise. The
+trained network stays the plain one, from patches to a logit.
 """
 
 import os
@@ -14,7 +15,6 @@ import keras
 import numpy as np
 
 from bhi_utils.core import hardware
-from bhi_utils.core.hardware import PIXELS, card, gpu_memory, mixes
 from bhi_utils.core.paths import InputError
 from bhi_utils.training.samples import Samples
 
@@ -40,7 +40,7 @@ class Placement:
 
 
 def choose(patches: int, *, batch_size: int, image_size: int) -> Placement:
-    """Host batches in float32 on a CPU; resident patches in mixed precision on a GPU that has the memory and the generation for them.
+    """Choose host batches in float32 on a CPU, and resident patches in mixed precision on a GPU that has the memory and is recent enough.
 
     Args:
         patches: how many would live on the device.
@@ -51,34 +51,22 @@ def choose(patches: int, *, batch_size: int, image_size: int) -> Placement:
         InputError: ``BHI_PRECISION`` has another value than ``float32`` and ``mixed_bfloat16``.
     """
     asked = os.environ.get("BHI_PRECISION", "").strip()
+    if asked not in ("", FLOAT32, MIXED):
+        raise InputError(f"BHI_PRECISION {asked!r} does not exist: set it to {FLOAT32} or {MIXED}, or unset it.")
     if asked == MIXED:
         return Placement(True, MIXED, "BHI_PRECISION asks for it")
-    if asked not in ("", FLOAT32):
-        raise InputError(f"BHI_PRECISION {asked!r} does not exist: set it to {FLOAT32} or {MIXED}, or unset it.")
     if not hardware.gpus():
         return Placement(False, FLOAT32)
     if asked:
         return Placement(False, FLOAT32, "BHI_PRECISION asks for it")
-    return on_gpu(patches, batch_size=batch_size, image_size=image_size, card=card())
-
-
-def on_gpu(patches: int, *, batch_size: int, image_size: int, card: tuple[float, float] | None) -> Placement:
-    """The placement on a GPU.
-
-    Args:
-        patches: how many would live on the device.
-        batch_size: samples a step.
-        image_size: side in pixels that the network sees.
-        card: its memory in bytes and its compute capability, such as 9.0; None when they are not known.
-    """
-    if card is None:
+    if (card := hardware.card()) is None:
         return Placement(False, FLOAT32, "the GPU does not tell its memory")
     memory, generation, *_ = card
-    policy = MIXED if mixes(generation, batch_size) else FLOAT32
-    need = gpu_memory(patches, batch_size=batch_size, image_size=image_size, mixed=policy == MIXED)
+    policy = MIXED if hardware.mixes(generation, batch_size) else FLOAT32
+    need = hardware.gpu_memory(patches, batch_size=batch_size, image_size=image_size, mixed=policy == MIXED)
     if need > _SHARE * memory:
         return Placement(False, policy, f"{need / 1e9:.1f} GB would be needed and the GPU has {memory / 1e9:.1f} GB: lower BATCH_SIZE")
-    return Placement(True, policy, f"{patches * PIXELS / 1e6:,.0f} MB on the GPU")
+    return Placement(True, policy, f"{patches * hardware.PIXELS / 1e6:,.0f} MB on the GPU")
 
 
 class Resident(keras.layers.Layer):
@@ -101,12 +89,6 @@ class Resident(keras.layers.Layer):
         end = keras.ops.cast(keras.ops.take(self.table, neighbour, axis=0), "float32")
         return start + keras.ops.reshape(step, (-1, 1, 1, 1)) * (end - start)
 
-    def save_own_variables(self, store) -> None:
-        """Nothing: the data set belongs into no checkpoint."""
-
-    def load_own_variables(self, store) -> None:
-        """Nothing, as nothing was saved."""
-
 
 #: From sample numbers to a network's input: patches, or the rows that `Resident` gathers.
 Draw = Callable[[np.ndarray], np.ndarray | dict[str, np.ndarray]]
@@ -126,7 +108,12 @@ def feeds(model: keras.Model, samples: Samples, valid: np.ndarray, *, resident: 
     """
     if not resident:
         return model, samples.fetch, lambda index: samples.patches[valid[index]]
-    base, neighbour, step = _lines(samples)
+    # both ends of the line that each sample lies on, and how far along; a real sample is its own line
+    base = neighbour = samples.rows
+    step = np.zeros(len(base), np.float32)
+    if samples.plan is not None:
+        base, neighbour = np.concatenate([base, samples.plan.base]), np.concatenate([base, samples.plan.neighbour])
+        step = np.concatenate([step, samples.plan.step.astype(np.float32)])
     known = np.unique(np.concatenate([base, neighbour, valid]))
     layer = Resident(np.ascontiguousarray(samples.patches[known]))
     inputs = {"base": keras.Input((), dtype="int32", name="base")}
@@ -140,15 +127,6 @@ def feeds(model: keras.Model, samples: Samples, valid: np.ndarray, *, resident: 
 
     part = keras.Model(inputs, model(layer(**inputs)), name=f"{model.name}_resident")
     return part, feed((base, neighbour), step), feed((valid, valid), np.zeros(len(valid), np.float32))
-
-
-def _lines(samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both ends of the line that each sample lies on, and how far along; a real sample is its own line."""
-    rows, plan = samples.rows, samples.plan
-    if plan is None:
-        return rows, rows, np.zeros(len(rows), np.float32)
-    step = np.concatenate([np.zeros(len(rows)), plan.step]).astype(np.float32)
-    return np.concatenate([rows, plan.base]), np.concatenate([rows, plan.neighbour]), step
 
 
 @contextmanager

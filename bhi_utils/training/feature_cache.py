@@ -1,19 +1,17 @@
 """The output of a network's frozen part, computed once for each patch and view, and kept on disk as float16.
 
-Used by training and by the studies: while only the last blocks of EfficientNetB0 learn, everything before them gives the same output
-in every epoch, so it is run once over each patch and over its turned and mirrored views. The folder's name is a hash of all that the
-content depends on, and a patch is filled in when it is first asked for. So the folds of a cross-validation share one cache, no patch
-is computed for nothing, and a run that was killed goes on where it stopped.
+Used by ``training.frozen_base`` and the studies. While only the last blocks of EfficientNetB0 learn, the blocks before them give the same
+output in every epoch. The cache folder's name is a hash of all that its content depends on, and a patch is computed when it is first asked
+for. So the folds of a cross-validation share one cache, and a killed run goes on where it stopped.
 
-Processes may fill one cache at once. The two files of a view, its outputs and which of them are computed, are made in a private folder
-that is renamed into place, so whoever comes second uses those of the first. After that nothing is replaced: each process writes its own
-rows, and marks them once they are on disk. That takes no locks.
+Several processes may fill one cache at once, without locks. The two files of a view, its outputs and the marks of those that are computed,
+are made in a private folder that is renamed into place; a process that comes second uses the first one's. After that nothing is replaced:
+each process writes its own rows, and marks them once they are on disk.
 """
 
 import hashlib
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +24,6 @@ import numpy as np
 from tqdm import tqdm
 
 from bhi_utils.core import atomic_files, provenance
-from bhi_utils.core.atomic_files import write_json
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError, shown
 from bhi_utils.model.augment import dihedral
@@ -42,7 +39,7 @@ _NOTE_EVERY = 2048
 
 
 def front(model: keras.Model, cut: str) -> keras.Model:
-    """The part of ``model`` from patches to the output of the layer named ``training.frozen_base``, for answers only (see `folding`)."""
+    """Returns the part of ``model`` from patches to the output of the layer named ``cut``, for answers only; see ``networks.fold``."""
     folded = fold(model)
     return keras.Model(folded.input, folded.get_layer(cut).output, name=cut)
 
@@ -72,7 +69,7 @@ class FeatureCache:
 
     def missing(self, rows: np.ndarray, views: int) -> int:
         """How many outputs `ensure` would compute."""
-        return sum(len(part) for _, part in self._todo(np.unique(rows), views))
+        return sum(len(part) for part in self._todo(np.unique(rows), views))
 
     def ensure(self, rows: np.ndarray, views: int = 1, *, title: str = "Features") -> None:
         """Compute what is not on disk yet, after saying how much that is.
@@ -87,18 +84,19 @@ class FeatureCache:
         """
         rows = np.unique(rows)
         todo = self._todo(rows, views)
-        total = sum(len(part) for _, part in todo)
-        size = 2 * views * len(rows) * int(np.prod(self.shape[1:]))
-        known = "all" if not total else "none" if total == views * len(rows) else f"{views * len(rows) - total:,} of them"
+        total, every, size = sum(map(len, todo)), views * len(rows), 2 * int(np.prod(self.shape[1:]))
+        known = "all" if not total else "none" if total == every else f"{every - total:,} of them"
         print(
-            f"{title}: {counted(views, 'view')} of {counted(len(rows), 'patch')}, cut at {self._front.name}, {size / 1e6:,.0f} MB on disk, "
-            f"{known} known"
+            f"{title}: {counted(views, 'view')} of {counted(len(rows), 'patch')}, cut at {self._front.name}, "
+            f"{size * every / 1e6:,.0f} MB on disk, {known} known"
         )
         if total:
-            self._check_space(2 * total * int(np.prod(self.shape[1:])))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            atomic_files.check_space(self.folder, size * total + 200_000_000, advice="free some, or lower VIEWS or IMAGE_SIZE")
             with tqdm(total=total, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:
-                for view, part in todo:
-                    self._fill(view, part, bar)
+                for view, part in enumerate(todo):
+                    if len(part):
+                        self._fill(view, part, bar)
         self._maps = {view: np.load(self._outputs(view), mmap_mode="r") for view in range(views)} if len(rows) else {}
         if self.missing(rows, views):
             raise InputError(f"{shown(self.folder)} was changed by another process while it was filled: run this again.")
@@ -116,12 +114,13 @@ class FeatureCache:
             result[place] = self.read(int(view))[row]
         return result
 
-    def _todo(self, rows: np.ndarray, views: int) -> list[tuple[int, np.ndarray]]:
-        return [(view, rows[~self._done(view)[rows]]) for view in range(views)]
+    def _todo(self, rows: np.ndarray, views: int) -> list[np.ndarray]:
+        """Returns for each view which of ``rows`` are not on disk."""
+        marks = [self._marks(view) for view in range(views)]
+        return [rows if done is None else rows[~done[rows]] for done in marks]
 
     def _fill(self, view: int, rows: np.ndarray, bar: tqdm) -> None:
-        if not len(rows):
-            return
+        """Compute the outputs of ``rows`` under a view, and write them."""
         with self._opened(view) as (target, notes):
             for start in range(0, len(rows), _NOTE_EVERY):
                 began, block = time.perf_counter(), rows[start : start + _NOTE_EVERY]
@@ -137,7 +136,11 @@ class FeatureCache:
                 os.fsync(target.fileno())
                 _put(notes, block, np.ones(len(block), dtype=bool))
                 notes.flush()
-                self._spend(len(block), time.perf_counter() - began)
+                seconds, known = time.perf_counter() - began, self._spent()
+                self.filling += seconds
+                with suppress(InputError):  # an estimate's basis, which another process may hold open on Windows
+                    spent = {"outputs": known["outputs"] + len(block), "seconds": known["seconds"] + seconds}
+                    atomic_files.write_json(self.folder / "spent.json", spent)
 
     @contextmanager
     def _opened(self, view: int) -> Iterator[tuple[BinaryIO, BinaryIO]]:
@@ -161,30 +164,17 @@ class FeatureCache:
             ) from error
 
     def cost(self, outputs: int) -> float:
-        """Seconds that so many outputs take to compute, from what those on disk took; NaN where none was computed yet."""
+        """Estimates the seconds that so many outputs take to compute, from what those on disk took; NaN where none was computed yet."""
         known = self._spent()
         return outputs * known["seconds"] / known["outputs"] if known["outputs"] else float("nan")
 
     def _spent(self) -> dict[str, float]:
-        try:
+        with suppress(OSError, ValueError):
             return json.loads((self.folder / "spent.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {"outputs": 0, "seconds": 0.0}
-
-    def _spend(self, outputs: int, seconds: float) -> None:
-        self.filling += seconds
-        known = self._spent()
-        total = {"outputs": known["outputs"] + outputs, "seconds": known["seconds"] + seconds}
-        with suppress(InputError):  # an estimate's basis, which another process may hold open on Windows
-            write_json(self.folder / "spent.json", total)
-
-    def _done(self, view: int) -> np.ndarray:
-        """Bool array (count,): which samples are on disk."""
-        done = self._marks(view)
-        return np.zeros(self.shape[0], dtype=bool) if done is None else done
+        return {"outputs": 0, "seconds": 0.0}
 
     def _marks(self, view: int) -> np.ndarray | None:
-        """What ``done.npy`` says, None when one of a view's two files is missing or damaged."""
+        """Returns the bool array (count,) of the samples on disk; None when one of a view's two files is missing or damaged."""
         try:
             done = np.load(self._outputs(view).with_name("done.npy"))
             whole = np.load(self._outputs(view), mmap_mode="r").shape == self.shape
@@ -194,15 +184,6 @@ class FeatureCache:
 
     def _outputs(self, view: int) -> Path:
         return self.folder / f"view_{view}" / "outputs.npy"
-
-    def _check_space(self, size: int) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.folder).free
-        if free < size + 200_000_000:
-            raise InputError(
-                f"The feature cache needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free at {shown(self.folder.parent)}: "
-                "free some disk space, or lower VIEWS or IMAGE_SIZE."
-            )
 
 
 def _put(stream: BinaryIO, rows: np.ndarray, values: np.ndarray) -> None:

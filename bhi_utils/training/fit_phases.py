@@ -1,8 +1,8 @@
-"""One phase of training after another: what is fitted at which rate, what watches it, and the best weights of all phases.
+"""Fits a network phase by phase, keeps the best weights of all phases, and saves its state after every epoch.
 
-Used by training. The checkpoint and early stopping watch the AUC on validation cases. After every epoch all that the rest depends on
-is saved, one file a phase, so that a run killed at any moment goes on to the result that it would have had. A phase's fingerprint
-takes in that of the phase before it: a phase whose settings changed is trained anew from the end of the last one that still fits.
+Used by ``training.train_networks``. Checkpoint and early stopping watch the AUC on validation cases. A run killed at any moment goes on to
+the result that it would have had. There is one state file a phase, and its fingerprint takes in that of the phase before it: a phase whose
+settings changed is trained anew from the end of the last phase that still fits.
 """
 
 import sys
@@ -16,7 +16,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
@@ -26,13 +25,8 @@ from bhi_utils.model.backend import keep_memory
 from bhi_utils.training import checkpoint
 from bhi_utils.training.samples import Batches
 
-#: Epochs without a better validation AUC after which a phase ends, but for what `patience_from_scratch` says.
+#: Epochs without a better validation AUC after which a phase ends.
 PATIENCE = 4
-
-
-def patience_from_scratch(epochs: int) -> int:
-    """Patience of a network that starts from nothing: half of its epochs, as its validation AUC swings while the rate is still high."""
-    return max(PATIENCE, epochs // 2)
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class FitSettings:
         epochs: epochs of each network over all its phases.
         batch_size: samples a step.
         seed: seed of weights, order, augmentation and dropout.
-        folder: where the state of the training is kept, to go on from after a kill; no two trainings at a time may share it.
+        folder: where the states of the training are kept; no two trainings at a time may share it.
     """
 
     epochs: int
@@ -56,32 +50,49 @@ class FitSettings:
             raise InputError(f"EPOCHS {self.epochs} trains nothing: give 1 or more.")
 
 
-class Phases:
-    """Fits a network phase by phase, and keeps the weights with the best validation AUC of all phases.
+class Phases(keras.callbacks.Callback):
+    """Fits a network phase by phase; within ``fit`` it is checkpoint, early stopping and the stop at NaN in one callback.
+
+    The state files stay until what is made of the network is safe: `checkpoint.clear`.
 
     Args:
-        model: the whole network, with the weights that it starts from.
+        network: the whole network, with the weights that it starts from; at the end of each phase it has the best weights so far.
         recipe: epochs, seed, and the folder of the states.
         basis: what the batches depend on and the network does not show: the data's fingerprint, the number of views and the like.
 
     Attributes:
-        rows: a row an epoch.
-        auc: the best validation AUC so far, minus infinity before the first epoch.
+        rows: a row an epoch; what early stopping knows is read from them.
         earlier: seconds that this training took before it was killed and taken up again.
     """
 
-    def __init__(self, model: keras.Model, recipe: FitSettings, *, basis: Any) -> None:
-        self.model, self.recipe, self.rows, self.auc = model, recipe, [], -np.inf
+    def __init__(self, network: keras.Model, recipe: FitSettings, *, basis: Any) -> None:
+        super().__init__()
+        self.network, self.recipe = network, recipe
+        self.rows: list[dict[str, Any]] = []
         self.earlier, self._began = 0.0, time.perf_counter()
         self._best: list[np.ndarray] = []
         self._number = 0
-        layers = [[type(layer).__name__, _nameless(layer.get_config())] for layer in model.layers]
-        self._fits = checkpoint.fingerprint(model.name, layers, _arrays(model.variables), basis, _software())
+        layers = [[type(layer).__name__, _nameless(layer.get_config())] for layer in network.layers]
+        self._fits = checkpoint.fingerprint(network.name, layers, _arrays(network.variables), basis, _software())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the training has taken, without the time between a kill and its resumption."""
+        return self.earlier + time.perf_counter() - self._began
 
     def fit(
         self, phase: str, part: keras.Model, train: Batches, valid: Batches, *, epochs: int, rate: float, patience: int | None = None
     ) -> None:
-        """Fit ``part``, which shares the network's layers, and go on from the best weights so far; ``patience`` is `PATIENCE` by default.
+        """Fit ``part``, which shares the network's layers, and leave the network with the best weights so far.
+
+        Args:
+            phase: the phase's name, no other phase's of this network.
+            part: what is fitted.
+            train: training batches.
+            valid: validation batches.
+            epochs: epochs of this phase, at most.
+            rate: Adam's rate at the start; it falls to a hundredth along a cosine.
+            patience: epochs without a better validation AUC after which the phase ends; `PATIENCE` by default.
 
         Raises:
             InputError: the loss became NaN, memory ran out, or the state could not be written.
@@ -96,117 +107,79 @@ class Phases:
         )
         # its variables are made now, so that a state can be put into them
         part.optimizer.build(part.trainable_variables)
-        patience = PATIENCE if patience is None else patience
-        watch = _Watch(self, phase, part, train, epochs, patience, self._next(phase, part, train, valid, epochs, patience))
-        if not watch.ended:
-            self._fit(part, train, valid, watch)
-        if self._best:
-            self.model.set_weights(self._best)
-
-    def best(self) -> keras.Model:
-        """The network with the best weights of all phases. Its states stay until what is made of it is safe: `checkpoint.clear`."""
-        return self.model
-
-    def table(self) -> pd.DataFrame:
-        """A row an epoch."""
-        return pd.DataFrame(self.rows)
-
-    def save(self, path: Path, watch: dict[str, Any], optimizer: keras.optimizers.Optimizer) -> None:
-        """Write all that the rest of the training depends on; of a phase that has ended, not the optimizer."""
-        seconds = self.earlier + time.perf_counter() - self._began
-        facts = {"rows": self.rows, "auc": self.auc, "seconds": seconds, "watch": watch}
-        # seed generators are among a model's variables, but not among its weights
-        arrays = {"model": _arrays(self.model.variables), "best": self._best}
-        checkpoint.save(path, self._fits, facts, {**arrays, "optimizer": [] if watch["ended"] else _arrays(optimizer.variables)})
-
-    def restore(self, path: Path, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
-        """Take up the state in ``path`` where it fits; what the phase's callback remembered, or nothing."""
-        found = checkpoint.load(path, self._fits)
-        if found is None:
-            return {}
-        facts, arrays = found
-        self.rows, self.auc, self._best, self.earlier = facts["rows"], facts["auc"], arrays["best"], facts["seconds"]
-        self._began = time.perf_counter()
-        _assign(self.model.variables, arrays["model"])
-        if arrays["optimizer"]:
-            _assign(optimizer.variables, arrays["optimizer"])
-        return facts["watch"]
-
-    def keep(self, auc: float) -> None:
-        """Keep the present weights when they are the best so far."""
-        if auc > self.auc:
-            self.auc, self._best = auc, self.model.get_weights()
-
-    def _next(self, phase: str, part: keras.Model, train: Batches, valid: Batches, epochs: int, patience: int) -> Path:
-        """The file of the phase that begins, whose fingerprint grows by all that it depends on."""
+        self._phase, self._train, self._epochs, self._patience = phase, train, epochs, PATIENCE if patience is None else patience
         self._number += 1
-        shapes = [part.input_shape, [list(variable.shape) for variable in part.trainable_variables]]
-        precision = [layer.dtype_policy.name for layer in self.model.layers]
-        batches = [[each.labels, each.batch_size, each.weights, each.seed] for each in (train, valid)]
+        self._path = self.recipe.folder / f"{self.network.name}.{self._number}{checkpoint.SUFFIX}"
         self._fits = checkpoint.fingerprint(
-            self._fits, phase, epochs, patience, _nameless(part.optimizer.get_config()), shapes, precision, batches
+            [self._fits, phase, epochs, self._patience, _nameless(part.optimizer.get_config())],
+            [part.input_shape, [list(variable.shape) for variable in part.trainable_variables]],
+            [layer.dtype_policy.name for layer in self.network.layers],
+            [[each.labels, each.batch_size, each.weights, each.seed] for each in (train, valid)],
         )
-        return self.recipe.folder / f"{self.model.name}.{self._number}{checkpoint.SUFFIX}"
+        ended = self._restore(part.optimizer)
+        if begin := len(self._aucs()):
+            how = "had ended" if ended else f"goes on after epoch {begin} of {epochs}"
+            print(f"{self.network.name}, {phase}: {how}, saved in {self._path.name}")
+        if not ended:
+            bar = TqdmCallback(verbose=0, tqdm_class=tqdm, desc=f"{self.network.name}, {phase}", file=sys.stderr)
+            # the batches come shuffled
+            options = {"epochs": epochs, "initial_epoch": begin, "callbacks": [self, bar], "shuffle": False, "verbose": 0}
+            try:
+                with explained_memory():
+                    part.fit(train, validation_data=valid, **options)
+            finally:
+                bar.epoch_bar.close()
+        if self._best:
+            self.network.set_weights(self._best)
 
-    def _fit(self, part: keras.Model, train: Batches, valid: Batches, watch: "_Watch") -> None:
-        bar = TqdmCallback(verbose=0, tqdm_class=tqdm, desc=f"{self.model.name}, {watch.phase}", file=sys.stderr)
-        # the batches come shuffled
-        options = {"epochs": watch.epochs, "initial_epoch": watch.begin, "callbacks": [watch, bar], "shuffle": False, "verbose": 0}
-        try:
-            with explained_memory():
-                part.fit(train, validation_data=valid, **options)
-        finally:
-            bar.epoch_bar.close()
-
-
-class _Watch(keras.callbacks.EarlyStopping):
-    """EarlyStopping and the work of ModelCheckpoint and TerminateOnNaN, in one callback whose memory is saved with the network's state."""
-
-    def __init__(self, phases: Phases, phase: str, part: keras.Model, train: Batches, epochs: int, patience: int, path: Path) -> None:
-        super().__init__(monitor="val_auc", mode="max", patience=patience)
-        self.phases, self.phase, self.epochs, self._train, self._path = phases, phase, epochs, train, path
-        self._memory, self._settled = phases.restore(path, part.optimizer), False
-        self.begin, self.ended = self._memory.get("epoch", 0), self._memory.get("ended", False)
-        if self._memory:
-            how = "had ended" if self.ended else f"goes on after epoch {self.begin} of {epochs}"
-            print(f"{phases.model.name}, {phase}: {how}, saved in {path.name}")
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Remember what the epochs before a kill have shown."""
-        super().on_train_begin(logs)
-        if self._memory:
-            self.wait, self.best = self._memory["wait"], self._memory["best"]
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any]) -> None:
         """Let the batches follow the epochs of all phases: some backends draw one before the first, some do not."""
-        self._train.skip_to(len(self.phases.rows))
+        self._train.epoch = len(self.rows) - 1
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         """Stop at once when the loss is no number: no further weights are worth anything."""
         self._require_finite(logs["loss"])
-        if not self._settled:
-            # TensorFlow's change comes with the first batch
-            self._settled = True
-            keep_memory()
+        keep_memory()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the epoch, keep its weights when they are the best, and save the state."""
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Note the epoch, keep its weights when they are the best, stop when no better one has come for long, and save the state."""
         # the last step's update shows in the validation loss alone
         self._require_finite(logs["val_loss"])
-        super().on_epoch_end(epoch, logs)
+        if logs["val_auc"] > max((row["val_auc"] for row in self.rows), default=-np.inf):
+            self._best = self.network.get_weights()
         names = ("loss", "auc", "recall", "val_loss", "val_auc", "val_recall")
-        row = {"phase": self.phase, "epoch": len(self.phases.rows) + 1, **{name: float(logs[name]) for name in names}}
-        self.phases.rows.append(row)
-        self.phases.keep(row["val_auc"])
-        ended = self.model.stop_training or epoch + 1 == self.epochs
-        best = None if self.best is None else float(self.best)
-        memory = {"epoch": epoch + 1, "ended": ended, "wait": self.wait, "best": best}
-        self.phases.save(self._path, memory, self.model.optimizer)
+        self.rows.append({"phase": self._phase, "epoch": len(self.rows) + 1, **{name: float(logs[name]) for name in names}})
+        aucs = self._aucs()
+        self.model.stop_training |= epoch > 0 and len(aucs) - 1 - int(np.argmax(aucs)) >= self._patience
+        self._save(ended=self.model.stop_training or epoch + 1 == self._epochs)
+
+    def _aucs(self) -> list[float]:
+        """Returns the validation AUC of the phase's epochs so far."""
+        return [row["val_auc"] for row in self.rows if row["phase"] == self._phase]
+
+    def _save(self, *, ended: bool) -> None:
+        """Write all that the rest of the training depends on; of a phase that has ended, not the optimizer."""
+        # seed generators are among a model's variables, but not among its weights
+        arrays = {"model": _arrays(self.network.variables), "best": self._best}
+        arrays["optimizer"] = [] if ended else _arrays(self.model.optimizer.variables)
+        checkpoint.save(self._path, self._fits, {"rows": self.rows, "seconds": self.seconds, "ended": ended}, arrays)
+
+    def _restore(self, optimizer: keras.optimizers.Optimizer) -> bool:
+        """Take up the phase's state where it fits; returns whether the phase had ended."""
+        found = checkpoint.load(self._path, self._fits)
+        if found is None:
+            return False
+        facts, arrays = found
+        self.rows, self._best, self.earlier, self._began = facts["rows"], arrays["best"], facts["seconds"], time.perf_counter()
+        pairs = [*zip(self.network.variables, arrays["model"], strict=True), *zip(optimizer.variables, arrays["optimizer"], strict=False)]
+        for variable, array in pairs:
+            variable.assign(array)
+        return facts["ended"]
 
     def _require_finite(self, loss: float) -> None:
         if not np.isfinite(loss):
-            name = self.phases.model.name
-            raise InputError(f"The loss of {name} became NaN in phase '{self.phase}': lower the learning rate or raise BATCH_SIZE.")
+            where = f"{self.network.name} became NaN in phase '{self._phase}'"
+            raise InputError(f"The loss of {where}: lower the learning rate or raise BATCH_SIZE.")
 
 
 @contextmanager
@@ -243,8 +216,3 @@ def _nameless(config: dict[str, Any]) -> dict[str, Any]:
 
 def _arrays(variables: list[keras.Variable]) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
-
-
-def _assign(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)

@@ -1,11 +1,11 @@
 """What a network is trained on: the training cases' patches, balanced, and the batches drawn from them.
 
-Used by training and by the feature cache. Nothing here copies the data set: patches are fetched from the memory-mapped array when a
-batch asks for them, synthetic ones are drawn at that moment from their plan.
+Used by notebook 05, the studies and the rest of ``training``. Nothing here copies the data set: a batch fetches its patches from the
+memory-mapped array, and draws synthetic ones from their plan.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -15,7 +15,6 @@ from bhi_utils.core.paths import InputError
 from bhi_utils.data import splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.training import checkpoint, smote
-from bhi_utils.training.smote import check_balance
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,10 @@ class Samples:
         rows: int array, rows of the pack that are sampled (repeated ones when oversampling).
         labels: int array (n,), of real then synthetic samples.
         weights: float32 array (n,), each sample's weight in the loss.
-        plan: synthetic samples, or None; it points into ``real``.
-        real: rows of the pack that belong to training cases.
-        mode: the balance that was asked for. Under ``feature_smote`` these are the real samples alone: the cut, which has the
-            features, plans and draws the synthetic ones.
+        plan: synthetic samples, or None; both ends of their lines are among ``real``.
+        real: rows of the pack that belong to training cases, each once.
+        mode: the balance that was asked for. Under ``feature_smote`` these are the real samples alone; ``training.frozen_base``, which has
+            the features, adds the synthetic ones.
     """
 
     patches: np.ndarray
@@ -45,11 +44,10 @@ class Samples:
         return len(self.labels)
 
     def fetch(self, index: np.ndarray) -> np.ndarray:
-        """Patches of samples ``index``: array (k, 50, 50, 3) in 0–255; uint8, or float32 when some samples are synthetic.
+        """Returns patches of samples ``index``: array (k, 50, 50, 3) in 0–255; uint8, or float32 when the samples have a plan.
 
-        The network's graph makes float32 of either: done here, it would move four times as many bytes.
+        The network's graph makes float32 of either. Done here, it would move four times as many bytes.
         """
-        index = np.asarray(index)
         if self.plan is None:
             return self.patches[self.rows[index]]
         batch = np.empty((len(index), 50, 50, 3), dtype=np.float32)
@@ -61,44 +59,48 @@ class Samples:
 
 
 def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int, rows: np.ndarray | None = None) -> Samples:
-    """The samples of the training cases, balanced.
+    """Returns the samples of the training cases, balanced.
 
     Args:
         pack: the data set.
-        table: the split, columns ``case, split``; that no case is in two parts is asserted here, before any training.
-        mode: ``none``; ``class_weight`` (rarer class weighs more in the loss); ``oversample`` (its patches repeated at random);
-            ``smote`` (synthetic patches between neighbours, at 50×50); ``feature_smote`` (the cut adds synthetic
-            features; whatever trains on the patches themselves weighs the classes).
+        table: the split, columns ``case, split``.
+        mode: ``none``; ``class_weight`` (the rarer class weighs more in the loss); ``oversample`` (its patches are repeated at random);
+            ``smote`` (synthetic patches between neighbours, at 50×50); ``feature_smote`` (``training.frozen_base`` adds synthetic
+            features, and a network that trains on patches weighs the classes).
         seed: seed of the repeats or of SMOTE.
         rows: only these rows of the training cases; all of them by default.
+
+    Raises:
+        InputError: the balance is unknown, or the training cases hold too few patches of a class.
+        ValueError: a case is in two parts of the split.
     """
     splits.assert_disjoint(table)
     labels = pack.manifest["label"].to_numpy()
     rows = splits.indices(pack.manifest, table, "train") if rows is None else np.asarray(rows)
     counts = np.bincount(labels[rows], minlength=2)
-    check_balance(mode)
+    smote.check_balance(mode)
     if not counts.all():
         raise InputError("The training cases hold only one class: add cases or change the split.")
-    sampled, plan, weights = rows, None, np.ones(len(rows), dtype=np.float32)
-    if mode in ("class_weight", "feature_smote"):  # what trains on patches has no features to make samples from
+    sampled = rows
+    plan: smote.SmotePlan | None = None
+    weights: np.ndarray | None = None
+    if mode in ("class_weight", "feature_smote"):
         weights = (len(rows) / (2 * counts))[labels[rows]].astype(np.float32)
     elif mode == "oversample":
         rare = rows[labels[rows] == counts.argmin()]
-        extra = np.random.default_rng(seed).choice(rare, counts.max() - counts.min())
-        sampled = np.concatenate([rows, extra])
+        sampled = np.concatenate([rows, np.random.default_rng(seed).choice(rare, counts.max() - counts.min())])
     elif mode == "smote":
         plan = smote.smote_plan(pack.patches, labels, seed=seed, rows=rows)
-    all_labels = labels[sampled] if plan is None else np.concatenate([labels[sampled], np.full(len(plan), plan.label)])
-    if len(weights) != len(all_labels):
-        weights = np.ones(len(all_labels), dtype=np.float32)
-    return Samples(pack.patches, sampled, all_labels.astype(np.int8), weights, plan, rows, mode)
+    drawn = labels[sampled] if plan is None else np.concatenate([labels[sampled], np.full(len(plan), plan.label)])
+    weights = np.ones(len(drawn), dtype=np.float32) if weights is None else weights
+    return Samples(pack.patches, sampled, drawn.astype(np.int8), weights, plan, rows, mode)
 
 
 def guard(pack: Pack, table: pd.DataFrame, samples: Samples) -> None:
-    """Stop before training unless no case is in two parts and every sample, the parents of synthetic ones too, is a training case's.
+    """Check before training that no case is in two parts, and that each sample and each parent of a synthetic one is a training case's.
 
     Raises:
-        InputError, ValueError: see `splits.assert_disjoint`; or the samples were drawn for another split.
+        ValueError: a case is in two parts, or the samples were drawn for another split.
     """
     splits.assert_disjoint(table)
     parents = [] if samples.plan is None else [samples.plan.base, samples.plan.neighbour]
@@ -110,8 +112,8 @@ def guard(pack: Pack, table: pd.DataFrame, samples: Samples) -> None:
 
 
 def fingerprint(pack: Pack, table: pd.DataFrame, samples: Samples) -> str:
-    """Hash of all that the batches of a training are drawn from: the data set, who is in which part, and the samples."""
-    drawn = {field.name: getattr(samples, field.name) for field in fields(samples) if field.name != "patches"}
+    """Returns a hash of all that the batches of a training depend on: the data set, each case's part, and the samples."""
+    drawn = {name: value for name, value in vars(samples).items() if name != "patches"}
     return checkpoint.fingerprint(pack.info["fingerprint"], [table[name].tolist() for name in ("case", "split")], drawn)
 
 
@@ -138,10 +140,8 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         if batch_size < 1:
             raise InputError(f"BATCH_SIZE {batch_size} is impossible: give 1 or more.")
-        self.fetch, self.labels, self.batch_size, self.seed = fetch, np.asarray(labels), batch_size, seed
-        self.weights = weights
-        self.epoch = -1
-        self.order = np.arange(len(self.labels))
+        self.fetch, self.labels, self.batch_size, self.weights, self.seed = fetch, np.asarray(labels), batch_size, weights, seed
+        self.epoch, self.order = -1, np.arange(len(labels))
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
@@ -151,10 +151,6 @@ class Batches(keras.utils.PyDataset):
         self.epoch += 1
         if self.seed is not None:
             self.order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.labels))
-
-    def skip_to(self, epochs: int) -> None:
-        """Make the next epoch the one after ``epochs`` epochs."""
-        self.epoch = epochs - 1
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
         index = self.order[number * self.batch_size : (number + 1) * self.batch_size]

@@ -1,15 +1,14 @@
-"""Training both networks: phases, callbacks, the best weights of all phases, and what is left behind.
+"""Trains both networks, and writes what a training leaves behind: models, bundles and predictions.
 
-Used by notebook 05. EfficientNetB0 with pretrained weights learns in two phases: first the classifier on a frozen base, then the last
-blocks, BatchNorm in inference mode throughout. On patches, phase 2 opens one block after another, as published. With ``views`` the
-frozen part's output comes from a cache, and phase 2 opens all of its blocks at once. From scratch there is one phase in which everything
-learns. Checkpoints and early stopping watch the AUC on validation cases.
+Used by notebook 05 and the studies. EfficientNetB0 with pretrained weights learns in two phases: first the classifier on a frozen base,
+then the last blocks, BatchNorm in inference mode throughout. On patches, phase 2 opens one block after another, as published. With
+``views``, the frozen part's output comes from a cache, and phase 2 opens all of its blocks at once. From scratch, one phase trains
+everything.
 """
 
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from bhi_utils.evaluation import metrics, thresholds
 from bhi_utils.evaluation.calibration import fit_calibration
 from bhi_utils.model import networks, predictor, seen
 from bhi_utils.model.backend import answers
-from bhi_utils.training import checkpoint, cross_validation, device_patches
-from bhi_utils.training.fit_phases import FitSettings, Phases, explained_memory, patience_from_scratch
+from bhi_utils.training import checkpoint, device_patches, fit_phases
+from bhi_utils.training.fit_phases import FitSettings, Phases, explained_memory
 from bhi_utils.training.frozen_base import CachedBase
 from bhi_utils.training.samples import Batches, Samples, fingerprint, guard
 from bhi_utils.training.smote import check_balance
@@ -46,7 +45,7 @@ class Trained:
         initialisation: ``imagenet``, ``scratch`` or the weight file's name, as tables say it.
         history: a row an epoch: ``phase, epoch, loss, auc, val_loss, val_auc``.
         seconds: wall-clock time of training, caching included.
-        cut: where a cache was used, the network's cut, whose parts share its layers.
+        cut: where a cache was used, the two parts that were trained, which share the network's layers.
     """
 
     model: keras.Model
@@ -58,13 +57,9 @@ class Trained:
 
 @explained_memory()
 def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: FitSettings, *, image_size: int) -> Trained:
-    """Train the custom CNN from scratch, in one phase."""
-    start = time.perf_counter()
-    model = networks.cnn(image_size=image_size, seed=recipe.seed)
-    phases = Phases(model, recipe, basis=fingerprint(pack, table, samples))
-    with _patches(model, pack, table, samples, recipe) as fed:
-        phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE, patience=patience_from_scratch(recipe.epochs))
-    return Trained(phases.best(), "scratch", phases.table(), phases.earlier + time.perf_counter() - start)
+    """Train the custom CNN from scratch, in one phase; the arguments are those of `train_efficientnetb0`."""
+    guard(pack, table, samples)
+    return _from_scratch(networks.cnn(image_size=image_size, seed=recipe.seed), pack, table, samples, recipe)
 
 
 @explained_memory()
@@ -94,38 +89,45 @@ def train_efficientnetb0(
         blocks: how many of the last blocks phase 2 fine-tunes: on patches one more at a time, from the cache all at once.
         rate: Adam's rate in phase 2.
         views: 0 trains on patches; 1 to 8 caches the frozen part's output for as many dihedral views of each patch.
-        input_range: see ``models.efficientnetb0``.
+        input_range: see ``model.networks.efficientnetb0``.
         batchnorm: see ``model.networks.unfreeze``.
+
+    Raises:
+        InputError: the weights cannot be had, do not go with the balance, or have seen cases of the split; or memory ran out.
+        ValueError: a case is in two parts, or the samples were drawn for another split.
     """
-    start = time.perf_counter()
+    guard(pack, table, samples)
     check_balance(samples.mode, weights=weights, views=views)
     seen.guard(pack, weights, cases=set(table.loc[table["split"] != "unused", "case"]))
     model = networks.efficientnetb0(image_size=image_size, weights=weights, seed=recipe.seed, input_range=input_range)
-    phases = Phases(model, recipe, basis=[fingerprint(pack, table, samples), views])
     if weights == "none":
-        networks.unfreeze(model, None)
-        with _patches(model, pack, table, samples, recipe) as fed:
-            phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE, patience=patience_from_scratch(recipe.epochs))
-        return Trained(phases.best(), "scratch", phases.table(), phases.earlier + time.perf_counter() - start)
-    initialisation = "imagenet" if weights == "imagenet" else Path(weights).name
-    cut = None
-    with ExitStack() as opened:
-        if views:
-            cut = CachedBase(model, blocks, pack, table, samples, recipe, views)
+        return _from_scratch(model, pack, table, samples, recipe)
+    phases = Phases(model, recipe, basis=[fingerprint(pack, table, samples), views])
+    cut = CachedBase(model, blocks, pack, table, samples, recipe, views) if views else None
+    with nullcontext() if cut else _patches(model, pack, table, samples, recipe) as fed:
+        if cut:
             stages = [(0, cut.head, *cut.pooled_batches()), (blocks, cut.tail, *cut.batches())][: 1 + min(blocks, 1)]
         else:
-            fed = opened.enter_context(_patches(model, pack, table, samples, recipe))
             stages = [(depth, *fed) for depth in range(blocks + 1)]
         for (depth, part, train, valid), share in zip(stages, _shares(recipe.epochs, len(stages) - 1), strict=True):
             networks.unfreeze(model, depth, batchnorm=batchnorm and depth > 0)
             name = "frozen base" if not depth else f"last {depth} block(s)"
             if share:
                 phases.fit(name, part, train, valid, epochs=share, rate=rate if depth else LEARNING_RATE)
-    return Trained(phases.best(), initialisation, phases.table(), phases.earlier + time.perf_counter() - start, cut)
+    return Trained(model, "imagenet" if weights == "imagenet" else Path(weights).name, pd.DataFrame(phases.rows), phases.seconds, cut)
+
+
+def _from_scratch(model: keras.Model, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: FitSettings) -> Trained:
+    """Train all of a network in one phase, with more patience: its validation AUC swings while the rate is still high."""
+    phases = Phases(model, recipe, basis=fingerprint(pack, table, samples))
+    patience = max(fit_phases.PATIENCE, recipe.epochs // 2)
+    with _patches(model, pack, table, samples, recipe) as fed:
+        phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE, patience=patience)
+    return Trained(model, "scratch", pd.DataFrame(phases.rows), phases.seconds)
 
 
 def _shares(epochs: int, stages: int) -> list[int]:
-    """Epochs of phase 1 and of each stage of phase 2: a third, then one for each stage on the way, the deepest taking the rest."""
+    """Returns the epochs of phase 1 and of each stage of phase 2: a third, then one for each stage on the way, the rest for the deepest."""
     if not stages:
         return [epochs]
     frozen = max(1, epochs // 3)
@@ -133,21 +135,6 @@ def _shares(epochs: int, stages: int) -> list[int]:
     left = epochs - frozen - deepest
     # too few epochs for every stage: the shallow ones are passed over first
     return [frozen, *(int(stage > stages - 1 - left) for stage in range(1, stages)), deepest]
-
-
-def frozen_probe(trained: Trained, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Logits of a logistic regression on the frozen base's pooled features: what transfer gives before any fine-tuning.
-
-    Args:
-        trained: an EfficientNetB0 trained from a cache.
-        labels: training labels of the probe's rows, key ``train``.
-
-    Returns:
-        float arrays for ``val`` and ``test``.
-    """
-    features = trained.cut.probe()
-    probe = cross_validation.logistic_regression().fit(features["train"], labels["train"])
-    return {part: probe.decision_function(features[part]) for part in ("val", "test")}
 
 
 @explained_memory()
@@ -158,46 +145,48 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
         run: where the artefacts go.
         pack: the data set.
         table: the split.
-        trained: the trained networks; the first with cached features also gives the frozen probe.
+        trained: the trained networks. One with cached features also gives a logistic regression on the frozen base's pooled features:
+            what transfer gives before any fine-tuning.
         rule: how the threshold is chosen on validation cases, see ``evaluation.thresholds.parse``.
         card: what every bundle records besides: data, parameters.
 
     Returns:
         the content of ``training.json``.
     """
-    frames, entries = [], {}
+    frames: list[pd.DataFrame] = []
+    entries: dict[str, dict[str, Any]] = {}
     used = {part: sorted(int(case) for case in table.loc[table["split"] == part, "case"]) for part in ("train", "val")}
     ours = seen.of_split(pack, table)
-    for one in trained:
-        scored = _score(pack, table, one.model.name, _logits(one.model, pack, table))
-        valid = scored[scored["split"] == "val"]
+    sides: list[tuple[str, str, dict[str, np.ndarray], Trained | None]] = []
+    sides += [(one.model.name, one.initialisation, _logits(one.model, pack, table), one) for one in trained]
+    sides += [("logistic_regression", f"{one.initialisation}, frozen", one.cut.probe_logits(), None) for one in trained if one.cut]
+    for name, start, logits, network in sides:
+        frame = _score(pack, table, name, logits)
+        valid = frame[frame["split"] == "val"]
         calibration = fit_calibration(valid["label"], valid["logit"])
         threshold = thresholds.choose(valid["label"], valid["probability"], rule=rule)
-        scored["probability_calibrated"] = calibration.apply(scored["logit"])
         validation = metrics.evaluate(valid, threshold=threshold, resamples=0)
+        frames.append(frame.assign(probability_calibrated=calibration.apply(frame["logit"])))
+        entries[name] = {
+            "validation_auc": validation["auc"]["value"],
+            "initialisation": start,
+            "threshold": threshold,
+            "calibration": calibration.to_json(),
+        }
+        if network is None:
+            continue
+        history = network.history.to_dict("records")
+        entries[name] |= {"epochs": len(history), "seconds": round(network.seconds, 1), "history": history}
         about = {
             **card,
-            "initialisation": one.initialisation,
+            "initialisation": start,
             "threshold_rule": thresholds.kept(rule),
             "metrics": {"val": validation},
             "train_cases": used["train"],
             "validation_cases": used["val"],
         }
-        known = ours | seen.before(one.initialisation)
-        predictor.save_bundle(one.model, run.models, threshold=threshold, calibration=calibration, card=about, seen=known)
-        entries[one.model.name] = {
-            "validation_auc": validation["auc"]["value"],
-            "initialisation": one.initialisation,
-            "threshold": threshold,
-            "calibration": calibration.to_json(),
-            "epochs": len(one.history),
-            "seconds": round(one.seconds, 1),
-            "history": one.history.to_dict("records"),
-        }
-        frames.append(scored)
-    for one in trained:
-        if one.cut is not None:
-            frames.append(_probe_frame(one, pack, table, rule, entries))
+        known = ours | seen.before(start)
+        predictor.save_bundle(network.model, run.models, threshold=threshold, calibration=calibration, card=about, seen=known)
     run.write_csv("predictions.csv.gz", pd.concat(frames, ignore_index=True))
     better = max((one.model.name for one in trained), key=lambda name: entries[name]["validation_auc"])
     training = {"better": better, "data": pack.info["fingerprint"], "threshold_rule": thresholds.kept(rule), "models": entries}
@@ -206,24 +195,8 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
     return training
 
 
-def _probe_frame(one: Trained, pack: Pack, table: pd.DataFrame, rule: str, entries: dict[str, Any]) -> pd.DataFrame:
-    labels = pack.manifest["label"].to_numpy()
-    logits = frozen_probe(one, {"train": labels[indices(pack.manifest, table, "train")]})
-    frame = _score(pack, table, "logistic_regression", logits)
-    valid = frame[frame["split"] == "val"]
-    calibration = fit_calibration(valid["label"], valid["logit"])
-    frame["probability_calibrated"] = calibration.apply(frame["logit"])
-    entries["logistic_regression"] = {
-        "validation_auc": metrics.evaluate(valid, threshold=0.5, resamples=0)["auc"]["value"],
-        "initialisation": f"{one.initialisation}, frozen",
-        "threshold": thresholds.choose(valid["label"], valid["probability"], rule=rule),
-        "calibration": calibration.to_json(),
-    }
-    return frame
-
-
 def _logits(model: keras.Model, pack: Pack, table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The whole model on raw patches, as its users will call it; not the cached features that it was trained on."""
+    """Returns the whole model's logits on raw patches, as its users will call it, whatever it was trained from."""
     result = {}
     for part in ("val", "test"):
         rows = indices(pack.manifest, table, part)
@@ -234,15 +207,12 @@ def _logits(model: keras.Model, pack: Pack, table: pd.DataFrame) -> dict[str, np
 
 
 def _score(pack: Pack, table: pd.DataFrame, name: str, logits: dict[str, np.ndarray]) -> pd.DataFrame:
-    fold = dict(zip(table["case"], table["fold"], strict=True))
-    frames = []
+    """Returns validation and test patches with a network's logits and their sigmoid."""
+    fold, frames = table.set_index("case")["fold"], []
     for part, logit in logits.items():
         rows = pack.manifest.iloc[indices(pack.manifest, table, part)]
-        frame = pd.DataFrame({"model": name, "split": part, "fold": rows["case"].map(fold).to_numpy()})
-        for column in ("case", "x", "y", "label"):
-            frame[column] = rows[column].to_numpy()
-        frame["logit"] = np.asarray(logit, dtype=np.float64)
-        frames.append(frame.assign(probability=expit(frame["logit"])))
+        given = {"model": name, "split": part, "fold": rows["case"].map(fold), **rows[["case", "x", "y", "label"]]}
+        frames.append(pd.DataFrame(given).assign(logit=logit.astype(np.float64), probability=expit(logit.astype(np.float64))))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -250,8 +220,7 @@ def _score(pack: Pack, table: pd.DataFrame, name: str, logits: dict[str, np.ndar
 def _patches(
     model: keras.Model, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: FitSettings
 ) -> Iterator[tuple[keras.Model, Batches, Batches]]:
-    """What to fit inside the block, and its batches of training and validation patches: see ``device_patches`` for where these live."""
-    guard(pack, table, samples)
+    """Gives what to fit within the block, and batches of training and validation patches; see ``device_patches`` for where these live."""
     rows = indices(pack.manifest, table, "val")
     side = model.get_layer("resize").height
     place = device_patches.choose(len(samples.real) + len(rows), batch_size=recipe.batch_size, image_size=side)

@@ -24,7 +24,7 @@ class Refusing:
 
 
 def train(folder: Path) -> dict:
-    """Train both networks, EfficientNetB0 from the cache and from patches, and leave a bundle of each with what it answers."""
+    """Train both networks, EfficientNetB0 from the cache, and leave a bundle of each with what it answers."""
     from bhi_utils.core import provenance
     from bhi_utils.core.hardware import device_line
     from bhi_utils.data import archive, splits
@@ -39,17 +39,15 @@ def train(folder: Path) -> dict:
     train = samples.training_samples(pack, table, mode="class_weight", seed=0)
     found = {"device": device_line(), "versions": provenance.versions(), "histories": {}}
     # one batch an epoch: JAX compiles a step for each length of batch that it meets
-    recipes = (fit_phases.FitSettings(epochs=2, batch_size=128, seed=0, folder=folder / f"state_{number}") for number in range(3))
+    recipes = (fit_phases.FitSettings(epochs=2, batch_size=128, seed=0, folder=folder / f"state_{number}") for number in range(2))
     options = {"image_size": SIZE, "weights": str(folder / "start.weights.h5"), "rate": 1e-3}
     trained = {"cnn": train_networks.train_cnn(pack, table, train, next(recipes), image_size=SIZE)}
     trained["cached"] = train_networks.train_efficientnetb0(pack, table, train, next(recipes), blocks=1, views=2, **options)
-    trained["raw"] = train_networks.train_efficientnetb0(pack, table, train, next(recipes), blocks=0, views=0, **options)
     for name, one in trained.items():
         card = {"threshold": 0.5, "calibration": calibration.Calibration(1.0, 0.0), "card": {}}
         found["histories"][name] = one.history.to_dict("records")
         bundle = predictor.save_bundle(one.model, folder / name, **card)
-        if name != "raw":
-            predictor.Predictor.load(bundle).predict(pack.patches[:16]).to_csv(folder / name / "answers.csv")
+        predictor.Predictor.load(bundle).predict(pack.patches[:16]).to_csv(folder / name / "answers.csv")
     return found
 
 

@@ -133,8 +133,11 @@ def test_training_and_prediction_need_no_tensorflow_on_another_backend(backend, 
         pack = archive.pack(tmp_path / "small.zip", tmp_path, progress=False)
         here = predictor.Predictor.load(bundle).predict(pack.patches[:16])
         np.testing.assert_allclose(here["probability"], theirs["probability"], atol=1e-4)
+    if backend == "jax":
+        assert list((tmp_path / "cache" / "jax").glob("*step*-cache")), "what it compiled is kept for the next process"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 def test_what_jax_compiles_is_kept_in_the_cache_folder_and_read_by_the_next_process(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}

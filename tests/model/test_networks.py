@@ -33,6 +33,12 @@ def random_weights(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    """A random EfficientNetB0; tests may change what of it learns, and nothing else."""
+    return networks.efficientnetb0(image_size=32, weights="none", seed=0)
+
+
 def pooled(model: keras.Model, patches: np.ndarray) -> np.ndarray:
     return keras.Model(model.input, model.get_layer("pool").output).predict(patches, verbose=0)
 
@@ -111,7 +117,7 @@ def test_patches_pass_unaugmented_outside_training_and_differently_within(build,
 
 def test_equal_seeds_build_equal_networks():
     for build in (networks.cnn, lambda **k: networks.efficientnetb0(weights="none", **k)):
-        first, second, other = (build(image_size=48, seed=seed).get_weights() for seed in (5, 5, 6))
+        first, second, other = (build(image_size=32, seed=seed).get_weights() for seed in (5, 5, 6))
         assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
         assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
@@ -119,10 +125,9 @@ def test_equal_seeds_build_equal_networks():
 @pytest.mark.parametrize(
     ("blocks", "first"), [(0, "logit"), (1, "block7a_expand_conv"), (2, "block6a_expand_conv"), (7, "stem_conv"), (None, "stem_conv")]
 )
-def test_whole_blocks_are_unfrozen_from_the_end_and_batchnorm_only_from_scratch(blocks, first):
-    model = networks.efficientnetb0(image_size=32, weights="none", seed=0)
-    networks.unfreeze(model, blocks)
-    learning = [layer for layer in model.layers if layer.trainable_weights]
+def test_whole_blocks_are_unfrozen_from_the_end_and_batchnorm_only_from_scratch(network, blocks, first):
+    networks.unfreeze(network, blocks)
+    learning = [layer for layer in network.layers if layer.trainable_weights]
     assert learning[0].name == first and learning[-1].name == "logit"
     norms = [layer for layer in learning if isinstance(layer, keras.layers.BatchNormalization)]
     assert bool(norms) == (blocks is None)
@@ -131,3 +136,43 @@ def test_whole_blocks_are_unfrozen_from_the_end_and_batchnorm_only_from_scratch(
 def test_a_cnn_has_at_least_four_blocks_with_batchnorm():
     names = [layer.name for layer in networks.cnn(image_size=48, seed=0).layers]
     assert {f"block{block}b_bn" for block in (1, 2, 3, 4)} <= set(names)
+
+
+@pytest.mark.parametrize("blocks", range(1, 7))
+def test_the_cut_in_front_of_the_last_blocks_is_the_end_of_a_block(network, blocks):
+    name = networks.cut_name(network, blocks)
+    after = [layer.name for layer in network.layers].index(name) + 1
+    assert name.startswith(f"block{7 - blocks}") and network.layers[after].name == f"block{8 - blocks}a_expand_conv"
+
+
+def _shake(model: keras.Model) -> None:
+    """Give BatchNorm statistics and factors that are not 0 and 1."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.7, 1.5, weight.shape) for weight in layer.get_weights()])
+
+
+@pytest.mark.parametrize("name", ["efficientnetb0", "cnn"])
+def test_a_folded_network_answers_as_the_one_it_was_made_from_and_leaves_it_alone(network, patches, name):
+    model = keras.models.clone_model(network) if name == "efficientnetb0" else networks.cnn(image_size=32, seed=0, filters=(4, 8))
+    _shake(model)
+    before = [np.array(weight) for weight in model.get_weights()]
+    folded = networks.fold(model)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
+    given = patches[:8].astype(np.float32)
+    np.testing.assert_allclose(folded.predict_on_batch(given), model.predict_on_batch(given), rtol=1e-3, atol=1e-4)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_batchnorm_whose_convolution_has_another_reader_stays(patches):
+    inputs = keras.Input((50, 50, 3))
+    convolved = keras.layers.Conv2D(4, 3, use_bias=False, padding="same")(inputs)
+    normed = keras.layers.BatchNormalization()(convolved)
+    model = keras.Model(inputs, keras.layers.Add()([convolved, normed]))
+    _shake(model)
+    folded = networks.fold(model)
+    given = patches[:2].astype(np.float32)
+    np.testing.assert_allclose(folded.predict_on_batch(given), model.predict_on_batch(given), rtol=1e-5, atol=1e-3)
+    assert any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)

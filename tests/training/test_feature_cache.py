@@ -11,24 +11,13 @@ import pytest
 
 from bhi_utils.core.paths import PACKAGE, InputError
 from bhi_utils.model import networks
-from bhi_utils.model.augment import DIHEDRAL, dihedral
-from bhi_utils.model.networks import fold
+from bhi_utils.model.augment import dihedral
 from bhi_utils.training import feature_cache
 
 
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
-    """An EfficientNetB0 whose BatchNorm does something: statistics and factors that are not 0 and 1."""
-    model = networks.efficientnetb0(image_size=32, weights="none", seed=1)
-    _shake(model)
-    return model
-
-
-def _shake(model: keras.Model) -> None:
-    random = np.random.default_rng(0)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.set_weights([random.uniform(0.7, 1.5, weight.shape) for weight in layer.get_weights()])
+    return networks.efficientnetb0(image_size=32, weights="none", seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -48,42 +37,6 @@ def source(front, patches, cache, calls=None):
         return patches[rows]
 
     return feature_cache.FeatureCache(front, fetch, len(patches), identity="these", cache=cache)
-
-
-@pytest.mark.parametrize("name", ["efficientnetb0", "cnn"])
-def test_a_folded_network_answers_as_the_one_it_was_made_from_and_leaves_it_alone(network, patches, name):
-    model = network if name == "efficientnetb0" else networks.cnn(image_size=32, seed=0, filters=(4, 8))
-    if name == "cnn":
-        _shake(model)
-    before = [np.array(weight) for weight in model.get_weights()]
-    folded = fold(model)
-    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
-    given = patches[:8].astype(np.float32)
-    np.testing.assert_allclose(folded.predict_on_batch(given), model.predict_on_batch(given), rtol=1e-3, atol=1e-4)
-    for one, other in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_a_batchnorm_whose_convolution_has_another_reader_stays(patches):
-    inputs = keras.Input((50, 50, 3))
-    convolved = keras.layers.Conv2D(4, 3, use_bias=False, padding="same")(inputs)
-    normed = keras.layers.BatchNormalization()(convolved)
-    model = keras.Model(inputs, keras.layers.Add()([convolved, normed]))
-    _shake(model)
-    folded = fold(model)
-    given = patches[:2].astype(np.float32)
-    np.testing.assert_allclose(folded.predict_on_batch(given), model.predict_on_batch(given), rtol=1e-5, atol=1e-3)
-    assert any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
-
-
-def test_the_eight_views_are_the_dihedral_group():
-    patch = np.arange(27).reshape(1, 3, 3, 3)
-    seen = {dihedral(patch, view).tobytes() for view in range(DIHEDRAL)}
-    turned = {np.rot90(side, k, axes=(1, 2)).tobytes() for side in (patch, patch[:, :, ::-1]) for k in range(4)}
-    assert seen == turned and len(seen) == DIHEDRAL
-    np.testing.assert_array_equal(dihedral(patch, 0), patch)
-    with pytest.raises(ValueError, match="View 8"):
-        dihedral(patch, 8)
 
 
 def test_outputs_are_those_of_each_view_and_nothing_is_computed_twice(front, patches, tmp_path):

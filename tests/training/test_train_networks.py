@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -30,6 +31,12 @@ def pack(cache) -> archive.Pack:
     return archive.pack(
         synthetic_cohort.write(cache / "small.zip", cases=10, patches_per_case=24, seed=1, nested=False), cache, progress=False
     )
+
+
+@pytest.fixture(scope="module")
+def network(weights) -> keras.Model:
+    """An EfficientNetB0 as it starts; a test may change what of it learns, and nothing else."""
+    return networks.efficientnetb0(image_size=32, weights=weights, seed=0)
 
 
 def recipe(folder: Path, **changes) -> fit_phases.FitSettings:
@@ -80,8 +87,8 @@ def test_a_case_in_two_parts_stops_training(pack, table):
 @pytest.mark.parametrize("path", ["cnn", "efficientnetb0", "cached"])
 @pytest.mark.parametrize("tampered", ["a case twice", "by image", "samples of another split", "a parent of another part"])
 def test_no_way_of_training_begins_on_a_split_that_shares_a_case(pack, table, weights, tmp_path, monkeypatch, path, tampered):
-    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("training began"))
-    monkeypatch.setattr(keras.Model, "predict_on_batch", lambda *_, **__: pytest.fail("features were computed"))
+    for build in ("cnn", "efficientnetb0"):
+        monkeypatch.setattr(networks, build, lambda **_: pytest.fail("a network was made"))
     train, given = samples.training_samples(pack, table, mode="smote", seed=0), table
     if tampered == "a case twice":
         given = pd.concat([table, table[table["split"] == "test"].assign(split="train")])
@@ -153,16 +160,15 @@ def test_blocks_are_opened_one_by_one_on_patches_and_at_once_from_the_cache(pack
     assert [blocks for _, blocks, _ in seen] == ([0, 1, 2] if views == 0 else [0, 2])
 
 
-def test_only_the_last_blocks_learn_and_batchnorm_keeps_its_statistics(cached, weights):
-    start = networks.efficientnetb0(image_size=32, weights=weights, seed=0)
-    for before, after in zip(start.layers, cached[0].model.layers, strict=True):
+def test_only_the_last_blocks_learn_and_batchnorm_keeps_its_statistics(cached, network):
+    for before, after in zip(network.layers, cached[0].model.layers, strict=True):
         same = all(np.array_equal(a, b) for a, b in zip(before.get_weights(), after.get_weights(), strict=True))
         name = after.name
         frozen = isinstance(after, keras.layers.BatchNormalization) or name.startswith(
             ("stem", "block1", "block2", "block3", "block4", "block5")
         )
         assert same or not frozen, name
-    assert not np.array_equal(start.get_layer("logit").get_weights()[0], cached[0].model.get_layer("logit").get_weights()[0])
+    assert not np.array_equal(network.get_layer("logit").get_weights()[0], cached[0].model.get_layer("logit").get_weights()[0])
 
 
 def test_the_whole_network_answers_as_the_part_that_was_trained_from_the_cache(cached, pack, table, weights):
@@ -175,7 +181,8 @@ def test_the_whole_network_answers_as_the_part_that_was_trained_from_the_cache(c
     np.testing.assert_allclose(trained.cut.logits(rows, views=8), np.mean(eight, axis=0), atol=5e-3)
 
 
-def test_the_weights_kept_are_those_of_the_best_validation_epoch_of_all_phases(pack, table, tmp_path):
+def test_the_weights_kept_are_those_of_the_best_validation_epoch_of_all_phases(pack, table, tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "cnn", partial(networks.cnn, filters=(4, 8)))
     train = samples.training_samples(pack, table, mode="none", seed=0)
     trained = train_networks.train_cnn(pack, table, train, recipe(tmp_path, epochs=4), image_size=32)
     rows = splits.indices(pack.manifest, table, "val")
@@ -216,24 +223,23 @@ def test_impossible_settings_are_one_sentence(pack, table, tmp_path, changes, se
         train_networks.train_cnn(pack, table, train, recipe(tmp_path, **changes), image_size=32)
 
 
-def test_smote_on_features_blends_maps_of_both_parents_under_one_view(pack, table, weights, tmp_path):
+def test_smote_on_features_blends_maps_of_both_parents_under_one_view(pack, table, network, tmp_path):
     train = samples.training_samples(pack, table, mode="feature_smote", seed=0)
-    model = networks.efficientnetb0(image_size=32, weights=weights, seed=0)
-    part = CachedBase(model, 1, pack, table, train, recipe(tmp_path), 1)
+    part = CachedBase(network, 1, pack, table, train, recipe(tmp_path), 1)
     batches, _ = part.batches()
     negative, positive = np.bincount(batches.labels)
     assert negative == positive > np.bincount(train.labels).min()
-    plan = smote.feature_plan(part.probe()["train"], train.labels, seed=0)
+    pooled, _ = part.pooled_batches()
+    plan = smote.smote_plan(pooled.fetch(np.arange(len(train)), [0, 0, 0]), train.labels, seed=0)
     synthetic = batches.fetch(np.arange(len(train), len(train) + 5), [0, 0, 0])
     parents = [batches.fetch(rows[:5], [0, 0, 0]) for rows in (plan.base, plan.neighbour)]
     np.testing.assert_array_equal(synthetic, smote.blend(*parents, plan.step[:5]))
 
 
-def test_every_fold_and_every_balance_but_pixel_smote_finds_the_others_features(pack, table, weights, tmp_path, capsys):
+def test_every_fold_and_every_balance_but_pixel_smote_finds_the_others_features(pack, table, network, tmp_path, capsys):
     def cut_of(split, mode):
         train = samples.training_samples(pack, split, mode=mode, seed=0)
-        model = networks.efficientnetb0(image_size=32, weights=weights, seed=0)
-        CachedBase(model, 1, pack, split, train, recipe(tmp_path), 2)
+        CachedBase(network, 1, pack, split, train, recipe(tmp_path), 2)
         return capsys.readouterr().out
 
     cut_of(table, "none")
