@@ -46,7 +46,7 @@ def compare(run: Run, found: Mapping[str, Any]) -> pd.DataFrame:
         what, and by which study; `AGREES`, `DISAGREES` or `OPEN`; what lies behind it.
     """
     known = {"paper": paper(), "titles": titles.PAPER_METRICS, "totals": published.archive_totals(), "implied": prevalence()}
-    arms = {f"{row['question']}: {row['arm']}": row["difference"] for row in found["ablations"]["arms"]}
+    arms = {f"{row['question']} / {row['arm']}": row["difference"] for row in found["ablations"]["arms"]}
     pairs = {row["first"]: row["difference"] for row in found["ablations"]["pairs"]}
     known |= {**found, "arms": arms, "pairs": pairs, "immediate": IMMEDIATE, "turned": _turned}
     rows = [_judged(claim, known) for claim in yaml.safe_load(CLAIMS.read_text(encoding="utf-8"))]

@@ -68,6 +68,7 @@ def test_a_command_that_fails_is_no_measurement():
         benchmark.measured([sys.executable, "-c", "import sys; print('oh'); sys.exit(3)"], dict(os.environ))
 
 
+@pytest.mark.slow
 def test_a_study_measures_whole_cases_at_each_size_and_leaves_nothing_but_its_result(studied, cohort):
     run, result = studied
     assert json.loads((run.artifacts / benchmark_archive.RESULTS).read_text(encoding="utf-8")) == result
@@ -80,6 +81,7 @@ def test_a_study_measures_whole_cases_at_each_size_and_leaves_nothing_but_its_re
         assert row["peak_uss_mb"]["median"] > 0 and row["index_and_pack_seconds"]["low"] > 0
 
 
+@pytest.mark.slow
 def test_its_tables_say_what_was_wanted_and_never_speak_for_a_size_that_was_not_measured(studied):
     _, result = studied
     goals = benchmark_archive.goals(result)
