@@ -349,9 +349,8 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _app(options: argparse.Namespace) -> None:
-    from bhi_utils.app import server, start_options
+    from bhi_utils.app import start_options
     from bhi_utils.data import archive
-    from bhi_utils.model.predictor import Predictor
 
     names = ("host", "port", "share", "certfile", "keyfile", "allowed_hosts", "no_password")
     start = {name: getattr(options, name) for name in names}
@@ -364,6 +363,8 @@ def _app(options: argparse.Namespace) -> None:
     if options.data:
         pack = archive.pack(source, cache_dir())
         given["cases"] = lambda: pack
+    from bhi_utils.app import server
+    from bhi_utils.model.predictor import Predictor
 
     server.launch(Predictor.load(bundle), block=True, **start, **given)
 
