@@ -14,7 +14,7 @@ def index(source: Source, out: Annotated[Path, out_folder("the folder for index.
     from bhi_utils.core.atomic_files import write_csv, write_json
     from bhi_utils.data import archive, inspection
 
-    pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    pack = archive.open_source(source)
     found = inspection.inspect(pack)
     write_json(out / "index.json", found.facts)
     write_csv(out / "measures.csv.gz", found.measures)

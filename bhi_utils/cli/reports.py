@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument
 
 from bhi_utils.cli.options import NOTICE, Model, Source, bundle, folder, out_folder
-from bhi_utils.core.paths import InputError, cache_dir, shown
+from bhi_utils.core.paths import InputError, shown
 
 
 def evaluate(
@@ -17,7 +17,7 @@ def evaluate(
     from bhi_utils.reports import evaluation_report
 
     trained = bundle(model)
-    pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    pack = archive.open_source(source)
     done = evaluation_report.evaluate(trained, pack)
     written = evaluation_report.write(done, out)
     print(f"Data: {done.data()}. {done.result['left_out']['sentence']}")

@@ -64,7 +64,7 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
     Raises:
         InputError: the source, its cases or the weights do not allow it.
     """
-    pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    pack = archive.open_source(source)
     features = _frozen(pack, weights=weights, image_size=image_size, seed=seed, cache=cache_dir())
     material = prepare(pack, features, folds=folds, seed=seed)
     given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size, "FOLDS": folds, "SEED": seed}

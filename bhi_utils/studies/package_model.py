@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 from tqdm import tqdm
 
-from bhi_utils.core import atomic_files, paths
+from bhi_utils.core import atomic_files
 from bhi_utils.core.messages import counted, text
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.titles import METRICS, cell
@@ -146,7 +146,7 @@ def recalibrate(
     """
     path = bundles.packaged() if bundle is None else Path(bundle)
     content, file = bundles.read(path)
-    pack = archive.pack(archive.find_source(source, cache=paths.cache_dir()), paths.cache_dir())
+    pack = archive.open_source(source)
     if pack.info["fingerprint"] != content["data"]["fingerprint"]:
         raise InputError(f"{path.name} was made from other data (fingerprint {content['data']['fingerprint'][:12]}): give those.")
     model = keras.saving.load_model(file, compile=False, safe_mode=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import InputError, cache_dir
+from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.evaluation import failures, metrics
@@ -149,7 +149,7 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
     from bhi_utils.studies import package_model
 
     result, start = run.read_json(RESULTS), time.perf_counter()
-    pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+    pack = archive.open_source(source)
     if pack.info["fingerprint"] != result["data"]["fingerprint"]:
         raise InputError("The study in this folder was made from other data: run it again with this DATA, or name its own.")
     values, table = settings("fast"), splits.make(pack.manifest, scheme="kfold", seed=seed)

@@ -66,7 +66,7 @@ class Study:
         path, versions = Path(weights), {name: version for name, version in provenance.versions().items() if name != "papermill"}
         content = bundles.sha256(path) if path.is_file() else weights
         self._basis = [content, versions, provenance.code_hash("studies.study_base")]
-        self.pack = archive.pack(archive.find_source(source, cache=cache_dir()), cache_dir())
+        self.pack = archive.open_source(source)
         seen.guard(self.pack, weights)
         if per_case:
             self.pack = sampled(self.pack, per_case, seed=seed)
