@@ -50,7 +50,7 @@ def keep_memory() -> None:
 if keras.config.backend() == "jax":
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # JAX names its settings at run time
         jax.config.update("jax_compilation_cache_dir", str((cache_dir() / "jax").resolve()))
         # a training step takes a minute; what compiles within a tenth of a second is not worth a file
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

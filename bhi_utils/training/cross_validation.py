@@ -164,7 +164,7 @@ def pooled(frame: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, A
     ranks = metrics.evaluate(scored(frame), threshold=0.5, resamples=resamples, seed=seed)
     calls = metrics.evaluate(decided(frame), threshold=0.5, resamples=resamples, seed=seed)
     result: dict[str, Any] = {name: ranks[name] for name in SCORES} | {name: calls[name] for name in DECISIONS}
-    by_fold = [metrics.evaluate(part, threshold=0.5, resamples=0)["auc"]["value"] for _, part in frame.groupby("fold")]
+    by_fold: list[Any] = [metrics.evaluate(part, threshold=0.5, resamples=0)["auc"]["value"] for _, part in frame.groupby("fold")]
     return result | {"fold_auc": by_fold, "mean_fold_auc": float(np.mean(by_fold))}
 
 

@@ -6,6 +6,7 @@ memory-mapped array, and draws synthetic ones from their plan.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -130,7 +131,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        fetch: Callable[[np.ndarray, list[int]], np.ndarray],
+        fetch: Callable[[np.ndarray, list[int]], Any],
         labels: np.ndarray,
         *,
         batch_size: int,
@@ -152,7 +153,7 @@ class Batches(keras.utils.PyDataset):
         if self.seed is not None:
             self.order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.labels))
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
         index = self.order[number * self.batch_size : (number + 1) * self.batch_size]
         batch = self.fetch(index, [self.seed or 0, max(self.epoch, 0), number]), self.labels[index, None].astype(np.float32)
         return batch if self.weights is None else (*batch, self.weights[index])

@@ -8,7 +8,7 @@ everything.
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,11 @@ def train_efficientnetb0(
         return _from_scratch(model, pack, table, samples, recipe)
     phases = Phases(model, recipe, basis=[fingerprint(pack, table, samples), views])
     cut = CachedBase(model, blocks, pack, table, samples, recipe, views) if views else None
-    with nullcontext() if cut else _patches(model, pack, table, samples, recipe) as fed:
+    with ExitStack() as opened:
         if cut:
             stages = [(0, cut.head, *cut.pooled_batches()), (blocks, cut.tail, *cut.batches())][: 1 + min(blocks, 1)]
         else:
+            fed = opened.enter_context(_patches(model, pack, table, samples, recipe))
             stages = [(depth, *fed) for depth in range(blocks + 1)]
         for (depth, part, train, valid), share in zip(stages, _shares(recipe.epochs, len(stages) - 1), strict=True):
             networks.unfreeze(model, depth, batchnorm=batchnorm and depth > 0)
@@ -228,7 +229,6 @@ def _patches(
         print(f"{model.name}: patches {'resident' if place.resident else 'in host batches'}, {place.policy}; {place.why}")
     with device_patches.precision(model, place.policy):
         part, draw, check = device_patches.feeds(model, samples, rows, resident=place.resident)
-        options = {"batch_size": recipe.batch_size, "weights": samples.weights, "seed": recipe.seed}
-        train = Batches(lambda index, _: draw(index), samples.labels, **options)
-        labels = pack.manifest["label"].to_numpy()[rows]
-        yield part, train, Batches(lambda index, _: check(index), labels, batch_size=max(64, recipe.batch_size))
+        labels, size = pack.manifest["label"].to_numpy()[rows], recipe.batch_size
+        train = Batches(lambda index, _: draw(index), samples.labels, batch_size=size, weights=samples.weights, seed=recipe.seed)
+        yield part, train, Batches(lambda index, _: check(index), labels, batch_size=max(64, size))
