@@ -18,9 +18,9 @@ from PIL import Image
 from bhi_utils import __version__, plots
 from bhi_utils.core.atomic_files import write_atomic
 from bhi_utils.core.hardware import device_line, version
-from bhi_utils.core.run import Run
+from bhi_utils.core.paths import Run
 from bhi_utils.core.titles import origin
-from bhi_utils.runner import parameter_ranges
+from bhi_utils.runner import parameters
 
 #: Resolution of the saved file and of the copy inside the notebook, in dots an inch.
 FILE_DPI, SHOWN_DPI = 150, 84
@@ -43,17 +43,17 @@ def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = N
         the run at ``OUT``.
 
     Raises:
-        InputError: see ``runner.parameter_ranges.check``; or an earlier notebook has not run.
+        InputError: see ``runner.parameters.check``; or an earlier notebook has not run.
     """
-    parameter_ranges.check(number, variables)
-    parameters = parameters_of(variables)
-    run = Run.open(parameters.get("OUT", ""))
+    parameters.check(number, variables)
+    given = parameters_of(variables)
+    run = Run.open(given.get("OUT", ""))
     device = "keras" in sys.modules if device is None else device
     loaded = (f" · {package} {version(package)}" for module, package in LIBRARIES.items() if module in sys.modules)
     print(f"Notebook {number} · bhi_utils {__version__} · Python {platform.python_version()}{''.join(loaded)}")
     print("Device: " + (device_line() if device else "not used in this notebook"))
-    print("Data: " + (data or f"{parameters.get('DATA', '')} (indexed below)" if data or number == "01" else source_note(run, long=True)))
-    print("Parameters: " + ", ".join(f"{name}={value!r}" for name, value in parameters.items()))
+    print("Data: " + (data or f"{given.get('DATA', '')} (indexed below)" if data or number == "01" else source_note(run, long=True)))
+    print("Parameters: " + ", ".join(f"{name}={value!r}" for name, value in given.items()))
     return run
 
 

@@ -33,13 +33,13 @@ def phantom(
     seed: Annotated[int, Option(help="seed of everything random")] = 0,
 ) -> None:
     """Write a synthetic cohort in the archive's layout."""
-    from bhi_utils.data.phantom import synthetic_archive, synthetic_cohort
+    from bhi_utils.data.phantom import synthetic_cohort
 
     sizes: dict[str, Any] = {name: value for name, value in (("cases", cases), ("patches_per_case", patches)) if value is not None}
     if like_archive:
         if sizes:
             raise InputError("--like-archive has the archive's cases and counts: leave out --cases and --patches.")
-        made = synthetic_archive.write(out, seed=seed)
+        made = synthetic_cohort.write_archive(out, seed=seed)
         print(f"Wrote synthetic patches, as many as the archive has in each case, and their nested copy to {shown(made)}.")
     else:
         made = synthetic_cohort.write(out, seed=seed, **sizes)

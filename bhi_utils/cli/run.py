@@ -37,9 +37,9 @@ def run(
 def notebooks() -> int:
     """Run the notebooks and keep their clean outputs in notebooks/."""
     from bhi_utils.core import hardware
+    from bhi_utils.runner import pipeline
 
     hardware.require_backend()
-    from bhi_utils.runner import pipeline
 
     return _reporting(pipeline.publish)
 

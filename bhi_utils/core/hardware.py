@@ -4,7 +4,6 @@ Used by the commands and the runner, so that a wrong KERAS_BACKEND is one senten
 the banner of every notebook.
 """
 
-import importlib.metadata
 import importlib.util
 import json
 import os

@@ -1,6 +1,6 @@
 """Worker processes that start as fresh Pythons, end with their parent, and hand back results in order.
 
-Used by ``data.packing``, ``data.inspection`` and ``data.phantom.synthetic_archive``, and by ``training.smote`` for the number of cores.
+Used by ``data.packing``, ``data.inspection`` and ``data.phantom.synthetic_cohort``, and by ``training.smote`` for the number of cores.
 Imports the standard library only, so that a worker starts quickly.
 """
 
@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
@@ -25,7 +25,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(job: Callable[..., Any], calls: Sequence[tuple], processes: int, *, fallback: str = "", ahead: int = 2) -> Iterator[Any]:
+def in_order(
+    job: Callable[..., Any], calls: Sequence[tuple], processes: int, *, fallback: str = "", ahead: int = 2
+) -> Generator[Any, None, None]:
     """Yields ``job(*call)`` of each call, in order.
 
     Args:

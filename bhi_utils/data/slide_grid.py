@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bhi_utils.data.case_folds import image_level
 from bhi_utils.data.decode import PATCH
+from bhi_utils.data.splits import image_level
 
 #: Distance in pixels of one patch to the next on a slide's grid.
 STRIDE = 50

@@ -1,10 +1,13 @@
 """What is in a source: every patch of a folder or zip that is named as the archive names it. Used by ``data.archive``.
 
 A name, ``<case>_idx5_x<X>_y<Y>_class<C>.png``, says case, place and class, whatever folders it lies in. Nothing is unpacked or written.
+A zip is opened only after its directory's entries are counted, here and by ``predict.many_files``: ``zipfile`` makes an object of about 700
+bytes of each, so a zip of 400 MB with millions of empty members would cost gigabytes.
 """
 
 import hashlib
 import json
+import mmap
 import os
 import re
 import stat
@@ -13,8 +16,9 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+from zipfile import _EndRecData as _end_record
 
-from bhi_utils.core import zips
 from bhi_utils.core.paths import InputError, brief, plain, shown
 from bhi_utils.data.decode import CONFLICT, Member, file_stamp
 
@@ -25,7 +29,7 @@ _NAME = re.compile(r"(.+)_idx5_x([0-9]{1,9})_y([0-9]{1,9})_class([01])\.png", re
 _CASE, _DIGITS = re.compile(r"[0-9]{1,15}"), re.compile(r"[0-9]+")
 #: Part of every key and pack. Raise it when the packed form changes, or what is taken for a patch: older packs are then left alone.
 FORMAT = "bhi-pack 4"
-#: The beginning of the reason for which both patches of a position with two labels are rejected. ``data.inspection_facts`` counts by it.
+#: The beginning of the reason for which both patches of a position with two labels are rejected. ``data.inspection`` counts by it.
 SAME_POSITION = "the same position has a patch of class"
 #: How a synthetic cohort says what it is: a file of this name at its top, and a zip's comment that begins so.
 PHANTOM_MARKER, PHANTOM_FORMAT = "PHANTOM.json", "bhi-phantom"
@@ -180,10 +184,10 @@ def _directory(path: Path) -> tuple[list[zipfile.ZipInfo], bool, tuple[int, ...]
         raise InputError(f"{shown(path)} is not a zip file: pass a folder or a zip with {LAYOUT}.")
     state = zip_state(path)
     try:
-        with zips.opened(path) as archive:
+        with opened_zip(path) as archive:
             infos = archive.infolist()
             synthetic = archive.comment.startswith(PHANTOM_FORMAT.encode()) or PHANTOM_MARKER in archive.NameToInfo
-    except zips.TooMany:
+    except TooMany:
         raise
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, struct.error) as error:
         raise InputError(f"{shown(path)} is a damaged zip without a readable directory: download it again.") from error
@@ -275,3 +279,60 @@ def _nothing(source: Path, rejected: _Rejected) -> str:
         if not any(source.iterdir()):
             return f"{where} is an empty folder: put the archive there ({LAYOUT}), or pass phantom."
     return f"No patch found in {where}: pass {LAYOUT}, in any folders."
+
+
+#: Most members that any zip may have: the real archive has 555,048.
+MOST = 1_000_000
+#: Bytes of a directory that are allowed for each member, on average; a fixed part, then its name. And what a short one may have anyway.
+_ENTRY, _NAME_AT, _ANYWAY = 46, 300, 65_536
+
+
+def opened_zip(path: Path, *, most: int = MOST) -> zipfile.ZipFile:
+    """Returns the zip at ``path``, opened once it is known to have at most ``most`` members, whatever the file says.
+
+    Raises:
+        TooMany: it has more, or its directory is longer than so many members need.
+        zipfile.BadZipFile: it is no zip, or its directory holds another number of members than its end says.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as stream:
+        end = _end_record(stream)
+        if end is None:
+            raise zipfile.BadZipFile("the end of its directory is missing")
+        total, size = end[4], end[5]
+        if total > most or size > _ANYWAY + most * (_ENTRY + _NAME_AT):
+            raise TooMany(path, total, most)
+        counted = _counted(stream, end[9], size, most, wide=end[0] == b"PK\x06\x06")
+    if counted > most:
+        raise TooMany(path, counted, most)
+    if total not in (counted, counted % 65_536):  # some programs write what fits in the two bytes of an end record that is not zip64's
+        raise zipfile.BadZipFile("its directory holds another number of members than its end says")
+    archive = zipfile.ZipFile(path)
+    # a zip that was cut short ends in the middle of another one when that one lies in it uncompressed, and would be taken for it
+    with open(path, "rb") as stream:
+        if archive.start_dir != end[6] and stream.read(4) == b"PK\x03\x04":
+            archive.close()
+            raise zipfile.BadZipFile("it was cut short, inside of a zip that it holds")
+    return archive
+
+
+def _counted(stream: BinaryIO, location: int, size: int, most: int, *, wide: bool) -> int:
+    """Returns how many members a directory of ``size`` bytes before the end record at ``location`` has; counting ends above ``most``."""
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        # of a zip64 (``wide``), newer versions of zipfile give the place of the record that stands 76 bytes before the end record
+        start = location - size - (76 if wide and data[location : location + 4] == b"PK\x05\x06" else 0)
+        position, end, counted = start, start + size, 0
+        while 0 <= position < end and counted <= most:
+            if data[position : position + 4] != b"PK\x01\x02" or position + _ENTRY > end:
+                raise zipfile.BadZipFile("its directory is damaged")
+            position += _ENTRY + sum(struct.unpack_from("<HHH", data, position + 28))
+            counted += 1
+    return counted
+
+
+class TooMany(InputError):
+    """A zip has more members than may be looked at."""
+
+    def __init__(self, path: Path, total: int, most: int) -> None:
+        self.total = max(total, most + 1)
+        super().__init__(f"{shown(path)} is a zip of {self.total:,} members or more, and {most:,} are the most: split it.")

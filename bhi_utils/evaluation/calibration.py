@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from bhi_utils.core.messages import say, translated
 from bhi_utils.core.paths import InputError
-from bhi_utils.evaluation.case_weights import check
+from bhi_utils.evaluation.metrics import check
 
 
 class NoSkill(InputError):

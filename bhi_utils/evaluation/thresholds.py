@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bhi_utils.core.paths import InputError
-from bhi_utils.evaluation.case_weights import check
+from bhi_utils.evaluation.metrics import check
 
 #: Rule to its sentence, which follows "the"; ``{}`` stands for the rule's number.
 RULES = {

@@ -14,13 +14,11 @@ import pandas as pd
 from scipy.special import expit
 
 from bhi_utils.core import atomic_files, hardware
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.run import Run
+from bhi_utils.core.paths import InputError, Run
 from bhi_utils.data import archive
 from bhi_utils.evaluation.calibration import Calibration
 from bhi_utils.model import bundles
-from bhi_utils.model.backend import answers
-from bhi_utils.model.networks import fold
+from bhi_utils.model.networks import answers, fold
 from bhi_utils.model.seen import Seen
 
 #: Patches that one call of the network takes: with oneDNN's kernels larger batches are no faster, and smaller ones up to a quarter slower.

@@ -19,12 +19,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bhi_utils.core import zips
 from bhi_utils.core.atomic_files import write_csv
 from bhi_utils.core.messages import counted, say
 from bhi_utils.core.paths import InputError, brief, exists, plain, shown
 from bhi_utils.core.titles import CLASSES
-from bhi_utils.data import image_files, input_checks
+from bhi_utils.data import input_checks, sources
 from bhi_utils.model.predictor import Predictor
 
 #: The class is there twice: as 0 or 1 (``predicted_label``) and as text (``label``).
@@ -61,7 +60,7 @@ def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool
     found = [place for one in inside.values() for place in one]
     if not found:
         first = brief(shown(Path(given[0]))) + (f" and {len(given) - 1} more" if len(given) > 1 else "")
-        raise InputError(f"There is no image in {first}: pass images, folders or zips ({', '.join(image_files.FORMATS)}).")
+        raise InputError(f"There is no image in {first}: pass images, folders or zips ({', '.join(input_checks.FORMATS)}).")
     rejected: list[tuple[str, str]] = [(plain(one.as_posix()), say("nothing_inside")) for one, held in inside.items() if not held]
     answers, notes, known = [], Counter[str](), 0
 
@@ -104,7 +103,7 @@ def answered(predictor: Predictor, names: Sequence[str], patches: Sequence[np.nd
     return table.assign(file=list(names), label=[CLASSES[label] for label in table["predicted_label"]])[list(COLUMNS)]
 
 
-def places(given: Path, *, most: int = zips.MOST) -> Iterator[tuple[Path, str | None]]:
+def places(given: Path, *, most: int = sources.MOST) -> Iterator[tuple[Path, str | None]]:
     """Yields the files in ``given``: a file's path and None, or a zip's path and the member's name; folders in the order of their names.
 
     Raises:
@@ -118,7 +117,7 @@ def places(given: Path, *, most: int = zips.MOST) -> Iterator[tuple[Path, str | 
                 if path.is_file() and not _hidden(path.relative_to(given).parts):
                     yield path, None
         elif zipfile.is_zipfile(given):
-            with zips.opened(given, most=most) as archive:
+            with sources.opened_zip(given, most=most) as archive:
                 for name in archive.namelist():
                     if not name.endswith("/") and not _hidden(name.split("/")):
                         yield given, name
@@ -146,7 +145,7 @@ def checked(
         if members[0] is None:
             yield from ((plain(name(path, None)), input_checks.check_file(path)) for _ in members)
             continue
-        with zips.opened(path) as archive:
+        with sources.opened_zip(path) as archive:
             for member in filter(None, members):
                 yield plain(name(path, member)), _member(archive, member)
 

@@ -20,7 +20,7 @@ from bhi_utils.core.atomic_files import write_atomic, write_csv
 from bhi_utils.core.messages import Sentence, counted, filled, say
 from bhi_utils.core.paths import InputError, shown
 from bhi_utils.core.titles import CLASSES
-from bhi_utils.data import image_files, input_checks
+from bhi_utils.data import input_checks
 from bhi_utils.data.decode import PATCH, pad
 from bhi_utils.data.input_checks import SMALLEST
 from bhi_utils.model.predictor import BATCH, Predictor
@@ -107,14 +107,14 @@ class Region:
         return int(np.flatnonzero(corner)[0]) if corner.any() else None
 
 
-def read(file: Path | BinaryIO) -> image_files.Pixels:
+def read(file: Path | BinaryIO) -> input_checks.Pixels:
     """Decodes a region of at most 10,000×10,000 pixels at the archive's scale, or says why it cannot."""
-    return image_files.read(file, _wrong_size, bomb="region_far_too_large")
+    return input_checks.read(file, _wrong_size, bomb="region_far_too_large")
 
 
 def _wrong_size(width: int, height: int) -> Sentence | None:
     size = {"width": width, "height": height}
-    if max(width, height) > image_files.MOST_SIDE:
+    if max(width, height) > input_checks.MOST_SIDE:
         return say("region_too_large", **size)
     return say("region_too_small", **size) if min(width, height) < PATCH else None
 

@@ -22,7 +22,7 @@ from bhi_utils.evaluation import metrics
 from bhi_utils.evaluation.metrics import RESAMPLES
 from bhi_utils.model import seen
 from bhi_utils.model.predictor import Predictor
-from bhi_utils.reports.pages import render
+from bhi_utils.reports.run_report import render
 
 #: The part that the evaluated cases are, in the forms that know parts.
 PART = "test"

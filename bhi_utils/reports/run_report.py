@@ -1,22 +1,62 @@
-"""The pages of a finished run: ``report.html``, one file with its figures inside, and the model card and data card.
+"""What a run leaves to be read: ``report.html``, the model card and the data card, and the table at the end of ``bhi run``.
 
-Used by ``runner.pipeline`` at the end of a run, and by ``bhi card``. It computes nothing: every number comes from the run's JSON. The
-cards have Hugging Face's headings (Mitchell et al. 2019, doi 10.1145/3287560.3287596; Gebru et al. 2021, doi 10.1145/3458723).
+Every number comes from the run's JSON. Templates hold all text, `fill` fills them: HTML is escaped, Markdown is not.
 """
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
 from bhi_utils.core import provenance
 from bhi_utils.core.atomic_files import write_text
-from bhi_utils.core.run import RECORD, Run
+from bhi_utils.core.messages import counted
+from bhi_utils.core.paths import RECORD, Run, shown
+from bhi_utils.core.provenance import paper
+from bhi_utils.core.titles import METRICS, MODEL_NAMES, PAPER_METRICS, PART_NAMES, cell, origin
 from bhi_utils.data import archive
 from bhi_utils.data.published import ARCHIVE_URL
-from bhi_utils.evaluation import failures, results
-from bhi_utils.reports.pages import render
+from bhi_utils.evaluation import calibration, failures, results, thresholds
+
+
+def render(template: str, **facts: Any) -> str:
+    """Returns a template filled with ``facts``; one that lacks a fact is a ``jinja2.UndefinedError``."""
+    return _TEMPLATES.get_template(template).render(part_names=PART_NAMES, titles=METRICS, **facts)
+
+
+def _numbers(table: str) -> str:
+    """Keeps each value and its interval on one line, and makes wide tables scroll."""
+    html = re.sub(r"<td>([+−-]?\d[^<]*)</td>", r'<td class="number">\1</td>', str(table))
+    return f'<div class="wide">{html}</div>'
+
+
+def _shown(value: Any) -> str:
+    """Returns a parameter as text; of a path its last part only, since folders name the machine."""
+    return Path(value).name if isinstance(value, str) and value else str(value)
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8"),
+    autoescape=select_autoescape(["html.j2"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters |= {
+    "cell": cell,
+    "counted": counted,
+    "described": calibration.describe,
+    "named": lambda name: MODEL_NAMES.get(name, name),
+    "numbers": _numbers,
+    "origin": origin,
+    "rule": thresholds.sentence,
+    "shown": _shown,
+}
 
 
 @dataclass(frozen=True)
@@ -99,3 +139,31 @@ def _report(facts: Facts) -> str:
         groups=failures.table(facts.failures) if facts.failures else None,
         figures={path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(facts.run.figures.glob("*.png"))},
     )
+
+
+def summary(run: Run, *, fresh: bool = True) -> str:
+    """Returns the test metrics of the models beside the paper's, where the data came from, and where the run's files lie.
+
+    Args:
+        run: the run.
+        fresh: whether ``metrics.json`` belongs to the notebooks that ran; an older one is not shown.
+    """
+    lines = ["No metrics: notebook 06_metric_figures writes them."]
+    if fresh and (run.artifacts / "metrics.json").is_file():
+        lines = _table(run)
+    places = {"Figures": run.figures, "Notebooks, executed": run.notebooks, "Everything else": run.artifacts}
+    return "\n" + "\n".join([*lines, *(f"{what}: {shown(place)}" for what, place in places.items())]) + "\n"
+
+
+def _table(run: Run) -> list[str]:
+    """Returns the lines of a table, one row a metric, one column a model, the paper last; and where the data came from."""
+    metrics, trained = run.read_json("metrics.json"), run.read_json("training.json")["models"]
+    starts = {name: trained[name]["initialisation"] for name in trained}
+    rows = [["", *(f"{name} ({starts[name]})" if name in starts else name for name in metrics["models"]), "paper"]]
+    for metric, title in PAPER_METRICS.items():
+        values = [cell(parts.get("test", {}).get(metric), digits=4) for parts in metrics["models"].values()]
+        rows.append([title, *values, f"{paper()[metric]:.4f}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["   ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    drawn = ", so nothing here says anything about real tissue" if metrics["data"]["synthetic"] else ""
+    return [*lines, f"Cases of the test split. Data: {origin(metrics['data'])}{drawn}."]

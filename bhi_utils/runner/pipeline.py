@@ -15,12 +15,11 @@ from bhi_utils import plots
 from bhi_utils.core import atomic_files, hardware
 from bhi_utils.core.atomic_files import writable, write_atomic, write_text
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import InputError, cache_dir, project_root, shown
-from bhi_utils.core.run import WRITERS, Run
+from bhi_utils.core.paths import WRITERS, InputError, Run, cache_dir, project_root, shown
 from bhi_utils.data import archive, kaggle_download, published, sources
 from bhi_utils.model import bundles
-from bhi_utils.reports.summary import summary
-from bhi_utils.runner import clean_outputs, parameter_ranges, parameters, preflight
+from bhi_utils.reports.run_report import summary
+from bhi_utils.runner import clean_outputs, parameters, preflight
 from bhi_utils.runner.kernel import execute
 from bhi_utils.runner.run_record import Record, Step
 from bhi_utils.training import checkpoint
@@ -78,8 +77,8 @@ def plan(selected: Sequence[Path], values: Mapping[str, Any], *, profile: Mappin
     for path in selected:
         defaults = {name: default for name, (_, default) in declarations[path.stem].items()}
         steps.append(Step(path, given[path.stem], defaults | given[path.stem]))
-        parameter_ranges.check(path.stem, steps[-1].values)
-    parameter_ranges.check_together({step.name: step.values for step in steps})
+        parameters.check(path.stem, steps[-1].values)
+    parameters.check_together({step.name: step.values for step in steps})
     return steps
 
 

@@ -22,8 +22,7 @@ import pandas as pd
 
 from bhi_utils.core import provenance
 from bhi_utils.core.atomic_files import check_space
-from bhi_utils.core.paths import InputError, cache_dir, shown
-from bhi_utils.core.run import Run
+from bhi_utils.core.paths import InputError, Run, cache_dir, shown
 from bhi_utils.data import archive, decode, published, sources
 from bhi_utils.data.packing import PATCH_BYTES
 from bhi_utils.studies.benchmark import facts, measured, on_cores, pace, spread, turns
@@ -108,12 +107,12 @@ def _source(source: str, seed: int) -> Path:
         if not path.is_file():
             raise InputError(f"{shown(path)} is a folder, and the benchmark begins with a zip: pass the archive's zip, or phantom.")
         return path
-    from bhi_utils.data.phantom import synthetic_archive, synthetic_cohort
+    from bhi_utils.data.phantom import synthetic_cohort
 
     path = cache_dir() / "phantom" / f"like-archive-seed{seed}-v{synthetic_cohort.VERSION}.zip"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        synthetic_archive.write(path, seed=seed)
+        synthetic_cohort.write_archive(path, seed=seed)
     return path
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.run import Run
+from bhi_utils.core.paths import InputError, Run
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model import bundles, export
 from bhi_utils.model.predictor import Predictor

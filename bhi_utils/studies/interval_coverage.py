@@ -14,13 +14,59 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.special import expit, ndtr
+from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 from tqdm import tqdm
 
 from bhi_utils.core import provenance
-from bhi_utils.core.run import Run
-from bhi_utils.evaluation import case_weights, intervals
-from bhi_utils.studies import interval_ways
+from bhi_utils.core.paths import Run
+from bhi_utils.evaluation import metrics
+
+
+def students_t(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, float]:
+    """`intervals.scaled` for shares with the draws' own standard error."""
+    cases = len(left_out)
+    reach = float(stdtrit(cases - 1, 1 - metrics.LEVEL / 2)) * metrics.standard_error(drawn, cases) / (value * (1 - value))
+    return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
+
+
+def normal(value: float, drawn: np.ndarray) -> tuple[float, float]:
+    """The normal interval on the logit scale: `students_t` without the corrections for few cases."""
+    middle, reach = logit(value), ndtri(1 - metrics.LEVEL / 2) * np.nanstd(drawn, ddof=1) / (value * (1 - value))
+    return float(expit(middle - reach)), float(expit(middle + reach))
+
+
+def percentile(drawn: np.ndarray) -> tuple[float, float]:
+    """The plain bootstrap: the 2.5th and 97.5th percentile of the draws."""
+    low, high = np.nanpercentile(drawn, [50 * metrics.LEVEL, 100 - 50 * metrics.LEVEL])
+    return float(low), float(high)
+
+
+def bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, float]:
+    """Percentiles corrected for bias and acceleration (Efron 1987, doi 10.1080/01621459.1987.10478410).
+
+    Args:
+        value: the metric of the data.
+        drawn: float array (r,), the metric of each draw.
+        left_out: float array (cases,), the metric without each case.
+    """
+    below = (np.sum(drawn < value) + 0.5 * np.sum(drawn == value)) / len(drawn)
+    bias = ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
+    gap = left_out.mean() - left_out
+    spread = np.sum(gap**2) ** 1.5
+    acceleration = np.sum(gap**3) / (6 * spread) if spread else 0.0
+    moved = bias + ndtri([metrics.LEVEL / 2, 1 - metrics.LEVEL / 2])
+    low, high = np.percentile(drawn, 100 * ndtr(bias + moved / (1 - acceleration * moved)))
+    return float(low), float(high)
+
+
+#: Ways to an interval of a share, each from the value, the draws and the values without each case.
+WAYS: dict[str, Callable[[float, np.ndarray, np.ndarray], tuple[float | None, float | None]]] = {
+    "percentile": lambda value, drawn, left_out: percentile(drawn),
+    "BCa": bca,
+    "logit, normal": lambda value, drawn, left_out: normal(value, drawn),
+    "logit, Student's t": students_t,
+    "logit, Student's t, larger error": lambda value, drawn, left_out: metrics.scaled(value, drawn, left_out, scale="share"),
+}
 
 RESULTS = "intervals.json"
 #: Coverage of a 95 % interval that passes for right.
@@ -154,7 +200,7 @@ def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np
     threshold = d - 1.2
     truth = scenario.truth(d, second, threshold)
     # the draws of cases are fixed, as a fixed seed fixes them for every user; only the data change
-    counts = intervals.weights(scenario.cases, resamples, 0)
+    counts = metrics.weights(scenario.cases, resamples, 0)
     # how often each patch counts in a draw of patches: Poisson's law, which drawing with replacement comes to
     bank = np.random.default_rng(1).poisson(1.0, (_PATCH_DRAWS, 6 * scenario.cases * scenario.patches)).astype(np.float32)
     found: dict[str, dict[str, list[tuple[float | None, float | None]]]] = {metric: {} for metric in METRICS}
@@ -162,20 +208,20 @@ def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np
         case, label, first, other = scenario.draw(generator, d, second)
         values = _values(case, label, first, other, counts, threshold)
         for metric, drawn in values.items():
-            ways = DIFFERENCE_WAYS if metric == "difference in AUC" else interval_ways.WAYS
+            ways = DIFFERENCE_WAYS if metric == "difference in AUC" else WAYS
             for way, interval in ways.items():
-                made = interval(*intervals.parts(drawn, scenario.cases))
+                made = interval(*metrics.parts(drawn, scenario.cases))
                 found[metric].setdefault(way, []).append(made)
-        found["auc"].setdefault(PATCH_WAY, []).append(interval_ways.percentile(_patchwise(label, first, bank)))
+        found["auc"].setdefault(PATCH_WAY, []).append(percentile(_patchwise(label, first, bank)))
     coverage = {metric: {way: _covered(made, truth[metric]) for way, made in ways.items()} for metric, ways in found.items()}
     return {"setting": asdict(scenario), "truth": truth, "coverage": coverage}
 
 
 #: Ways to an interval of a difference, which has no bounds that matter.
 DIFFERENCE_WAYS: dict[str, Callable[[float, np.ndarray, np.ndarray], tuple[float | None, float | None]]] = {
-    "percentile": interval_ways.WAYS["percentile"],
-    "BCa": interval_ways.bca,
-    "Student's t, larger error": lambda value, drawn, left_out: intervals.scaled(value, drawn, left_out, scale="plain"),
+    "percentile": WAYS["percentile"],
+    "BCa": bca,
+    "Student's t, larger error": lambda value, drawn, left_out: metrics.scaled(value, drawn, left_out, scale="plain"),
 }
 
 
@@ -187,9 +233,7 @@ def _values(
     called = first >= threshold
     groups = (label, ~label, label & called, ~label & called)
     positive, negative, found, alarms = (counts @ np.bincount(case[group], minlength=cases) for group in groups)
-    one, two = (
-        case_weights.auc(case_weights.concordance(label, score, case, cases), positive, negative, counts) for score in (first, second)
-    )
+    one, two = (metrics.auc(metrics.concordance(label, score, case, cases), positive, negative, counts) for score in (first, second))
     return {"auc": one, "recall": found / positive, "precision": found / (found + alarms), "difference in AUC": one - two}
 
 

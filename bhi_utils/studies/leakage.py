@@ -22,10 +22,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import cache_dir
+from bhi_utils.core.paths import Run, cache_dir
 from bhi_utils.core.provenance import git_commit
-from bhi_utils.core.run import Run
-from bhi_utils.data import archive, case_folds, slide_grid, splits
+from bhi_utils.data import archive, slide_grid, splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics
 from bhi_utils.training import smote
@@ -121,14 +120,14 @@ def _frozen(pack: Pack, *, weights: str, image_size: int, seed: int, cache: Path
         InputError: the weights cannot be had, or have seen these cases.
     """
     from bhi_utils.model import networks, seen
-    from bhi_utils.training import feature_cache
+    from bhi_utils.training import frozen_features
 
     seen.guard(pack, weights)
-    front = feature_cache.front(networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed), "pool")
+    front = frozen_features.front(networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed), "pool")
 
     def features(fetch: Callable[[np.ndarray], np.ndarray], count: int, what: bytes, title: str) -> np.ndarray:
         identity = hashlib.sha256(pack.info["fingerprint"].encode() + what).hexdigest()
-        found = feature_cache.FeatureCache(front, fetch, count, identity=identity, cache=cache)
+        found = frozen_features.FeatureCache(front, fetch, count, identity=identity, cache=cache)
         found.ensure(np.arange(count), title=title)
         return found.read(0).astype(np.float32)
 
@@ -142,7 +141,7 @@ def prepare(pack: Pack, features: Features, *, folds: int, seed: int) -> Materia
         InputError: too few cases, or runs of case ids, for the folds.
     """
     manifest, labels = pack.manifest, pack.manifest["label"].to_numpy()
-    numbers = {"image": case_folds.image_folds(len(manifest), seed=seed, folds=folds)}
+    numbers = {"image": splits.image_folds(len(manifest), seed=seed, folds=folds)}
     for arm, scheme in (("case", "grouped"), ("runs", "runs")):
         table = splits.make(manifest, scheme=scheme, seed=seed, folds=folds)
         splits.assert_disjoint(table)
@@ -186,7 +185,7 @@ def _folds(material: Material, arm: str, *, seed: int) -> Iterator[tuple[np.ndar
     synthetic_fold = fold[plan.base]
     if before and scheme == "image":  # the mixture is shuffled as if every patch were real
         # another draw than that of the real patches alone; with seed 0 the one of the recorded result
-        mixed = case_folds.image_folds(len(labels) + len(plan), seed=len(plan) + seed, folds=int(fold.max()) + 1)
+        mixed = splits.image_folds(len(labels) + len(plan), seed=len(plan) + seed, folds=int(fold.max()) + 1)
         fold, synthetic_fold = mixed[: len(labels)], mixed[len(labels) :]
     for number in range(int(fold.max()) + 1):
         train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)

@@ -24,7 +24,7 @@ from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics, thresholds
 from bhi_utils.evaluation.calibration import Calibration, describe, fit_calibration
 from bhi_utils.model import bundles, predictor, seen
-from bhi_utils.model.backend import answers
+from bhi_utils.model.networks import answers
 from bhi_utils.training import cross_validation
 
 #: The model file may have so many bytes.

@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils.core import provenance
-from bhi_utils.core.paths import cache_dir
+from bhi_utils.core.paths import Run, cache_dir
 from bhi_utils.core.provenance import command, git_commit
-from bhi_utils.core.run import Run
 from bhi_utils.data import archive
 from bhi_utils.model import bundles, seen
 from bhi_utils.training import cross_validation
@@ -128,11 +127,11 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
 def frozen_features(pack: archive.Pack, *, weights: str, seed: int) -> np.ndarray:
     """Pooled output of the network as it was pretrained, of every patch at `PROBE_SIZE`: float32 array (n, 1280)."""
     from bhi_utils.model import networks
-    from bhi_utils.training import feature_cache
+    from bhi_utils.training import frozen_features
 
-    front = feature_cache.front(networks.efficientnetb0(image_size=PROBE_SIZE, weights=weights, seed=seed), "pool")
+    front = frozen_features.front(networks.efficientnetb0(image_size=PROBE_SIZE, weights=weights, seed=seed), "pool")
     identity, every = pack.info["fingerprint"], np.arange(len(pack.patches))
-    found = feature_cache.FeatureCache(front, lambda rows: pack.patches[rows], len(every), identity=identity, cache=cache_dir())
+    found = frozen_features.FeatureCache(front, lambda rows: pack.patches[rows], len(every), identity=identity, cache=cache_dir())
     found.ensure(every, title="Features of the probe")
     return found.read(0).astype(np.float32)
 

@@ -21,7 +21,7 @@ from tqdm.keras import TqdmCallback
 
 from bhi_utils.core import provenance
 from bhi_utils.core.paths import InputError
-from bhi_utils.model.backend import keep_memory
+from bhi_utils.model.networks import keep_memory
 from bhi_utils.training import checkpoint
 from bhi_utils.training.samples import Batches
 

@@ -29,7 +29,7 @@ class Samples:
         weights: float32 array (n,), each sample's weight in the loss.
         plan: synthetic samples, or None; both ends of their lines are among ``real``.
         real: rows of the pack that belong to training cases, each once.
-        mode: the balance that was asked for. Under ``feature_smote`` these are the real samples alone; ``training.frozen_base``, which has
+        mode: the balance that was asked for. Under ``feature_smote`` these are the real samples alone; ``training.frozen_features``, which has
             the features, adds the synthetic ones.
     """
 
@@ -66,7 +66,7 @@ def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int, r
         pack: the data set.
         table: the split, columns ``case, split``.
         mode: ``none``; ``class_weight`` (the rarer class weighs more in the loss); ``oversample`` (its patches are repeated at random);
-            ``smote`` (synthetic patches between neighbours, at 50×50); ``feature_smote`` (``training.frozen_base`` adds synthetic
+            ``smote`` (synthetic patches between neighbours, at 50×50); ``feature_smote`` (``training.frozen_features`` adds synthetic
             features, and a network that trains on patches weighs the classes).
         seed: seed of the repeats or of SMOTE.
         rows: only these rows of the training cases; all of them by default.

@@ -19,16 +19,16 @@ import pandas as pd
 from scipy.special import expit
 from tqdm import tqdm
 
-from bhi_utils.core.run import Run
+from bhi_utils.core.paths import Run
 from bhi_utils.data.archive import Pack
 from bhi_utils.data.splits import indices
 from bhi_utils.evaluation import metrics, thresholds
 from bhi_utils.evaluation.calibration import fit_calibration
 from bhi_utils.model import networks, predictor, seen
-from bhi_utils.model.backend import answers
+from bhi_utils.model.networks import answers
 from bhi_utils.training import checkpoint, device_patches, fit_phases
 from bhi_utils.training.fit_phases import FitSettings, Phases, explained_memory
-from bhi_utils.training.frozen_base import CachedBase
+from bhi_utils.training.frozen_features import CachedBase
 from bhi_utils.training.samples import Batches, Samples, fingerprint, guard
 from bhi_utils.training.smote import check_balance
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bhi_utils.core import provenance
-from bhi_utils.core.run import Run
+from bhi_utils.core.paths import Run
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.studies.study_base import Study
 
@@ -68,7 +68,7 @@ def test_a_change_of_app_pages_or_commands_keeps_a_study_s_answers(fitted, packa
         "training/smote",
         "training/cross_validation",
         "studies/study_base",
-        "data/case_folds",
+        "data/splits",
         "data/__init__",
     ],
 )

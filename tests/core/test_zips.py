@@ -68,14 +68,14 @@ def test_an_end_that_says_another_number_than_there_is_is_damage(tmp_path, made,
 
 
 def test_whole_zips_are_read_with_a_comment_as_zip64_and_with_a_count_that_ran_over(tmp_path):
-    from bhi_utils.core import zips
+    from bhi_utils.data import sources
 
     small = synthetic_cohort.write(tmp_path / "small.zip", cases=3, patches_per_case=12, seed=1, nested=False)
     patches = [name for _, name in many_files.places(small) if name.endswith(".png")]  # other files are listed to be refused
     assert len(patches) == len(sources.index(small).members) > 30
     assert zipfile.ZipFile(small).comment
     for said, wide in ((70_000, True), (70_000 % 65_536, False)):
-        with zips.opened(bomb(tmp_path / "many.zip", 70_000, said=said, wide=wide)) as archive:
+        with sources.opened_zip(bomb(tmp_path / "many.zip", 70_000, said=said, wide=wide)) as archive:
             assert len(archive.infolist()) == 70_000
     with zipfile.ZipFile(tmp_path / "forced.zip", "w", allowZip64=True) as archive, archive.open("a.png", "w", force_zip64=True) as stream:
         stream.write(b"x")

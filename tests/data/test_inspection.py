@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from bhi_utils.core import atomic_files
-from bhi_utils.data import archive, inspection, inspection_facts, near_duplicates, patch_measures, published
+from bhi_utils.data import archive, inspection, near_duplicates, patch_measures, published
 from bhi_utils.data.archive import Pack
 from bhi_utils.data.phantom import synthetic_cohort
 
@@ -235,7 +235,7 @@ def test_a_crowd_of_copies_is_searched_in_part_and_the_rest_is_counted(tmp_path,
     found = look(tmp_path, np.concatenate([crowd, tissue[1:30]])).facts["near_duplicates"]
     assert found["crowded"] == 120
     assert 119 <= found["pairs"] <= 120 * near_duplicates.NEIGHBOURS, "not the 7,140 pairs there are"
-    assert found["groups"] == 1 and found["patches"] == 120 and len(found["listed"][0]["paths"]) == inspection_facts.PATHS
+    assert found["groups"] == 1 and found["patches"] == 120 and len(found["listed"][0]["paths"]) == inspection.PATHS
 
 
 def test_patches_with_nothing_in_them_are_not_compared_but_counted(tmp_path):
@@ -245,12 +245,12 @@ def test_patches_with_nothing_in_them_are_not_compared_but_counted(tmp_path):
 
 
 def test_lists_are_capped_and_the_true_number_stands_beside(tmp_path, tissue):
-    many = np.concatenate([tissue, tissue]) if len(tissue) > inspection_facts.GROUPS else pytest.fail("too little tissue")
+    many = np.concatenate([tissue, tissue]) if len(tissue) > inspection.GROUPS else pytest.fail("too little tissue")
     reasons = [(f"{k}.png", f"reason {k % 30}") for k in range(250)]
     facts = look(tmp_path, many, rejected=reasons).facts
-    assert facts["exact_duplicates"]["groups"] == len(tissue) and len(facts["exact_duplicates"]["listed"]) == inspection_facts.GROUPS
-    assert facts["rejected"]["files"] == 250 and len(facts["rejected"]["listed"]) == inspection_facts.FILES
-    assert len(facts["rejected"]["reasons"]) == inspection_facts.REASONS and facts["rejected"]["further_reasons"] == 10
+    assert facts["exact_duplicates"]["groups"] == len(tissue) and len(facts["exact_duplicates"]["listed"]) == inspection.GROUPS
+    assert facts["rejected"]["files"] == 250 and len(facts["rejected"]["listed"]) == inspection.FILES
+    assert len(facts["rejected"]["reasons"]) == inspection.REASONS and facts["rejected"]["further_reasons"] == 10
 
 
 # ---- counts beside the published ones

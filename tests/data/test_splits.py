@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.run import Run
-from bhi_utils.data import case_folds, published, slide_grid, splits
+from bhi_utils.core.paths import InputError, Run
+from bhi_utils.data import published, slide_grid, splits
 from bhi_utils.data.archive import per_case
 
 
@@ -53,7 +52,7 @@ def test_five_folds_give_sixty_twenty_twenty_with_equal_idc_shares():
 @pytest.mark.parametrize("count", [10, 11, 13, 48])
 def test_folds_differ_by_at_most_one_case(count):
     table = per_case(cohort(count))
-    sizes = np.bincount(case_folds.deal(table, folds=5, seed=0), minlength=5)
+    sizes = np.bincount(splits.deal(table, folds=5, seed=0), minlength=5)
     assert sizes.max() - sizes.min() <= 1
 
 
@@ -75,7 +74,7 @@ def test_a_seed_gives_the_draw_recorded_when_this_was_written():
     # Guards the promise that neither numpy nor a rewrite changes who is tested: published results depend on it.
     table = pd.DataFrame({"case": range(12), "patches": range(20, 32), "positive": [3, 9, 5, 7, 2, 8, 6, 4, 9, 3, 7, 5]})
     table["share"] = table["positive"] / table["patches"]
-    assert case_folds.deal(table, folds=5, seed=0).tolist() == RECORDED
+    assert splits.deal(table, folds=5, seed=0).tolist() == RECORDED
 
 
 RECORDED = [4, 0, 4, 4, 0, 2, 3, 0, 1, 1, 3, 2]
@@ -232,11 +231,11 @@ def whole_archive() -> pd.DataFrame:
 @pytest.mark.parametrize("scheme", ["grouped", "runs"])
 def test_the_shipped_folds_of_the_archive_are_what_the_code_deals(monkeypatch, scheme):
     manifest = whole_archive()
-    shipped = case_folds.published_folds()
+    shipped = splits.published_folds()
     assert len(shipped) == 279 and shipped["case"].tolist() == published.case_table()["case"].tolist()
     made = splits.make(manifest, scheme=scheme)
     assert made["fold"].tolist() == shipped[scheme].tolist()
-    monkeypatch.setattr(case_folds, "shipped_folds", lambda *_: None)
+    monkeypatch.setattr(splits, "shipped_folds", lambda *_: None)
     assert splits.make(manifest, scheme=scheme).equals(made)
     counts = splits.summary(manifest, made)
     assert counts["patches"].div(len(manifest)).sub([0.6, 0.2, 0.2]).abs().max() < 0.002
@@ -245,18 +244,18 @@ def test_the_shipped_folds_of_the_archive_are_what_the_code_deals(monkeypatch, s
 
 def test_another_seed_or_other_counts_do_not_get_the_shipped_folds():
     manifest = whole_archive()
-    shipped = case_folds.published_folds()["grouped"].tolist()
+    shipped = splits.published_folds()["grouped"].tolist()
     assert splits.make(manifest, seed=1)["fold"].tolist() != shipped
-    assert case_folds.shipped_folds(per_case(manifest.iloc[1:]), "grouped", 5, 0) is None
-    assert case_folds.shipped_folds(per_case(manifest), "grouped", 4, 0) is None
+    assert splits.shipped_folds(per_case(manifest.iloc[1:]), "grouped", 5, 0) is None
+    assert splits.shipped_folds(per_case(manifest), "grouped", 4, 0) is None
 
 
 def test_the_archive_has_88_runs_and_a_missing_id_does_not_break_one():
     ids = published.case_table()["case"].to_numpy()
-    assert len(np.unique(case_folds.runs_of(ids))) == 88
+    assert len(np.unique(splits.runs_of(ids))) == 88
     assert ids[:3].tolist() == [8863, 8864, 8865]
-    first, second = case_folds.runs_of(np.array([8863, 8865]))
-    assert first == second and len(np.unique(case_folds.runs_of(np.array([1, 3])))) == 2
+    first, second = splits.runs_of(np.array([8863, 8865]))
+    assert first == second and len(np.unique(splits.runs_of(np.array([1, 3])))) == 2
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -298,7 +297,7 @@ def test_cases_in_one_run_cannot_be_split_by_runs():
 def test_a_split_by_image_can_be_drawn_and_saved_but_not_be_loaded_for_training(tmp_path):
     run, manifest = Run.open(tmp_path), cohort(12)
     table = splits.make(manifest, scheme="image", seed=4, fold=2)
-    assert (table["fold"] == case_folds.image_folds(len(manifest), seed=4)).all() and (table["split"] == "test").equals(table["fold"] == 2)
+    assert (table["fold"] == splits.image_folds(len(manifest), seed=4)).all() and (table["split"] == "test").equals(table["fold"] == 2)
     shuffled = manifest.sample(frac=1, random_state=0)
     assert (pd.Series(splits.parts(shuffled, table), index=shuffled.index).sort_index() == table["split"]).all()
     about = splits.save(run, table, manifest=manifest, scheme="image", seed=4, folds=5, fold=2)

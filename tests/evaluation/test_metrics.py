@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from bhi_utils.core import titles
 from bhi_utils.core.paths import InputError
-from bhi_utils.evaluation import case_weights, intervals, metrics
+from bhi_utils.evaluation import metrics
 
 
 def scored(cases: int = 20, patches: int = 40, seed: int = 0) -> pd.DataFrame:
@@ -66,8 +66,8 @@ def test_sensitivity_and_specificity_of_a_known_confusion_matrix_are_not_swapped
 def test_every_draw_equals_scikit_learn_on_the_resampled_cases():
     frame = scored(cases=8, patches=15)
     cases, case = np.unique(frame.case, return_inverse=True)
-    counts = intervals.draws(8, 15, seed=4)
-    drawn = case_weights.table(frame, case, np.vstack([np.ones(8), counts]), threshold=0.5)
+    counts = metrics.draws(8, 15, seed=4)
+    drawn = metrics.table(frame, case, np.vstack([np.ones(8), counts]), threshold=0.5)
     for row, count in enumerate(counts, start=1):
         sample = frame.loc[np.repeat(frame.index, count[case].astype(int))]
         y, p = sample.label, sample.probability
@@ -81,7 +81,7 @@ def test_every_draw_equals_scikit_learn_on_the_resampled_cases():
 def test_average_precision_without_ties_and_over_many_chunks_equals_scikit_learns():
     generator = np.random.default_rng(0)
     label, score, case = generator.random(4000) < 0.4, generator.random(4000), generator.integers(0, 7, 4000)
-    assert case_weights.average_precision(label, score, case, np.ones((1, 7)))[0] == pytest.approx(
+    assert metrics.average_precision(label, score, case, np.ones((1, 7)))[0] == pytest.approx(
         sk.average_precision_score(label, score), rel=1e-6
     )
 
@@ -89,11 +89,11 @@ def test_average_precision_without_ties_and_over_many_chunks_equals_scikit_learn
 def test_an_interval_is_students_t_on_the_logit_scale_with_the_larger_error():
     # worked by hand: value 0.9, ten cases, draws of 0.87 and 0.93; leaving out a case changes nothing, or as much as it can
     drawn, same = np.array([0.87, 0.93] * 500), np.full(10, 0.9)
-    low, high = intervals.scaled(0.9, drawn, same, scale="share")
+    low, high = metrics.scaled(0.9, drawn, same, scale="share")
     reach = stats.t.ppf(0.975, 9) * np.std(drawn, ddof=1) * np.sqrt(10 / 9) / (0.9 * 0.1)
     assert (low, high) == pytest.approx((1 / (1 + np.exp(reach) / 9), 1 / (1 + np.exp(-reach) / 9)))
     left_out = same + np.array([0.02, -0.02] * 5)
-    low, high = intervals.scaled(0.9, drawn, left_out, scale="plain")
+    low, high = metrics.scaled(0.9, drawn, left_out, scale="plain")
     assert high - 0.9 == pytest.approx(0.9 - low) == pytest.approx(stats.t.ppf(0.975, 9) * np.sqrt(0.9 * 10 * 0.02**2))
 
 
@@ -140,7 +140,7 @@ class TestWhatDoesNotExist:
         assert result["auc"]["value"] == pytest.approx(sk.roc_auc_score(frame.label, frame.probability))
         assert result["auc"]["low"] < result["auc"]["value"] < result["auc"]["high"]
         # and with too few draws left there is no interval
-        assert intervals.scaled(0.8, np.r_[[np.nan] * 6, 0.7, 0.8, 0.9], np.full(6, 0.8), scale="share") == (None, None)
+        assert metrics.scaled(0.8, np.r_[[np.nan] * 6, 0.7, 0.8, 0.9], np.full(6, 0.8), scale="share") == (None, None)
 
     def test_one_case_has_values_and_no_intervals(self):
         result = metrics.evaluate(scored().assign(case=1), threshold=0.5, resamples=50)

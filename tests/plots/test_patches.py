@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from bhi_utils import plots
-from bhi_utils.data import case_folds, slide_grid, splits
+from bhi_utils.data import slide_grid, splits
 
 
 def manifest(cases: int = 10) -> pd.DataFrame:
@@ -29,7 +29,7 @@ def split_figure() -> Figure:
 def leak_figure() -> Figure:
     table, rows = manifest(), np.arange(60)
     by_case = splits.parts(table, splits.make(table))
-    return plots.leak_map(table.iloc[rows], case_folds.image_level(600)[rows], by_case[rows], {"by image": 0.9, "by case": 0.0})
+    return plots.leak_map(table.iloc[rows], splits.image_level(600)[rows], by_case[rows], {"by image": 0.9, "by case": 0.0})
 
 
 def slide_figure() -> Figure:

@@ -1,8 +1,8 @@
 """The table at the end of a run."""
 
+from bhi_utils.core.paths import Run
 from bhi_utils.core.provenance import paper
-from bhi_utils.core.run import Run
-from bhi_utils.reports.summary import summary
+from bhi_utils.reports.run_report import summary
 
 
 def test_the_summary_sets_both_models_beside_the_paper(tmp_path):

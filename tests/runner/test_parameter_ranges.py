@@ -9,7 +9,7 @@ from bhi_utils import notebook
 from bhi_utils.__main__ import main
 from bhi_utils.core.paths import InputError
 from bhi_utils.model import augment
-from bhi_utils.runner import kernel, parameter_ranges, parameters, pipeline
+from bhi_utils.runner import kernel, parameters, pipeline
 
 WALK, STUDIES = pipeline.find_notebooks(), pipeline.find_studies()
 DECLARED = {path: parameters.declared(path) for path in (*WALK, *STUDIES)}
@@ -81,19 +81,19 @@ def refused_by_the_runner(path, **changes):
 
 def test_every_parameter_has_a_rule_of_its_type_and_every_rule_a_parameter():
     for path, declared in DECLARED.items():
-        rules = parameter_ranges.rules(path.stem)
+        rules = parameters.rules(path.stem)
         assert {name: kind for name, (kind, _) in declared.items()} == {name: rules[name].kind for name in declared}
-    assert {name for _, name in EVERY} == set(parameter_ranges.RULES)
+    assert {name for _, name in EVERY} == set(parameters.RULES)
 
 
 def test_only_switches_are_free():
-    free = {name for name, rule in parameter_ranges.RULES.items() if not rule.allowed}
+    free = {name for name, rule in parameters.RULES.items() if not rule.allowed}
     assert free == FREE and free | set(BAD) == {name for _, name in EVERY}
 
 
 @pytest.mark.parametrize("path", DECLARED, ids=label)
 def test_the_defaults_pass(path):
-    parameter_ranges.check(path.stem, defaults(path))
+    parameters.check(path.stem, defaults(path))
 
 
 @pytest.mark.parametrize("profile", parameters.profiles())
@@ -131,7 +131,7 @@ def test_what_is_possible_passes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.h5").touch()
     (tmp_path / "patches").mkdir()
-    assert parameter_ranges.RULES["VIEWS"].test(augment.DIHEDRAL) and not parameter_ranges.RULES["VIEWS"].test(augment.DIHEDRAL + 1)
+    assert parameters.RULES["VIEWS"].test(augment.DIHEDRAL) and not parameters.RULES["VIEWS"].test(augment.DIHEDRAL + 1)
     for number, values in (
         ("05", {"WEIGHTS": "own.h5", "VIEWS": 8, "FINE_TUNE_BLOCKS": 6, "THRESHOLD_RULE": "cost 5"}),
         ("05", {"WEIGHTS": "none", "VIEWS": 8, "FINE_TUNE_BLOCKS": 7, "BALANCE": "smote", "FINE_TUNE_RATE": 1}),
@@ -144,10 +144,10 @@ def test_what_is_possible_passes(tmp_path, monkeypatch):
         ("a notebook of one's own", {"EPOCHS": -3}),
     ):
         defaults_of = {name: default for path in WALK if path.stem[:2] == number for name, default in defaults(path).items()}
-        parameter_ranges.check(number, defaults_of | values)
+        parameters.check(number, defaults_of | values)
     for words in ({"WEIGHTS": "none"}, {"WEIGHTS": "packaged"}):
         with pytest.raises(InputError, match="in notebook leakage: give imagenet"):
-            parameter_ranges.check("leakage", words)
+            parameters.check("leakage", words)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.run import Run
+from bhi_utils.core.paths import InputError, Run
 from bhi_utils.studies import benchmark_export
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
-from bhi_utils.core.run import Run
-from bhi_utils.studies import figures, interval_coverage, interval_ways
+from bhi_utils.core.paths import Run
+from bhi_utils.studies import figures, interval_coverage
 
 
 @pytest.mark.parametrize("name", ["49 cases", "49 cases, strong effects"])
@@ -32,7 +32,7 @@ def test_a_small_study_is_complete_seeded_and_drawn(tmp_path, monkeypatch):
     first, second = (interval_coverage.study(Run.open(tmp_path / name), simulations=4, resamples=50, seed=1) for name in "ab")
     assert first["scenarios"] == second["scenarios"] and (tmp_path / "a/artifacts/intervals.json").is_file()
     for found in first["scenarios"].values():
-        assert set(found["coverage"]["auc"]) == {*interval_ways.WAYS, interval_coverage.PATCH_WAY}
+        assert set(found["coverage"]["auc"]) == {*interval_coverage.WAYS, interval_coverage.PATCH_WAY}
         for one in (one for ways in found["coverage"].values() for one in ways.values()):
             assert one["covered"] + one["below"] + one["above"] == pytest.approx(1) and one["width"] > 0
     assert list(interval_coverage.table(first).index) == ["few", "more"] and list(interval_coverage.goals(first).index) == list(

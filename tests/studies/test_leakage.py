@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhi_utils.core.run import Run
-from bhi_utils.data import archive, case_folds
+from bhi_utils.core.paths import Run
+from bhi_utils.data import archive, splits
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.studies import leakage
 
@@ -85,7 +85,7 @@ def test_the_seed_reaches_the_shuffle_of_real_and_synthetic_patches(material, ar
 
 def test_seed_0_draws_what_the_recorded_result_was_drawn_with(material):
     count, extra = len(material.manifest), len(material.plan)
-    recorded = case_folds.image_folds(count + extra, seed=extra, folds=FOLDS)[:count]
+    recorded = splits.image_folds(count + extra, seed=extra, folds=FOLDS)[:count]
     for number, (_, _, rows, synthetic) in enumerate(drawn(material, "SMOTE before, image", 0)):
         assert sorted(rows[~synthetic]) == list(np.flatnonzero(recorded == number))
     assert leakage.recorded()["parameters"]["seed"] == 0

@@ -12,7 +12,7 @@ import pytest
 from bhi_utils.core.paths import PACKAGE, InputError
 from bhi_utils.model import networks
 from bhi_utils.model.augment import dihedral
-from bhi_utils.training import feature_cache
+from bhi_utils.training import frozen_features
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def patches() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def front(network) -> keras.Model:
-    return feature_cache.front(network, "block6d_add")
+    return frozen_features.front(network, "block6d_add")
 
 
 def source(front, patches, cache, calls=None):
@@ -36,7 +36,7 @@ def source(front, patches, cache, calls=None):
             calls.extend(rows)
         return patches[rows]
 
-    return feature_cache.FeatureCache(front, fetch, len(patches), identity="these", cache=cache)
+    return frozen_features.FeatureCache(front, fetch, len(patches), identity="these", cache=cache)
 
 
 def test_outputs_are_those_of_each_view_and_nothing_is_computed_twice(front, patches, tmp_path):
@@ -57,10 +57,10 @@ def test_outputs_are_those_of_each_view_and_nothing_is_computed_twice(front, pat
 
 
 def test_another_network_size_or_source_never_meets_the_same_files(network, front, patches, tmp_path):
-    other = feature_cache.front(networks.efficientnetb0(image_size=32, weights="none", seed=2), "block6d_add")
+    other = frozen_features.front(networks.efficientnetb0(image_size=32, weights="none", seed=2), "block6d_add")
     folders = {source(front, patches, tmp_path).folder, source(other, patches, tmp_path).folder}
-    folders.add(source(feature_cache.front(network, "block5c_add"), patches, tmp_path).folder)
-    folders.add(feature_cache.FeatureCache(front, None, len(patches), identity="others", cache=tmp_path).folder)
+    folders.add(source(frozen_features.front(network, "block5c_add"), patches, tmp_path).folder)
+    folders.add(frozen_features.FeatureCache(front, None, len(patches), identity="others", cache=tmp_path).folder)
     assert len(folders) == 4
 
 
@@ -81,7 +81,7 @@ def test_what_is_damaged_is_computed_again(front, patches, tmp_path, damage):
 
 
 def test_a_run_that_is_stopped_keeps_what_it_had_noted(front, patches, tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache, "_NOTE_EVERY", 32)
+    monkeypatch.setattr(frozen_features, "_NOTE_EVERY", 32)
     calls = []
 
     class Stopped(BaseException):
@@ -94,7 +94,7 @@ def test_a_run_that_is_stopped_keeps_what_it_had_noted(front, patches, tmp_path,
         return patches[rows]
 
     with pytest.raises(Stopped):
-        feature_cache.FeatureCache(front, fetch, len(patches), identity="these", cache=tmp_path).ensure(np.arange(70))
+        frozen_features.FeatureCache(front, fetch, len(patches), identity="these", cache=tmp_path).ensure(np.arange(70))
     rest = []
     source(front, patches, tmp_path, rest).ensure(np.arange(70))
     assert sorted(rest) == list(range(64, 70))
@@ -176,7 +176,7 @@ def test_two_processes_that_start_at_once_share_a_cache_and_neither_zeroes_the_o
 
 def test_too_little_disk_space_is_said_before_anything_is_computed(front, patches, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(frozen_features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
     with pytest.raises(InputError, match="lower VIEWS or IMAGE_SIZE"):
         source(front, patches, tmp_path, calls).ensure(np.arange(2))
     assert not calls
@@ -208,7 +208,7 @@ def test_the_cost_of_outputs_is_that_of_those_computed_and_survives_the_process(
 
 def test_another_input_range_is_another_cache(patches, tmp_path):
     fronts = [
-        feature_cache.front(networks.efficientnetb0(image_size=32, weights="none", seed=1, input_range=given), "block6d_add")
+        frozen_features.front(networks.efficientnetb0(image_size=32, weights="none", seed=1, input_range=given), "block6d_add")
         for given in (255, 1)
     ]
     assert len({source(each, patches, tmp_path).folder for each in fronts}) == 2

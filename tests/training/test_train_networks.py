@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bhi_utils.core.paths import InputError
-from bhi_utils.core.run import Run
+from bhi_utils.core.paths import InputError, Run
 from bhi_utils.data import archive, splits
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.evaluation import metrics
-from bhi_utils.model import backend, networks
+from bhi_utils.model import networks
 from bhi_utils.model.augment import dihedral
 from bhi_utils.model.bundles import find_bundle
 from bhi_utils.model.predictor import Predictor
 from bhi_utils.training import checkpoint, fit_phases, samples, smote, train_networks
-from bhi_utils.training.frozen_base import CachedBase
+from bhi_utils.training.frozen_features import CachedBase
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -266,6 +265,6 @@ def test_a_training_keeps_the_memory_of_its_steps():
     ctypes.CDLL(None).mallopt(-1, 128 * 1024)
     ctypes.CDLL(None).mallopt(-3, 128 * 1024)
     given_back = faults()
-    backend.keep_memory()
+    networks.keep_memory()
     faults()
     assert faults() < given_back / 10

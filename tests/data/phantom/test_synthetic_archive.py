@@ -20,7 +20,7 @@ from bhi_utils.__main__ import main
 from bhi_utils.core import atomic_files
 from bhi_utils.core.paths import PACKAGE, InputError
 from bhi_utils.data import archive, published, sources
-from bhi_utils.data.phantom import painting, synthetic_archive
+from bhi_utils.data.phantom import painting, synthetic_cohort
 from bhi_utils.data.phantom.synthetic_cohort import NESTED
 
 NAME = re.compile(r"(\d+)/([01])/\1_idx5_x(\d+)_y(\d+)_class\2\.png")
@@ -30,7 +30,7 @@ COUNTS = pd.DataFrame({"case": [8868, 9000, 16895], "negative": [14, 40, 30], "p
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
-    return synthetic_archive.write(tmp_path_factory.mktemp("like") / "a.zip", counts=COUNTS, workers=1, progress=False)
+    return synthetic_cohort.write_archive(tmp_path_factory.mktemp("like") / "a.zip", counts=COUNTS, workers=1, progress=False)
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_one_and_two_processes_give_equal_bytes_and_another_seed_others(cohort, 
     def digest(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    two = synthetic_archive.write(tmp_path / "two.zip", counts=COUNTS, workers=2, progress=False)
-    other = synthetic_archive.write(tmp_path / "other.zip", counts=COUNTS.iloc[:1], seed=1, workers=1, progress=False)
+    two = synthetic_cohort.write_archive(tmp_path / "two.zip", counts=COUNTS, workers=2, progress=False)
+    other = synthetic_cohort.write_archive(tmp_path / "other.zip", counts=COUNTS.iloc[:1], seed=1, workers=1, progress=False)
     assert digest(two) == digest(cohort) and sorted(path.name for path in tmp_path.iterdir()) == ["other.zip", "two.zip"]
     with zipfile.ZipFile(other) as target, zipfile.ZipFile(cohort) as first:
         shared = [name for name in set(target.namelist()) & set(first.namelist()) if name.endswith(".png")]
@@ -82,7 +82,7 @@ def test_one_and_two_processes_give_equal_bytes_and_another_seed_others(cohort, 
 
 
 def test_a_folder_holds_the_zips_files(cohort, tmp_path):
-    folder = synthetic_archive.write(tmp_path / "like", counts=COUNTS, workers=1, progress=False)
+    folder = synthetic_cohort.write_archive(tmp_path / "like", counts=COUNTS, workers=1, progress=False)
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with zipfile.ZipFile(cohort) as target:
         assert found == {name: target.read(name) for name in target.namelist()}
@@ -93,8 +93,8 @@ def test_published_cases_small_and_large_are_drawn_with_their_counts(unpainted):
     cases = published.case_table().sort_values("patches")
     chosen = cases.iloc[[*range(6), len(cases) // 2, -1]]
     for case in chosen.itertuples():
-        pieces = synthetic_archive.draw_case(case.case, negative=case.negative, positive=case.positive, seed=0)
-        assert len(pieces) == -(-case.patches // synthetic_archive.LARGEST_PIECE)
+        pieces = synthetic_cohort.draw_case(case.case, negative=case.negative, positive=case.positive, seed=0)
+        assert len(pieces) == -(-case.patches // synthetic_cohort.LARGEST_PIECE)
         found = counted([path for piece in pieces for path, _ in piece.patches()])
         assert found.to_numpy().tolist() == [[case.case, case.negative, case.positive]]
         assert all(0 not in pixels.shape for piece in pieces for _, pixels in piece.patches())
@@ -107,8 +107,8 @@ def test_by_default_every_published_case_is_drawn_with_its_counts(tmp_path, monk
         asked.append((case, negative, positive))
         return [(f"{case}", b"")]
 
-    monkeypatch.setattr(synthetic_archive, "_files", files)
-    synthetic_archive.write(tmp_path / "like.zip", workers=1, progress=False)
+    monkeypatch.setattr(synthetic_cohort, "_files", files)
+    synthetic_cohort.write_archive(tmp_path / "like.zip", workers=1, progress=False)
     assert asked == list(published.case_table()[["case", "negative", "positive"]].itertuples(index=False, name=None))
 
 
@@ -138,7 +138,7 @@ if __name__ == "__main__":
         assert len(list(tmp_path.glob(f".bhi-{out}-*.part"))) == 2, "a living job's are left alone"
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / out).exists()
-    synthetic_archive.write(tmp_path / out, counts=COUNTS, workers=1, progress=False)
+    synthetic_cohort.write_archive(tmp_path / out, counts=COUNTS, workers=1, progress=False)
     assert {path.name for path in tmp_path.iterdir()} == {out, "elsewhere", ".bhi-other.zip-x.lock"}
     if out.endswith(".zip"):
         assert (tmp_path / out).read_bytes() == cohort.read_bytes()
@@ -150,9 +150,9 @@ def test_an_interrupted_job_cleans_up_and_leaves_an_older_zip_alone(tmp_path, mo
     def interrupted(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic_archive, "_files", interrupted)
+    monkeypatch.setattr(synthetic_cohort, "_files", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        synthetic_archive.write(tmp_path / "like.zip", counts=COUNTS, workers=1, progress=False)
+        synthetic_cohort.write_archive(tmp_path / "like.zip", counts=COUNTS, workers=1, progress=False)
     assert os.listdir(tmp_path) == ["like.zip"] and (tmp_path / "like.zip").read_bytes() == b"older"
 
 
@@ -163,10 +163,10 @@ def test_a_painting_process_that_dies_is_one_sentence(tmp_path, monkeypatch):
         for worker in multiprocessing.active_children():
             worker.kill()
 
-    monkeypatch.setattr(synthetic_archive.tqdm, "update", kill_workers)
+    monkeypatch.setattr(synthetic_cohort.tqdm, "update", kill_workers)
     counts = pd.concat([COUNTS.assign(case=COUNTS["case"] + 6 * k) for k in range(5)])
     with pytest.raises(InputError, match="ended early.*is not written"):
-        synthetic_archive.write(tmp_path / "like.zip", counts=counts, workers=2, progress=False)
+        synthetic_cohort.write_archive(tmp_path / "like.zip", counts=counts, workers=2, progress=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -190,9 +190,9 @@ def test_as_many_processes_paint_as_find_memory(monkeypatch):
         available = 1_300_000_000
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    monkeypatch.setattr(synthetic_archive.psutil, "virtual_memory", Memory)
-    assert synthetic_archive._processes(0, 279) == 2
+    monkeypatch.setattr(synthetic_cohort.psutil, "virtual_memory", Memory)
+    assert synthetic_cohort._processes(0, 279) == 2
     Memory.available = 10**12
-    assert synthetic_archive._processes(0, 279) == 32 and synthetic_archive._processes(0, 5) == 5
+    assert synthetic_cohort._processes(0, 279) == 32 and synthetic_cohort._processes(0, 5) == 5
     Memory.available = 0
-    assert synthetic_archive._processes(0, 279) == 1
+    assert synthetic_cohort._processes(0, 279) == 1
