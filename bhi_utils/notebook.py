@@ -18,7 +18,7 @@ from PIL import Image
 from bhi_utils import __version__, plots
 from bhi_utils.core.atomic_files import write_atomic
 from bhi_utils.core.hardware import device_line, version
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.core.titles import origin
 from bhi_utils.runner import parameters
 

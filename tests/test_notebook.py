@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bhi_utils import notebook, plots
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 
 DATA = {"source": "phantom", "kind": "zip", "synthetic": True, "fingerprint": "ab" * 32, "cases": 48, "patches": 2880}
 

@@ -35,10 +35,10 @@ def bench(
         raise InputError(f"--weights, --epochs and --blocks are for --of training: leave them out, --of {of} trains nothing.")
     if model and of not in ("app", "export"):
         raise InputError(f"--model is for --of app and export: leave it out, --of {of} takes no trained model.")
-    from bhi_utils.core.paths import Run
+    from bhi_utils.core.run import Run
+    from bhi_utils.studies import benchmark as export
     from bhi_utils.studies import benchmark_app as interface
     from bhi_utils.studies import benchmark_archive as archive
-    from bhi_utils.studies import benchmark_export as export
     from bhi_utils.studies import benchmark_training as training
 
     if of == "archive":
@@ -55,7 +55,7 @@ def bench(
     else:
         trained = bundle(model)
 
-        tables, form = [export.table(export.study(Run.open(out), trained, repeats=repeats))], "{:,.2f}"
+        tables, form = [export.export_table(export.study_export(Run.open(out), trained, repeats=repeats))], "{:,.2f}"
     for table in tables:
         if len(table):
             print(table.to_string(float_format=form.format), end="\n\n")

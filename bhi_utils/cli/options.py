@@ -72,7 +72,7 @@ Source = Annotated[str, Argument(metavar="SOURCE", help=SOURCES)]
 
 def bundle(model: Path | None) -> Path:
     """Returns the bundle that was asked for, or the packaged one, once it is known to be readable; prints which."""
-    from bhi_utils.core.paths import Run
+    from bhi_utils.core.run import Run
     from bhi_utils.model import bundles
 
     if model is None:

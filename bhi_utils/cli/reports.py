@@ -31,7 +31,7 @@ def card(out: Annotated[Path, Argument(metavar="RUN", help="the run's folder, su
     """Write the model card, the data card and the report of a run."""
     if not (out / "artifacts").is_dir():
         raise InputError(f"{shown(out)} is not the folder of a run: pass one that holds artifacts, such as runs/quick.")
-    from bhi_utils.core.paths import Run
+    from bhi_utils.core.run import Run
     from bhi_utils.reports import run_report
 
     run = Run(out)

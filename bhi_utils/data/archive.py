@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils.core import atomic_files
-from bhi_utils.core.paths import WRITERS, InputError, Run, cache_dir, exists, project_root, shown
+from bhi_utils.core.paths import InputError, cache_dir, exists, project_root, shown
+from bhi_utils.core.run import WRITERS, Run
 from bhi_utils.data import packing, sources
 from bhi_utils.data.decode import PATCH
 

@@ -1,8 +1,8 @@
 """Which cases train, validate and test a model, and the check that no case is in two parts.
 
-Used by notebook 02, which writes ``splits.csv``, and by every later notebook, which only reads it. The unit is the **case**: a folder of the
-archive. Cases are dealt to folds of equal size and mix by a permutation of NumPy's PCG64 and integer arithmetic, so the draw does not depend
-on the order of the manifest's rows or the versions of the libraries. The draw of the whole archive into five folds is shipped as
+Used by notebook 02, which writes ``splits.csv``, and by every later notebook, which only reads it. The unit is the **case**: a folder of
+the archive. Cases are dealt to folds of equal size and mix by a permutation of NumPy's PCG64 and integer arithmetic, so the draw does not
+depend on the order of the manifest's rows or the versions of the libraries. The draw of the whole archive into five folds is shipped as
 ``folds_279.csv``.
 """
 
@@ -17,7 +17,8 @@ import pandas as pd
 
 from bhi_utils.core import paths
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import published
 from bhi_utils.data.archive import per_case
 

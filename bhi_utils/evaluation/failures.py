@@ -12,7 +12,8 @@ import pandas as pd
 
 from bhi_utils.core import titles
 from bhi_utils.core.messages import filled
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import splits
 from bhi_utils.data.archive import Pack, per_case, rows_of
 from bhi_utils.data.slide_grid import around

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import logit
 
 from bhi_utils.core import atomic_files, titles
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.core.titles import MODEL_NAMES, PAPER_METRICS
 from bhi_utils.data import archive
 from bhi_utils.evaluation import metrics, thresholds

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bhi_utils.core.paths import PACKAGE, InputError, Run, shown
+from bhi_utils.core.paths import PACKAGE, InputError, shown
+from bhi_utils.core.run import Run
 
 #: The model that comes with the package; ``studies.package_model`` writes it.
 PACKAGED = PACKAGE / "trained" / "efficientnetb0.bundle.json"

@@ -14,7 +14,8 @@ import pandas as pd
 from scipy.special import expit
 
 from bhi_utils.core import atomic_files, hardware
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive
 from bhi_utils.evaluation.calibration import Calibration
 from bhi_utils.model import bundles

@@ -15,8 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from bhi_utils.core import provenance
 from bhi_utils.core.atomic_files import write_text
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import RECORD, Run, shown
+from bhi_utils.core.paths import shown
 from bhi_utils.core.provenance import paper
+from bhi_utils.core.run import RECORD, Run
 from bhi_utils.core.titles import METRICS, MODEL_NAMES, PAPER_METRICS, PART_NAMES, cell, origin
 from bhi_utils.data import archive
 from bhi_utils.data.published import ARCHIVE_URL

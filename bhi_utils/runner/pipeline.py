@@ -15,7 +15,8 @@ from bhi_utils import plots
 from bhi_utils.core import atomic_files, hardware
 from bhi_utils.core.atomic_files import writable, write_atomic, write_text
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import WRITERS, InputError, Run, cache_dir, project_root, shown
+from bhi_utils.core.paths import InputError, cache_dir, project_root, shown
+from bhi_utils.core.run import WRITERS, Run
 from bhi_utils.data import archive, kaggle_download, published, sources
 from bhi_utils.model import bundles
 from bhi_utils.reports.run_report import summary

@@ -15,8 +15,9 @@ from typing import Any
 
 from bhi_utils import __version__
 from bhi_utils.core.atomic_files import write_json
-from bhi_utils.core.paths import RECORD, InputError, Run
+from bhi_utils.core.paths import InputError
 from bhi_utils.core.provenance import code_hash, git_commit, notebook_hash, versions
+from bhi_utils.core.run import RECORD, Run
 
 
 @dataclass(frozen=True)

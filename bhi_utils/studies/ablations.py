@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.data import published
 from bhi_utils.evaluation import metrics
 from bhi_utils.studies import study_base

@@ -29,7 +29,8 @@ from PIL import Image
 
 from bhi_utils.app import start_options
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model import bundles
 from bhi_utils.model.predictor import Predictor

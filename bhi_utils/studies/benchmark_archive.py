@@ -22,7 +22,8 @@ import pandas as pd
 
 from bhi_utils.core import provenance
 from bhi_utils.core.atomic_files import check_space
-from bhi_utils.core.paths import InputError, Run, cache_dir, shown
+from bhi_utils.core.paths import InputError, cache_dir, shown
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, decode, published, sources
 from bhi_utils.data.packing import PATCH_BYTES
 from bhi_utils.studies.benchmark import facts, measured, on_cores, pace, spread, turns

@@ -23,7 +23,8 @@ import pandas as pd
 
 from bhi_utils.core import hardware
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import InputError, Run, cache_dir
+from bhi_utils.core.paths import InputError, cache_dir
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.model import networks

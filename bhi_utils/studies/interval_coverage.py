@@ -18,7 +18,7 @@ from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 from tqdm import tqdm
 
 from bhi_utils.core import provenance
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.evaluation import metrics
 
 

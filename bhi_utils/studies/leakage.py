@@ -22,8 +22,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import Run, cache_dir
+from bhi_utils.core.paths import cache_dir
 from bhi_utils.core.provenance import git_commit
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, slide_grid, splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics

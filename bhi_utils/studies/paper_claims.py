@@ -14,8 +14,8 @@ import yaml
 from IPython.display import Markdown
 
 from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import Run
 from bhi_utils.core.provenance import paper
+from bhi_utils.core.run import Run
 from bhi_utils.data import published
 from bhi_utils.studies import recipes
 

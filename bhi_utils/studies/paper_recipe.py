@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bhi_utils.core import provenance, titles, worker_processes
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.studies import recipes, study_base
 from bhi_utils.studies.study_base import Study
 from bhi_utils.training import cross_validation

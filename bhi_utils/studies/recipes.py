@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.evaluation import failures, metrics
 from bhi_utils.runner import parameters
@@ -114,7 +115,7 @@ def study(
 def command(source: str, **options: Any) -> str:
     """The line that calls `study` with these options."""
     given = ", ".join([repr(source), *(f"{name}={value!r}" for name, value in options.items())])
-    imports = "from bhi_utils.core.paths import Run; from bhi_utils.studies import recipes"
+    imports = "from bhi_utils.core.run import Run; from bhi_utils.studies import recipes"
     return f"python -c \"{imports}; recipes.study(Run.open('runs/studies'), {given})\""
 
 

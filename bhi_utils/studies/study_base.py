@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from bhi_utils.core import provenance
-from bhi_utils.core.paths import Run, cache_dir
+from bhi_utils.core.paths import cache_dir
 from bhi_utils.core.provenance import command, git_commit
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive
 from bhi_utils.model import bundles, seen
 from bhi_utils.training import cross_validation

@@ -1,8 +1,8 @@
 """Cross-validation by case: every patch is answered by models that were trained without its case.
 
-Used by the studies, for the packaged model's card, and by ``training.frozen_features`` for its probe. Each fold tests on one part of the cases,
-chooses epoch, threshold and calibration on another, and trains on the rest, see ``data.splits``. An arm is a function that fits one model
-on one fold. All arms see the same folds, so their answers can be compared case by case.
+Used by the studies, for the packaged model's card, and by ``training.frozen_features`` for its probe. Each fold tests on one part of the
+cases, chooses epoch, threshold and calibration on another, and trains on the rest, see ``data.splits``. An arm is a function that fits one
+model on one fold. All arms see the same folds, so their answers can be compared case by case.
 """
 
 from collections.abc import Callable, Mapping

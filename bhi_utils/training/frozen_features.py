@@ -1,8 +1,8 @@
 """EfficientNetB0's frozen part computed once: its output for each patch and view on disk as float16, and the last blocks trained on it.
 
 Used by ``training.train_networks`` and the studies. While only the last blocks learn, the blocks before them give the same output in every
-epoch. The cache folder's name is a hash of all that its content depends on, and a patch is computed when it is first asked for. So the folds
-of a cross-validation share one cache, and a killed run goes on where it stopped.
+epoch. The cache folder's name is a hash of all that its content depends on, and a patch is computed when it is first asked for. So the
+folds of a cross-validation share one cache, and a killed run goes on where it stopped.
 
 Several processes may fill one cache at once, without locks. The two files of a view, its outputs and the marks of those that are computed,
 are made in a private folder that is renamed into place; a process that comes second uses the first one's. After that nothing is replaced:

@@ -1,8 +1,8 @@
 """SMOTE as a plan of synthetic patches, on pixels or on features, and the names of all ways to balance the classes.
 
-Used by notebook 03, ``training.samples``, ``training.frozen_features`` and the studies. SMOTE (Chawla et al. 2002, doi 10.1613/jair.953) puts a
-synthetic patch on the line between a patch of the smaller class and one of its nearest neighbours of that class. A plan says which line and
-where on it; the pixels are computed when a batch asks for them, so the training set never stands twice in memory.
+Used by notebook 03, ``training.samples``, ``training.frozen_features`` and the studies. SMOTE (Chawla et al. 2002, doi 10.1613/jair.953)
+puts a synthetic patch on the line between a patch of the smaller class and one of its nearest neighbours of that class. A plan says which
+line and where on it; the pixels are computed when a batch asks for them, so the training set never stands twice in memory.
 """
 
 import hashlib

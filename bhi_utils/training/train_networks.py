@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.special import expit
 from tqdm import tqdm
 
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.data.archive import Pack
 from bhi_utils.data.splits import indices
 from bhi_utils.evaluation import metrics, thresholds

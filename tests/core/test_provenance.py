@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bhi_utils.core import provenance
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.studies.study_base import Study
 

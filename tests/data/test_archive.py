@@ -10,7 +10,8 @@ import pytest
 from patch_files import as_folder, as_zip, good, name, packed
 
 from bhi_utils.core import paths
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, packing, sources
 from bhi_utils.data.phantom import synthetic_cohort
 

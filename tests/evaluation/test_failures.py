@@ -9,7 +9,8 @@ import pytest
 from scipy.special import expit
 
 from bhi_utils import plots
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import failures, metrics

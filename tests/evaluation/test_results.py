@@ -7,7 +7,8 @@ from scipy.special import expit
 
 from bhi_utils import plots
 from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive
 from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics, results

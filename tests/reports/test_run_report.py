@@ -12,7 +12,8 @@ from scipy.special import expit
 from bhi_utils import plots
 from bhi_utils.__main__ import main
 from bhi_utils.core import atomic_files, provenance
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.evaluation import results
 from bhi_utils.evaluation.calibration import Calibration
 from bhi_utils.reports import run_report

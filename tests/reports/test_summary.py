@@ -1,7 +1,7 @@
 """The table at the end of a run."""
 
-from bhi_utils.core.paths import Run
 from bhi_utils.core.provenance import paper
+from bhi_utils.core.run import Run
 from bhi_utils.reports.run_report import summary
 
 

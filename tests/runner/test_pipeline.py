@@ -12,7 +12,7 @@ from bhi_utils.runner import kernel, pipeline
 OUT = 'OUT: str = "runs/walk"  # the run\'s folder'
 FIRST = f"SEED: int = 0  # seed\nRATE: float = 0.5  # step\nNAMES: list = []  # names\n{OUT}"
 SECOND = f"SEED: int = 0  # seed\nFAIL: str = ''  # how to fail\n{OUT}"
-WRITE = "from bhi_utils.core.paths import Run\nRun.open(OUT).write_json('{}.json', {{'seed': SEED}})"
+WRITE = "from bhi_utils.core.run import Run\nRun.open(OUT).write_json('{}.json', {{'seed': SEED}})"
 FAILING = """from bhi_utils.core.paths import InputError
 if FAIL == 'input':
     raise InputError('The file is empty: pass another.')
@@ -144,7 +144,7 @@ def test_publishing_replaces_notebooks_by_clean_copies_and_keeps_the_figures(wri
     path = write_notebook(
         "01_first",
         f'OUT: str = "{out}"  # folder of the run',
-        "from matplotlib.figure import Figure\nfrom bhi_utils.core.paths import Run",
+        "from matplotlib.figure import Figure\nfrom bhi_utils.core.run import Run",
         'run = Run.open(OUT)\nFigure(figsize=(1, 1)).savefig(run.figures / "01_square.png")\nprint("done")',
     )
     pipeline.publish(folder=path.parent)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.runner.run_record import Record, Step
 
 

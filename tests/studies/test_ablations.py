@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bhi_utils.core.paths import InputError, Run, cache_dir
+from bhi_utils.core.paths import InputError, cache_dir
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model import networks

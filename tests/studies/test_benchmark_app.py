@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from bhi_utils.__main__ import main
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.studies import benchmark_app
 
 
@@ -31,7 +32,7 @@ import sys, tempfile
 from pathlib import Path
 tempfile.tempdir = sys.argv[1]
 from bhi_utils.studies import benchmark_app
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 
 try:
     benchmark_app.study(Run.open(Path(sys.argv[2])), Path(sys.argv[3]), single=1, clients=1, requests=1, region=1, files=1)

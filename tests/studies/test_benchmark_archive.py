@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bhi_utils.__main__ import main
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, decode, published
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.studies import benchmark, benchmark_archive, figures

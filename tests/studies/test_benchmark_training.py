@@ -8,7 +8,8 @@ import pytest
 
 from bhi_utils.__main__ import main
 from bhi_utils.core import provenance
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.runner import parameters

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.studies import figures, interval_coverage
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.studies import leakage

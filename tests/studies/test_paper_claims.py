@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import Run
+from bhi_utils.core.run import Run
 from bhi_utils.data import published
 from bhi_utils.studies import figures, paper_claims
 

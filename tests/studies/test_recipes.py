@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bhi_utils.core import provenance
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.evaluation import failures
 from bhi_utils.model import bundles

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model import networks
@@ -288,7 +289,7 @@ def test_a_run_forgets_an_unfinished_training_unless_it_resumes(write_notebook, 
     training_notebook = write_notebook(
         "05_training_cnn_vs_efficientnetb0",
         'OUT: str = "runs/walk"  # the run\'s folder',
-        "from bhi_utils.core.paths import Run\nrun = Run.open(OUT)\nrun.write_json('seen.json', run.checkpoints.exists())",
+        "from bhi_utils.core.run import Run\nrun = Run.open(OUT)\nrun.write_json('seen.json', run.checkpoints.exists())",
     )
     write_notebook("06_metric_figures", 'OUT: str = "runs/walk"  # the run\'s folder')
     run = Run.open(tmp_path / "out")

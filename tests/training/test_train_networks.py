@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bhi_utils.core.paths import InputError, Run
+from bhi_utils.core.paths import InputError
+from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.evaluation import metrics

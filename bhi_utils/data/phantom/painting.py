@@ -1,8 +1,8 @@
 """Paints the slides of the synthetic cohort: shapes on a canvas, amounts of haematoxylin and eosin, and the light that passes them.
 
-Used by ``data.phantom.synthetic_cohort``. A slide is painted whole, so ducts, fibres and nests run on over the borders of patches. One pixel
-is about 4 µm, as in the archive. Invasive tissue differs from the rest in how its cells are arranged, hardly in how much of either stain it
-holds. Canvases are float arrays (height, width), lengths are pixels, and every function that draws at random takes the generator.
+Used by ``data.phantom.synthetic_cohort``. A slide is painted whole, so ducts, fibres and nests run on over the borders of patches. One
+pixel is about 4 µm, as in the archive. Invasive tissue differs from the rest in how its cells are arranged, hardly in how much of either
+stain it holds. Canvases are float arrays (height, width), lengths are pixels, and every function that draws at random takes the generator.
 """
 
 from collections.abc import Iterator

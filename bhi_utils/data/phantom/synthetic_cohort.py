@@ -1,8 +1,8 @@
 """Synthetic cohorts of H&E-like patches in the archive's own layout: a small one, and one with the archive's cases and counts.
 
-Used by ``data.archive`` (the source ``phantom``), by ``bhi phantom`` and by the app for its examples. Nothing here comes from real tissue, see
-``data.phantom.painting``. Equal arguments give equal bytes with equal versions of NumPy, SciPy and Pillow on one machine. A case does not
-depend on how many others there are.
+Used by ``data.archive`` (the source ``phantom``), by ``bhi phantom`` and by the app for its examples. Nothing here comes from real tissue,
+see ``data.phantom.painting``. Equal arguments give equal bytes with equal versions of NumPy, SciPy and Pillow on one machine. A case does
+not depend on how many others there are.
 """
 
 import heapq
