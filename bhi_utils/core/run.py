@@ -15,6 +15,13 @@ from bhi_utils.core.paths import InputError, project_root, shown
 
 #: The file in a run's folder that says what ran, and how.
 RECORD = "run.json"
+_WRITTEN = {
+    "01_dataset_exploration": ("dataset.json", "manifest.csv.gz", "rejected.csv"),
+    "02_case_split": ("splits.csv", "splits.json"),
+    "03_preprocessing_smote": ("smote.json",),
+    "05_training_cnn_vs_efficientnetb0": ("training.json", "predictions.csv.gz", "checkpoints", "models"),
+    "06_metric_figures": ("metrics.json",),
+}
 #: The notebook that writes an artefact, which the message for a missing one names.
 WRITERS = {name: notebook for notebook, names in _WRITTEN.items() for name in names}
 
@@ -91,12 +98,3 @@ class Run:
     def read_csv(self, name: str) -> pd.DataFrame:
         """Returns an artefact that is a table; a missing one is an InputError, see `require`."""
         return read_csv(self.require(name))
-
-
-_WRITTEN = {
-    "01_dataset_exploration": ("dataset.json", "manifest.csv.gz", "rejected.csv"),
-    "02_case_split": ("splits.csv", "splits.json"),
-    "03_preprocessing_smote": ("smote.json",),
-    "05_training_cnn_vs_efficientnetb0": ("training.json", "predictions.csv.gz", "checkpoints", "models"),
-    "06_metric_figures": ("metrics.json",),
-}

@@ -29,8 +29,8 @@ class Samples:
         weights: float32 array (n,), each sample's weight in the loss.
         plan: synthetic samples, or None; both ends of their lines are among ``real``.
         real: rows of the pack that belong to training cases, each once.
-        mode: the balance that was asked for. Under ``feature_smote`` these are the real samples alone; ``training.frozen_features``, which has
-            the features, adds the synthetic ones.
+        mode: the balance that was asked for. Under ``feature_smote`` these are the real samples alone; ``training.frozen_features``, which
+            has the features, adds the synthetic ones.
     """
 
     patches: np.ndarray
