@@ -4,7 +4,21 @@ A function takes data and returns a `Figure`; ``notebook.save_figure`` shows and
 """
 
 from bhi_utils.plots.maps import answers, coloured, enlarged, limit, number, overlay, probability_map, scaled, slide_map
-from bhi_utils.plots.patches import classes_and_cases, leak_map, mosaic, oddities, patch_grid, slide, split_overview
+from bhi_utils.plots.patches import (
+    augmentation_rows,
+    batch_before_after,
+    classes_and_cases,
+    fine_detail,
+    leak_map,
+    mosaic,
+    oddities,
+    patch_grid,
+    preprocessing_steps,
+    slide,
+    smote_effect,
+    smote_examples,
+    split_overview,
+)
 from bhi_utils.plots.performance import (
     calibration_curves,
     confusion_matrices,
@@ -14,13 +28,5 @@ from bhi_utils.plots.performance import (
     model_output,
     roc_and_precision_recall,
     threshold_curves,
-)
-from bhi_utils.plots.preprocessing import (
-    augmentation_rows,
-    batch_before_after,
-    fine_detail,
-    preprocessing_steps,
-    smote_effect,
-    smote_examples,
 )
 from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, POSITIVE, THOUSANDS, colour_map, png, signed, style, write_palette

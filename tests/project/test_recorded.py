@@ -15,7 +15,7 @@ from bhi_utils.core import paths, provenance
 from bhi_utils.data import archive
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.runner import parameters
-from bhi_utils.studies import ablations, paper_recipe, recipes, study_base
+from bhi_utils.studies import ablations, recipes, study_base
 from bhi_utils.training import cross_validation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -96,7 +96,7 @@ def test_a_call_fits_the_models_that_the_result_holds_with_its_settings(name):
 def test_the_settings_of_the_other_studies_are_those_recorded():
     assert KEPT["ablations"]["base"] == KEPT["learning_curve"]["base"] == ablations.BASE
     for name, values in KEPT["paper_recipe"]["values"].items():
-        assert values.items() <= paper_recipe.settings(name).items() | {("CNN_IMAGE_SIZE", values["CNN_IMAGE_SIZE"])}
+        assert values.items() <= recipes.paper_settings(name).items() | {("CNN_IMAGE_SIZE", values["CNN_IMAGE_SIZE"])}
 
 
 @pytest.mark.slow

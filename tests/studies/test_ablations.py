@@ -12,7 +12,7 @@ from bhi_utils.core.run import Run
 from bhi_utils.data import archive
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.model import networks
-from bhi_utils.studies import ablations, figures, paper_recipe, recipes, study_base
+from bhi_utils.studies import ablations, figures, recipes, study_base
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -140,11 +140,11 @@ def test_a_power_law_is_found_again():
 def test_the_published_recipe_and_the_fast_one_learn_the_same_patches_of_one_fold(source, quick, tmp_path, monkeypatch):
     tiny = TINY | {"BALANCE": "class_weight", "BATCH_SIZE": 16, "FINE_TUNE_BLOCKS": 1}
     monkeypatch.setattr(recipes, "settings", lambda recipe: tiny | ({"VIEWS": 2} if recipe == "fast" else {"BALANCE": "smote"}))
-    monkeypatch.setattr(paper_recipe, "EPOCHS", 3)
-    monkeypatch.setattr(paper_recipe, "PATCHES", 90)
+    monkeypatch.setattr(recipes, "EPOCHS", 3)
+    monkeypatch.setattr(recipes, "PATCHES", 90)
     run = Run.open(tmp_path)
     quick.clear()
-    result = paper_recipe.study(run, source, weights="imagenet", number=3, resamples=20)
+    result = recipes.paper_study(run, source, weights="imagenet", number=3, resamples=20)
     fast, paper = quick
     assert len(fast) == 90 and set(fast) == set(paper)
     values = result["values"]
@@ -152,12 +152,12 @@ def test_the_published_recipe_and_the_fast_one_learn_the_same_patches_of_one_fol
     reached = {name: found["auc"]["value"] for name, found in result["models"].items()}
     gap = reached["fast"] - reached["paper"]
     assert result["difference"]["auc"]["value"] == pytest.approx(gap) and min(result["minutes"].values()) >= 0
-    shown = paper_recipe.table(result)
+    shown = recipes.paper_table(result)
     assert shown.loc["fast − paper", "AUC"].startswith(f"{gap:+.3f} (") and (result["epochs"], result["patches"]) == (3, 90)
     assert list(shown.index) == ["recipe paper", "recipe fast", "fast − paper"]
-    monkeypatch.setattr(paper_recipe, "PATCHES", 90_000)
+    monkeypatch.setattr(recipes, "PATCHES", 90_000)
     with pytest.raises(InputError, match="90,000 training patches must be there"):
-        paper_recipe.study(run, source, weights="imagenet", number=3)
+        recipes.paper_study(run, source, weights="imagenet", number=3)
 
 
 def test_what_the_ablations_change_changes_the_network(weights):
