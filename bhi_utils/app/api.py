@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from bhi_utils.app import page_html, patch_answer, request_checks, slide_answer
+from bhi_utils.app import model_card, patch_answer, request_checks, slide_answer
 from bhi_utils.app.slide_answer import Cases
 from bhi_utils.app.upload_store import Kept
 from bhi_utils.core.messages import LANGUAGES, text, translated
@@ -100,7 +100,7 @@ class Endpoints:
 
     def card(self, language: str = "en") -> dict[str, Any]:
         """The model's card: data, threshold, calibration, metrics with intervals, limits."""
-        return page_html.facts(self.predictor, language)
+        return model_card.facts(self.predictor, language)
 
 
 def _last(steps: Iterable[Any]) -> Any:

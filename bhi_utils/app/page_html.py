@@ -16,12 +16,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from bhi_utils.app import patch_answer
 from bhi_utils.core.messages import LANGUAGES, number, percent, probability, text, threshold_said
 from bhi_utils.core.titles import CLASSES
-from bhi_utils.evaluation.calibration import describe
 from bhi_utils.model import bundles
-from bhi_utils.model.predictor import Predictor
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 FONTS_MONO = ("ui-monospace", "Consolas", "monospace")
@@ -80,31 +77,5 @@ def data_url(picture: np.ndarray, *, kind: str = "PNG") -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-#: Metrics in the order of the table.
-METRICS = ("auc", "auprc", "recall", "precision", "specificity", "balanced_accuracy", "binary_accuracy", "f1", "brier", "ece", "loss")
 #: Long lists of a bundle, which the card only counts.
 _LISTS = ("train_cases", "validation_cases", "seen")
-#: Parts whose metrics a bundle may hold, the most telling first.
-PARTS = ("test", "out_of_fold", "early_stopping", "val", "train")
-LIMITS = ("limit_scale", "limit_stain", "limit_scope", "limit_evidence")
-
-
-def facts(predictor: Predictor, language: str) -> dict[str, Any]:
-    """The bundle without its lists of cases, the warning and the limits."""
-    bundle = {name: value for name, value in predictor.bundle.items() if name not in _LISTS}
-    return {
-        "warning": text("warning", language),
-        **bundle,
-        "threshold_calibrated": float(predictor.threshold_calibrated),
-        "cases": bundles.served(predictor.bundle),
-        "limits": [text(key, language) for key in LIMITS],
-    }
-
-
-def shown(predictor: Predictor, language: str) -> str:
-    """The card as HTML."""
-    bundle, found = predictor.bundle, predictor.bundle.get("metrics") or {}
-    metrics = {part: found[part] for part in PARTS if found.get(part)}
-    cases = {"fitted_on": None, **bundles.served(bundle)}
-    said = {"rule": patch_answer.rule(bundle, language), "calibration": describe(bundle["calibration"], language)}
-    return render("card", language, model=predictor, metrics=metrics, order=METRICS, cases=cases, limits=LIMITS, **said)

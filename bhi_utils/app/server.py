@@ -17,7 +17,7 @@ import numpy as np
 from fastapi.exceptions import RequestValidationError
 from starlette.middleware import Middleware
 
-from bhi_utils.app import api, gradio_guard, page_html, request_checks, start_options, tabs, upload_store
+from bhi_utils.app import api, gradio_guard, model_card, page_html, request_checks, start_options, tabs, upload_store
 from bhi_utils.app.slide_answer import Cases
 from bhi_utils.app.start_options import Start
 from bhi_utils.app.upload_store import Kept, Uploads
@@ -75,7 +75,7 @@ def build(predictor: Predictor, uploads: Uploads, kept: Kept, *, cases: Callable
         heading = page_html.heading(predictor.bundle, spoken, logout=auth)
         pictures = page_html.render("examples", spoken, pictures=[page_html.data_url(patch) for patch in examples])
         hints = (page_html.render("hint", spoken, key=f"empty_{name}") for name in ("patch", "region", "files", "case"))
-        return spoken, page_html.render("warning", spoken), heading, pictures, *hints, page_html.shown(predictor, spoken)
+        return spoken, page_html.render("warning", spoken), heading, pictures, *hints, model_card.shown(predictor, spoken)
 
     def closed(request: gr.Request) -> None:
         kept.drop(request.session_hash or "")
@@ -95,7 +95,7 @@ def build(predictor: Predictor, uploads: Uploads, kept: Kept, *, cases: Callable
             with gr.Tab(tabs.I18N("tab_case"), id="case") as tab:
                 case = tabs.case_tab(endpoints, language, tab)
             with gr.Tab(tabs.I18N("tab_card"), id="card"):
-                card = tabs.piece(page_html.shown(predictor, "en"), elem_id="card")
+                card = tabs.piece(model_card.shown(predictor, "en"), elem_id="card")
         api.offer(endpoints, demo)
         texts = [language, warning, heading, offered, patch, region, files, case, card]
         script = "() => { document.title = window.bhi.title; return window.bhi.language; }"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bhi_utils.app import page_html
+from bhi_utils.app import model_card, page_html
 from bhi_utils.core import messages
 from bhi_utils.evaluation import calibration
 from bhi_utils.model import bundles
@@ -17,12 +17,12 @@ class Model:
 
 
 def test_the_card_says_what_is_not_recorded():
-    said = page_html.shown(Model(), "en")
+    said = model_card.shown(Model(), "en")
     assert (
         "not recorded" in said and "Platt: slope 0.7000, intercept -0.2000" in said and "no metrics" in said and "Research use only" in said
     )
     Model.bundle |= {"metrics": {"test": {"auc": {"value": None, "low": None, "high": None}, "loss": {"value": 0.3}}}}
-    said = page_html.shown(Model(), "es")
+    said = model_card.shown(Model(), "es")
     assert "<td>–</td>" in said and "<td>0,300</td>" in said
 
 
@@ -33,7 +33,7 @@ class Packaged:
 
 @pytest.mark.parametrize("language", ["en", "es"])
 def test_the_card_shows_all_that_the_packaged_bundle_knows_under_its_true_name(language):
-    said, bundle = page_html.shown(Packaged(), language), Packaged.bundle
+    said, bundle = model_card.shown(Packaged(), language), Packaged.bundle
     fitted, early = len(bundle["train_cases"]), len(bundle["validation_cases"])
     assert messages.text("card_none", language) not in said
     for key, count in (("fitted_on", fitted), ("early_stopping_on", early)):
@@ -45,7 +45,7 @@ def test_the_card_shows_all_that_the_packaged_bundle_knows_under_its_true_name(l
         assert messages.text(f"note_{part}", language) in html.unescape(said)
     heading = page_html.heading(bundle, language)
     assert f" {fitted} " in heading and str(fitted + early) not in heading
-    given = page_html.facts(Packaged(), language)
+    given = model_card.facts(Packaged(), language)
     assert given["cases"] == {"fitted_on": fitted, "early_stopping_on": early} and not {"train_cases", "validation_cases"} & set(given)
 
 
@@ -62,5 +62,5 @@ def test_a_calibration_is_described_alike_wherever_it_is_shown(language):
     assert said.startswith({"en": "isotonic regression: ", "es": "regresión isotónica: "}[language]) and " 3 " in said
     model = Packaged()
     model.bundle = Packaged.bundle | {"calibration": kept}
-    shown = page_html.shown(model, language)
+    shown = model_card.shown(model, language)
     assert said in shown and "Platt" not in shown and "1.00" not in said
