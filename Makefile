@@ -54,7 +54,7 @@ test-slow: $(READY) .venv/.ready-test  ## run the other tests, and every noteboo
 	$(BIN)/python -m pytest -q --durations=5 --nbval-lax --ignore notebooks/studies notebooks $(ARGS) $(NONE_CHOSEN)
 
 test-backends: .venv/.ready-test .venv/.ready-backends  ## install PyTorch, and test training and prediction on every Keras backend
-	$(BIN)/python -m pytest -q --durations=15 tests/model/test_backend.py $(ARGS)
+	$(BIN)/python -m pytest -q --durations=15 tests/project/test_backends.py $(ARGS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/python -m jupyter lab notebooks

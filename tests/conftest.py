@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = (
     "notebooks/test_walk.py",
     "studies/test_recipes.py",
-    "model/test_backend.py",
+    "project/test_backends.py",
     "studies/test_benchmark_training.py",
     "studies/test_ablations.py",
     "training/test_checkpoint.py",

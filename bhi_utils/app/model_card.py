@@ -3,7 +3,7 @@
 from typing import Any
 
 from bhi_utils.app import patch_answer
-from bhi_utils.app.page_html import _LISTS, render
+from bhi_utils.app.page_html import render
 from bhi_utils.core.messages import text
 from bhi_utils.evaluation.calibration import describe
 from bhi_utils.model import bundles
@@ -14,6 +14,9 @@ METRICS = ("auc", "auprc", "recall", "precision", "specificity", "balanced_accur
 #: Parts whose metrics a bundle may hold, the most telling first.
 PARTS = ("test", "out_of_fold", "early_stopping", "val", "train")
 LIMITS = ("limit_scale", "limit_stain", "limit_scope", "limit_evidence")
+
+#: Long lists of a bundle, which the card only counts.
+_LISTS = ("train_cases", "validation_cases", "seen")
 
 
 def facts(predictor: Predictor, language: str) -> dict[str, Any]:

@@ -75,7 +75,3 @@ def data_url(picture: np.ndarray, *, kind: str = "PNG") -> str:
     # little compression: the picture goes over loopback, and packing it tightly takes longer than the network
     Image.fromarray(picture).save(stream, kind, quality=85, compress_level=1)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-#: Long lists of a bundle, which the card only counts.
-_LISTS = ("train_cases", "validation_cases", "seen")

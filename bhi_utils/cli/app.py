@@ -1,4 +1,4 @@
-"""``bhi app``: the interface in a browser."""
+"""``bhi app``: the interface in a browser, with a trained model."""
 
 from pathlib import Path
 from typing import Annotated, Any

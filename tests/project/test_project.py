@@ -52,6 +52,8 @@ DISTRIBUTIONS |= {"packaging": "keras", "IPython": "ipykernel", "h5py": "keras",
 DISTRIBUTIONS |= {"jinja2": "gradio", "starlette": "gradio", "fastapi": "gradio", "jupyter_server": "jupyterlab"}
 #: The marks of the README's passages about measurements, which ``readme_passages.j2`` writes from the recorded results.
 MEASURED = ("results", "paper", "packaged", "benchmark", "smote", "training", "app", "export")
+#: The package, and what tests share by import.
+OWN = {"bhi_utils", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
 #: Imported only where another Keras backend is chosen, or on Colab.
 OPTIONAL = {"jax", "torch", "google"}
 
@@ -165,7 +167,7 @@ class TestDependencies:
         core = {plain(name) for name in project["dependencies"]}
         for folder, listed in (("bhi_utils", core), ("tests", core | set(project["optional-dependencies"]["test"]))):
             tops = {name.split(".")[0] for path in (ROOT / folder).rglob("*.py") for name in imported(path)} - set(sys.stdlib_module_names)
-            assert {plain(DISTRIBUTIONS.get(name, name)) for name in tops - OPTIONAL - {"bhi_utils"}} <= listed
+            assert {plain(DISTRIBUTIONS.get(name, name)) for name in tops - OPTIONAL - OWN} <= listed
 
     def test_installing_the_package_brings_no_tool_of_the_tests(self, project):
         extras = project["optional-dependencies"]

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from bhi_utils.core.run import Run
+from bhi_utils.evaluation import metrics
 from bhi_utils.studies import figures, interval_coverage
 
 
@@ -51,3 +53,10 @@ def test_the_recorded_interval_in_use_keeps_the_band_and_patchwise_ones_do_not()
     )
     assert set(interval_coverage.goals(result)["within the band"]) == {"yes"}
     assert all(found["coverage"]["auc"][interval_coverage.PATCH_WAY]["covered"] < 0.8 for found in result["scenarios"].values())
+
+
+def test_bca_equals_scipys_on_a_mean():
+    values = np.random.default_rng(3).exponential(size=60)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)).confidence_interval
+    drawn = metrics.draws(60, 20_000, seed=1) @ values / 60
+    assert interval_coverage.bca(values.mean(), drawn, (values.sum() - values) / 59) == pytest.approx(tuple(theirs), rel=0.02)
