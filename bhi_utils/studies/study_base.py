@@ -108,7 +108,7 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
 
     Args:
         values: settings, see `recipes.settings`, and perhaps something of `USUAL`.
-        weights: as for ``models.efficientnetb0``, pretrained.
+        weights: as for ``networks.efficientnetb0``, pretrained.
         seed: seed of everything random.
         answer_views: besides the patch as it is, answer with the mean of so many views, where there is a cache; 1 leaves that out.
     """
