@@ -15,7 +15,8 @@ COMMANDS = (
     *(run.run, data.index, data.download, data.phantom, bench.bench, run.notebooks),
     *(predict.predict, predict.map, predict.export, reports.evaluate, reports.card, app.app),
 )
-bhi = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+_HELP = {"help_option_names": ["-h", "--help"]}
+bhi = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, context_settings=_HELP)
 for _command in COMMANDS:
     bhi.command()(_command)
 

@@ -18,7 +18,7 @@ from bhi_utils.core.atomic_files import csv_text
 from bhi_utils.core.messages import number, percent, probability, say, text, translated
 from bhi_utils.core.paths import InputError, plain
 from bhi_utils.core.titles import CLASSES
-from bhi_utils.data import input_checks, sources
+from bhi_utils.data import input_checks, patch_listing
 from bhi_utils.model.augment import dihedral
 from bhi_utils.model.predictor import Predictor
 from bhi_utils.predict import many_files
@@ -147,7 +147,7 @@ def files_answered(predictor: Predictor, paths: Sequence[Path], language: str) -
             found += held
             if not held:
                 rejected.append((plain(path.name), translated(say("nothing_inside"), language)))
-        except sources.TooMany as error:
+        except patch_listing.TooMany as error:
             yield _nothing(text("too_many", language, count=number(error.total, language)))
             return
         except InputError:

@@ -23,17 +23,18 @@ def app(
     no_password: Annotated[bool, Option("--no-password", help="let anybody in from beyond this machine, without BHI_PASSWORD")] = False,
 ) -> None:
     """Classify patches in the browser."""
-    from bhi_utils.app import server, start_options
-    from bhi_utils.data import archive
-    from bhi_utils.model.predictor import Predictor
+    from bhi_utils.app import start_options
 
     start: dict[str, Any] = {"host": host, "port": port, "share": share, "certfile": certfile, "keyfile": keyfile}
     start |= {"allowed_hosts": allowed_host or (), "no_password": no_password}
     start_options.check(**start)
     start_options.stop_by_signal()
+    from bhi_utils.data import archive
 
     source = archive.find_source(data, cache=cache_dir()) if data else None
     trained = bundle(model)
+    from bhi_utils.app import server
+    from bhi_utils.model.predictor import Predictor
 
     if source:
         pack = archive.pack(source, cache_dir())

@@ -36,26 +36,28 @@ def bench(
     if model and of not in ("app", "export"):
         raise InputError(f"--model is for --of app and export: leave it out, --of {of} takes no trained model.")
     from bhi_utils.core.run import Run
-    from bhi_utils.studies import benchmark as export
-    from bhi_utils.studies import benchmark_app as interface
-    from bhi_utils.studies import benchmark_archive as archive
-    from bhi_utils.studies import benchmark_training as training
 
     if of == "archive":
+        from bhi_utils.studies import benchmark_archive as archive
+
         found = archive.study(Run.open(out), data, sizes=sizes or archive.SIZES, repeats=repeats)
         tables, form = [archive.ingest_table(found), archive.epochs_table(found), archive.delivery_table(found)], "{:,.1f}"
     elif of == "training":
+        from bhi_utils.studies import benchmark_training as training
+
         given: dict[str, Any] = {name: value for name, value in (("epochs", epochs), ("blocks", blocks)) if value is not None}
         found = training.study(Run.open(out), data, weights=weights, batches=sizes or (), repeats=repeats, **given)
         tables, form = [training.table(found), training.recipes_table(found)], "{:,.3g}"
     elif of == "app":
         trained = bundle(model)
+        from bhi_utils.studies import benchmark_app as interface
 
         tables, form = [interface.table(interface.study(Run.open(out), trained))], "{:,.2f}"
     else:
         trained = bundle(model)
+        from bhi_utils.studies import benchmark
 
-        tables, form = [export.export_table(export.study_export(Run.open(out), trained, repeats=repeats))], "{:,.2f}"
+        tables, form = [benchmark.export_table(benchmark.study_export(Run.open(out), trained, repeats=repeats))], "{:,.2f}"
     for table in tables:
         if len(table):
             print(table.to_string(float_format=form.format), end="\n\n")

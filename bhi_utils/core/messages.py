@@ -64,8 +64,8 @@ def translated(text: str, language: str) -> str:
 
 
 def text(key: str, language: str, **values: Any) -> str:
-    """Returns the interface's text called ``key`` in ``language``, English for an unknown one, with its ``values`` filled in."""
-    return filled(TEXTS.get(language, TEXTS["en"])[key], **values)
+    """Returns the interface's text called ``key`` in ``language``, English for anything else, with its ``values`` filled in."""
+    return filled(TEXTS[language if language in LANGUAGES else "en"][key], **values)
 
 
 def percent(share: float, language: str, *, digits: int = 0) -> str:

@@ -1,6 +1,6 @@
 """The patches of a source as one array and one table: found, checked, packed once, opened in milliseconds afterwards.
 
-Used by the notebooks, the command ``bhi index`` and everything that needs pixels. ``data.sources`` lists what there is,
+Used by the notebooks, the command ``bhi index`` and everything that needs pixels. ``data.patch_listing`` lists what there is,
 ``data.decode`` reads it and ``data.packing`` writes it.
 """
 
@@ -18,7 +18,7 @@ import pandas as pd
 from bhi_utils.core import atomic_files
 from bhi_utils.core.paths import InputError, cache_dir, exists, project_root, shown
 from bhi_utils.core.run import WRITERS, Run
-from bhi_utils.data import packing, sources
+from bhi_utils.data import packing, patch_listing
 from bhi_utils.data.decode import PATCH
 
 #: What ``dataset.json`` holds beside the pack's own path.
@@ -38,7 +38,7 @@ class Pack:
     """
 
     folder: Path
-    patches: np.memmap
+    patches: np.ndarray
     manifest: pd.DataFrame
     rejected: pd.DataFrame
     info: dict[str, Any]
@@ -69,12 +69,12 @@ def find_source(source: str, *, cache: Path, phantom: Mapping[str, int] | None =
 
         return kaggle_download.fetch(Path(cache) / "kaggle")
     if not text:
-        raise InputError(f"DATA is empty: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
+        raise InputError(f"DATA is empty: pass phantom, kaggle, or a folder or zip with {patch_listing.LAYOUT}.")
     path = Path(text).expanduser()
     for candidate in (path, project_root() / path):
         if exists(candidate):
             return candidate
-    raise InputError(f"{shown(path)} does not exist: pass phantom, kaggle, or a folder or zip with {sources.LAYOUT}.")
+    raise InputError(f"{shown(path)} does not exist: pass phantom, kaggle, or a folder or zip with {patch_listing.LAYOUT}.")
 
 
 def _phantom(cache: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int = 0) -> Path:
@@ -100,10 +100,10 @@ def pack(source: Path, cache: Path, *, workers: int = 0, progress: bool = True) 
     """
     source, packs = Path(source), Path(cache) / "packs"
     # a zip whose pack is noted need not have its half million names read again
-    note = packs.parent / "known" / f"{blake2b(f'{sources.FORMAT} {source.resolve()}'.encode(), digest_size=16).hexdigest()}.json"
+    note = packs.parent / "known" / f"{blake2b(f'{patch_listing.FORMAT} {source.resolve()}'.encode(), digest_size=16).hexdigest()}.json"
     found = _noted(note, source, packs)
     if found is None:
-        listing = sources.index(source)
+        listing = patch_listing.index(source)
         folder = packs / listing.key()
         try:
             found = open_pack(folder)
@@ -123,7 +123,7 @@ def _noted(note: Path, source: Path, packs: Path) -> Pack | None:
     """The pack of a zip that has not been touched since it was noted; None for folders, whose every file could have changed."""
     with suppress(OSError, ValueError, KeyError, TypeError):  # `InputError` is a ValueError
         noted = json.loads(note.read_text(encoding="utf-8"))
-        if source.is_file() and tuple(noted["state"]) == sources.zip_state(source):
+        if source.is_file() and tuple(noted["state"]) == patch_listing.zip_state(source):
             return open_pack(packs / noted["pack"])
     return None
 
@@ -142,7 +142,7 @@ def open_pack(folder: Path) -> Pack:
         rejected = atomic_files.read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
         whole = patches.shape == (info["patches"], PATCH, PATCH, 3) and patches.dtype == np.uint8
         whole = whole and len(manifest) == info["patches"] and set(_FACTS) <= set(info)
-        whole = whole and info["format"] == sources.FORMAT
+        whole = whole and info["format"] == patch_listing.FORMAT
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise InputError(f"No whole pack in {shown(folder)}: run notebook 01_dataset_exploration again.") from error
     if not whole:

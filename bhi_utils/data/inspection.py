@@ -24,7 +24,7 @@ from bhi_utils.data import input_checks, near_duplicates, patch_measures, publis
 from bhi_utils.data.archive import Pack
 from bhi_utils.data.decode import PATCH
 from bhi_utils.data.near_duplicates import NearDuplicates
-from bhi_utils.data.sources import SAME_POSITION
+from bhi_utils.data.patch_listing import SAME_POSITION
 
 #: A patch with at least this share of glass is mostly background: the share that the interface calls empty, too.
 BACKGROUND = input_checks.GLASS_SHARE
@@ -99,7 +99,7 @@ def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspectio
 def _measured(pack: Pack, workers: int, progress: bool) -> np.ndarray:
     """The records of all patches, in the manifest's order."""
     sizes = pack.manifest[["width", "height"]].to_numpy(np.uint8)
-    job = partial(patch_measures.measure_rows, str(pack.patches.filename), pack.patches.offset)
+    job = partial(patch_measures.measure_rows, *_place(pack))
     chunks = [(start, sizes[start : start + _CHUNK]) for start in range(0, len(sizes), _CHUNK)]
     records = np.empty(len(sizes), patch_measures.RECORD)
     with (
@@ -135,8 +135,14 @@ def _near(pack: Pack, records: np.ndarray, workers: int) -> NearDuplicates:
     _, first = np.unique(records["digest"], axis=0, return_index=True)  # of equal patches the first, so that they are not counted again
     fit = (2 * area >= PATCH**2) & (records["background"] < BACKGROUND) & (records["contrast"] >= near_duplicates.PLAIN)
     rows = np.sort(first[fit[first]])
-    read = partial(patch_measures.read_rows, str(pack.patches.filename), pack.patches.offset)
+    read = partial(patch_measures.read_rows, *_place(pack))
     return near_duplicates.find(records, rows, read, workers=workers)
+
+
+def _place(pack: Pack) -> tuple[str, int]:
+    """The file that holds a pack's pixels, and where in it they begin."""
+    assert isinstance(pack.patches, np.memmap), "only what lies on disk is inspected"
+    return str(pack.patches.filename), pack.patches.offset
 
 
 def exact_duplicates(pack: Pack, *, digests: np.ndarray | None = None) -> pd.DataFrame:

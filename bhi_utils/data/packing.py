@@ -19,7 +19,7 @@ from tqdm import tqdm
 from bhi_utils.core import atomic_files, worker_processes
 from bhi_utils.core.paths import InputError, brief, plain, shown
 from bhi_utils.data.decode import CONFLICT, PATCH, Decoded, SourceChanged, decode_to_file
-from bhi_utils.data.sources import FORMAT, Listing, require_classes, zip_state
+from bhi_utils.data.patch_listing import FORMAT, Listing, require_classes, zip_state
 
 #: Bytes of a packed patch, and what the tables may take beside it.
 PATCH_BYTES, ROW_BYTES = PATCH * PATCH * 3, 200

@@ -23,7 +23,7 @@ from bhi_utils.core.atomic_files import write_csv
 from bhi_utils.core.messages import counted, say
 from bhi_utils.core.paths import InputError, brief, exists, plain, shown
 from bhi_utils.core.titles import CLASSES
-from bhi_utils.data import input_checks, sources
+from bhi_utils.data import input_checks, patch_listing
 from bhi_utils.model.predictor import Predictor
 
 #: The class is there twice: as 0 or 1 (``predicted_label``) and as text (``label``).
@@ -103,7 +103,7 @@ def answered(predictor: Predictor, names: Sequence[str], patches: Sequence[np.nd
     return table.assign(file=list(names), label=[CLASSES[label] for label in table["predicted_label"]])[list(COLUMNS)]
 
 
-def places(given: Path, *, most: int = sources.MOST) -> Iterator[tuple[Path, str | None]]:
+def places(given: Path, *, most: int = patch_listing.MOST) -> Iterator[tuple[Path, str | None]]:
     """Yields the files in ``given``: a file's path and None, or a zip's path and the member's name; folders in the order of their names.
 
     Raises:
@@ -117,7 +117,7 @@ def places(given: Path, *, most: int = sources.MOST) -> Iterator[tuple[Path, str
                 if path.is_file() and not _hidden(path.relative_to(given).parts):
                     yield path, None
         elif zipfile.is_zipfile(given):
-            with sources.opened_zip(given, most=most) as archive:
+            with patch_listing.opened_zip(given, most=most) as archive:
                 for name in archive.namelist():
                     if not name.endswith("/") and not _hidden(name.split("/")):
                         yield given, name
@@ -145,7 +145,7 @@ def checked(
         if members[0] is None:
             yield from ((plain(name(path, None)), input_checks.check_file(path)) for _ in members)
             continue
-        with sources.opened_zip(path) as archive:
+        with patch_listing.opened_zip(path) as archive:
             for member in filter(None, members):
                 yield plain(name(path, member)), _member(archive, member)
 

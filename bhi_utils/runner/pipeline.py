@@ -17,7 +17,7 @@ from bhi_utils.core.atomic_files import writable, write_atomic, write_text
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError, cache_dir, project_root, shown
 from bhi_utils.core.run import WRITERS, Run
-from bhi_utils.data import archive, kaggle_download, published, sources
+from bhi_utils.data import archive, kaggle_download, patch_listing, published
 from bhi_utils.model import bundles
 from bhi_utils.reports.run_report import summary
 from bhi_utils.runner import clean_outputs, parameters, preflight
@@ -189,7 +189,7 @@ def _patches(steps: Sequence[Step], root: Path) -> int:
             if source == "kaggle" and not kaggle_download.kept(cache_dir() / "kaggle"):
                 print("Data: the archive is not here yet, so notebook 01 will download it first (3.3 GB).")
                 return published.archive_totals()["patches"]
-            return len(sources.index(archive.find_source(source, cache=cache_dir())).members)
+            return len(patch_listing.index(archive.find_source(source, cache=cache_dir())).members)
     try:
         return int(Run(root).read_json("dataset.json")["patches"])
     except (InputError, ValueError, KeyError, TypeError):

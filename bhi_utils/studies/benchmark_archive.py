@@ -24,7 +24,7 @@ from bhi_utils.core import provenance
 from bhi_utils.core.atomic_files import check_space
 from bhi_utils.core.paths import InputError, cache_dir, shown
 from bhi_utils.core.run import Run
-from bhi_utils.data import archive, decode, published, sources
+from bhi_utils.data import archive, decode, patch_listing, published
 from bhi_utils.data.packing import PATCH_BYTES
 from bhi_utils.studies.benchmark import facts, measured, on_cores, pace, spread, turns
 
@@ -119,7 +119,7 @@ def _source(source: str, seed: int) -> Path:
 
 def _inventory(path: Path) -> tuple[pd.Series, dict[str, Any]]:
     """Number of patches of each case, by case; and what the data is."""
-    listing = sources.index(path)
+    listing = patch_listing.index(path)
     cases = pd.Series([member.case for member in listing.members]).value_counts().sort_index()
     data = {"kind": "phantom" if listing.synthetic else listing.kind, "synthetic": listing.synthetic, "patches": len(listing.members)}
     return cases, data | {"cases": len(cases), "nested_copy": listing.nested_copy, "zip_mb": round(path.stat().st_size / 1e6)}
@@ -141,7 +141,7 @@ def _subset(path: Path, cases: pd.Series, count: int, scratch: Path) -> Path:
     with zipfile.ZipFile(path) as whole, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as part:
         part.comment = whole.comment
         for name in whole.namelist():
-            place = sources.parse(tuple(name.split("/")))
+            place = patch_listing.parse(tuple(name.split("/")))
             if not isinstance(place, str) and place[0] in chosen:
                 part.writestr(name, whole.read(name))
     return target
@@ -180,7 +180,7 @@ def _ingest(path: Path, scratch: Path, repeats: int) -> dict[str, Any]:
 def _unpack(path: Path, files: Path) -> float:
     """Seconds to write one copy of the patches as files, into ``files/<0 or 1>``."""
     shutil.rmtree(files, ignore_errors=True)
-    members = sources.index(path).members
+    members = patch_listing.index(path).members
     for label in "01":
         (files / label).mkdir(parents=True)
     start = time.perf_counter()

@@ -180,6 +180,7 @@ def train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> 
     values = USUAL | dict(values)
     train = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=seed, rows=fold.rows("train"))
     settings = fit_phases.FitSettings(epochs=values["EPOCHS"], batch_size=values["BATCH_SIZE"], seed=seed, folder=fold.folder)
-    size, start = {"image_size": values["IMAGE_SIZE"]}, {"weights": weights, "input_range": float(values["INPUT_RANGE"])}
-    phase = {"blocks": values["FINE_TUNE_BLOCKS"], "rate": values["FINE_TUNE_RATE"], "batchnorm": values["TRAIN_BATCHNORM"]}
-    return train_networks.train_efficientnetb0(fold.pack, fold.table, train, settings, views=values["VIEWS"], **size, **start, **phase)
+    names = {"image_size": "IMAGE_SIZE", "views": "VIEWS", "blocks": "FINE_TUNE_BLOCKS"}
+    names |= {"rate": "FINE_TUNE_RATE", "batchnorm": "TRAIN_BATCHNORM"}
+    options = {option: values[name] for option, name in names.items()} | {"input_range": float(values["INPUT_RANGE"])}
+    return train_networks.train_efficientnetb0(fold.pack, fold.table, train, settings, weights=weights, **options)

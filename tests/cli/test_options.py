@@ -45,7 +45,7 @@ def test_the_version_is_said(capsys):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
 def test_every_option_says_what_it_is_for(command, capsys):
-    assert main([command.__name__, "--help"]) == 0
+    assert main([command.__name__, "--help"]) == main([command.__name__, "-h"]) == 0
     said = capsys.readouterr().out.partition("Options:")[2]
     assert said and not re.search(r"^  --?[a-z-]+( <?[A-Z][^ ]*)?$\n(?!   )", said, re.M)
 

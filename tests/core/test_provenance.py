@@ -122,7 +122,7 @@ def test_the_hash_that_a_checkpoint_and_a_resumed_notebook_trust_knows_what_they
     edit(package / "training" / "train_networks.py")
     training = hashes()
     assert training[0] != app[0] and training[1] == app[1]
-    edit(package / "data" / "case_folds.py")
+    edit(package / "data" / "splits.py")
     folds = hashes()
     assert folds[1] != training[1]
     edit(package / "core" / "locales" / "es.json")

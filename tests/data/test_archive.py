@@ -12,7 +12,7 @@ from patch_files import as_folder, as_zip, good, name, packed
 from bhi_utils.core import paths
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
-from bhi_utils.data import archive, packing, sources
+from bhi_utils.data import archive, packing, patch_listing
 from bhi_utils.data.phantom import synthetic_cohort
 
 
@@ -36,7 +36,7 @@ def test_a_phantom_that_another_process_has_made_meanwhile_is_left_as_it_is(tmp_
         if not calls:
             calls.append(out)
             made.append(archive.find_source("phantom", cache=tmp_path, phantom=small))  # what another process does meanwhile
-            state.append(sources.zip_state(made[0]))
+            state.append(patch_listing.zip_state(made[0]))
         return found
 
     def refuse(*_):
@@ -48,7 +48,7 @@ def test_a_phantom_that_another_process_has_made_meanwhile_is_left_as_it_is(tmp_
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     assert archive.find_source("phantom", cache=tmp_path, phantom=small) == made[0]
-    assert sources.zip_state(made[0])[1] == state[0][1] and sources.zip_state(made[0])[3] == state[0][3]
+    assert patch_listing.zip_state(made[0])[1] == state[0][1] and patch_listing.zip_state(made[0])[3] == state[0][3]
     assert list(made[0].parent.iterdir()) == made
 
 
@@ -65,7 +65,7 @@ def test_an_untouched_zip_is_not_read_again_and_a_touched_one_is(tmp_path, monke
     source = as_zip(tmp_path / "a.zip", good())
     first, time_of = packed(source, tmp_path), source.stat()
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "index", lambda _: pytest.fail("the zip's directory was read again"))
+        patch.setattr(patch_listing, "index", lambda _: pytest.fail("the zip's directory was read again"))
         assert packed(source, tmp_path).folder == first.folder
     changed = bytearray(source.read_bytes())
     place, other = name(8863, 0, 1, 51), name(8863, 0, 901, 51)
@@ -86,7 +86,7 @@ def test_an_untouched_zip_is_not_read_again_and_a_touched_one_is(tmp_path, monke
 def test_a_pack_of_another_format_is_never_opened_and_a_new_one_is_made(tmp_path, monkeypatch, write):
     source = write(tmp_path / "s.zip", good())
     with monkeypatch.context() as earlier:
-        for module in (sources, packing):
+        for module in (patch_listing, packing):
             earlier.setattr(module, "FORMAT", "bhi-pack 0")
         old = packed(source, tmp_path).folder
     with pytest.raises(InputError, match="of another version"):

@@ -15,7 +15,7 @@ from patch_files import PACK_FILES, as_folder, as_zip, environment, good, name, 
 
 from bhi_utils.core import atomic_files
 from bhi_utils.core.paths import InputError
-from bhi_utils.data import archive, decode, packing, sources
+from bhi_utils.data import archive, decode, packing, patch_listing
 
 
 def test_folder_zip_and_worker_processes_give_equal_bytes(tmp_path):
@@ -45,11 +45,11 @@ def test_the_fingerprint_changes_with_a_pixel_and_with_a_label(tmp_path):
 
 def test_a_source_that_changes_while_it_is_read_gives_no_pack(tmp_path):
     folder = as_folder(tmp_path / "f", good())
-    listing = sources.index(folder)
+    listing = patch_listing.index(folder)
     (folder / name(8863, 0, 1, 51)).write_bytes(png(77) + b"longer")
     with pytest.raises(InputError, match="changed or failed"):
         packing.build(listing, tmp_path / "packs" / "key", progress=False)
-    listing = sources.index(as_zip(tmp_path / "s.zip", good()))
+    listing = patch_listing.index(as_zip(tmp_path / "s.zip", good()))
     as_zip(tmp_path / "s.zip", good() | {name(1, 0): png()})
     with pytest.raises(InputError, match="changed or failed"):
         packing.build(listing, tmp_path / "packs" / "key", progress=False)
@@ -93,12 +93,12 @@ def test_a_killed_build_is_never_trusted_and_is_cleared_away(tmp_path):
     body = """
         import sys, time
         from pathlib import Path
-        from bhi_utils.data import packing, sources
+        from bhi_utils.data import packing, patch_listing
         packing._write = lambda listing, folder, **_: ((folder / "patches.npy").write_bytes(b"half"), time.sleep(60))
-        packing.build(sources.index(Path(sys.argv[1])), Path(sys.argv[2]))
+        packing.build(patch_listing.index(Path(sys.argv[1])), Path(sys.argv[2]))
     """
     packs = tmp_path / "cache" / "packs"
-    folder = packs / sources.index(tmp_path / "s.zip").key()
+    folder = packs / patch_listing.index(tmp_path / "s.zip").key()
     with subprocess.Popen(script(tmp_path, body, tmp_path / "s.zip", folder), env=environment()) as process:
         deadline = time.monotonic() + 30
         while not list(packs.glob("*/patches.npy")) and time.monotonic() < deadline:
@@ -159,7 +159,7 @@ def test_a_job_killed_at_any_moment_leaves_no_pack_and_a_rerun_gives_the_bytes_o
 
 
 def test_packing_goes_on_where_killed_worker_processes_left_off(tmp_path, capsys):
-    listing = sources.index(as_zip(tmp_path / "s.zip", {name(8, k % 2, 1 + k): png(k % 9) for k in range(90)}))
+    listing = patch_listing.index(as_zip(tmp_path / "s.zip", {name(8, k % 2, 1 + k): png(k % 9) for k in range(90)}))
     chunks = [listing.members[start : start + 10] for start in range(0, 90, 10)]
     results = packing._decoded(listing, chunks, tmp_path, 2)
     found = [next(results)]
@@ -198,7 +198,7 @@ def test_a_mapped_array_is_never_replaced_as_windows_would_refuse(tmp_path, monk
 
 
 def test_two_builds_of_one_source_agree_on_the_first(tmp_path):
-    listing = sources.index(as_zip(tmp_path / "s.zip", good()))
+    listing = patch_listing.index(as_zip(tmp_path / "s.zip", good()))
     folder = tmp_path / "packs" / "key"
     packing.build(listing, folder, progress=False)
     opened = archive.open_pack(folder)

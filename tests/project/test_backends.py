@@ -144,7 +144,7 @@ def test_what_jax_compiles_is_kept_in_the_cache_folder_and_read_by_the_next_proc
     environment |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "BHI_CACHE": str(tmp_path)}
     code = """
         import jax, keras, numpy as np
-        from bhi_utils.model import backend
+        from bhi_utils.model import networks
         heard = []
         jax.monitoring.register_event_listener(lambda event, **_: heard.append(event))
         inputs = x = keras.Input((8, 8, 3))

@@ -11,7 +11,7 @@ import typer
 
 from bhi_utils.__main__ import bhi
 from bhi_utils.cli.options import one_value_each
-from bhi_utils.core import paths, provenance
+from bhi_utils.core import provenance, run
 from bhi_utils.data import archive
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.runner import parameters
@@ -105,7 +105,7 @@ def test_the_command_of_the_custom_cnn_runs_as_it_stands(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(run, "project_root", lambda: tmp_path)
     source = synthetic_cohort.write(tmp_path / called("custom_cnn")["source"], cases=20, patches_per_case=20, seed=1, nested=False)
     pack = archive.pack(source, tmp_path / "cache")
 

@@ -1,6 +1,7 @@
 """Cached features are those of the network, each computed once, and what a killed run leaves behind is used as far as it is whole."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -105,7 +106,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from bhi_utils.training import feature_cache
+from bhi_utils.training import frozen_features
 
 class Front:
     name, output_shape, layers = "front", (None, 7, 7, 3), ()
@@ -131,16 +132,16 @@ def made(*arguments, **options):
 
 np.lib.format.open_memmap = made
 patches = np.random.default_rng(0).integers(1, 256, (40, 50, 50, 3), dtype=np.uint8)
-cache = feature_cache.FeatureCache(Front(), lambda rows: patches[rows], 40, identity="these", cache=folder)
+cache = frozen_features.FeatureCache(Front(), lambda rows: patches[rows], 40, identity="these", cache=folder)
 rows = np.arange(20) if me == "A" else np.arange(20, 40)
 while me == "B" and not (folder / "A waits").exists():
     time.sleep(0.02)
 cache.ensure(rows, 2)
 wait("filled")
 for view in range(2):
-    expected = feature_cache.dihedral(patches[rows], view)[:, :7, :7]
+    expected = frozen_features.dihedral(patches[rows], view)[:, :7, :7]
     assert (cache.gather(rows, np.full(20, view)) == expected).all(), f"{me} reads other features than it has computed"
-again = feature_cache.FeatureCache(Front(), lambda rows: patches[rows], 40, identity="these", cache=folder)
+again = frozen_features.FeatureCache(Front(), lambda rows: patches[rows], 40, identity="these", cache=folder)
 print(again.missing(np.arange(40), 2))
 """
 
@@ -176,7 +177,7 @@ def test_two_processes_that_start_at_once_share_a_cache_and_neither_zeroes_the_o
 
 def test_too_little_disk_space_is_said_before_anything_is_computed(front, patches, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(frozen_features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
     with pytest.raises(InputError, match="lower VIEWS or IMAGE_SIZE"):
         source(front, patches, tmp_path, calls).ensure(np.arange(2))
     assert not calls

@@ -29,9 +29,9 @@ from bhi_utils.core import atomic_files, worker_processes
 from bhi_utils.core.paths import InputError, shown
 from bhi_utils.data import published
 from bhi_utils.data.decode import PATCH
+from bhi_utils.data.patch_listing import PHANTOM_FORMAT, PHANTOM_MARKER
 from bhi_utils.data.phantom import painting
 from bhi_utils.data.phantom.painting import field
-from bhi_utils.data.sources import PHANTOM_FORMAT, PHANTOM_MARKER
 
 #: The generator's version. A cohort of another version is not reused.
 VERSION = 1

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from bhi_utils.__main__ import main
 from bhi_utils.core import atomic_files
 from bhi_utils.core.paths import PACKAGE, InputError
-from bhi_utils.data import archive, published, sources
+from bhi_utils.data import archive, patch_listing, published
 from bhi_utils.data.phantom import painting, synthetic_cohort
 from bhi_utils.data.phantom.synthetic_cohort import NESTED
 
@@ -83,7 +83,7 @@ def texture(patches: np.ndarray) -> np.ndarray:
 
 def test_every_name_has_the_archive_s_layout_and_every_patch_stands_twice(small):
     with zipfile.ZipFile(small) as archive:
-        names = [name for name in archive.namelist() if name != sources.PHANTOM_MARKER]
+        names = [name for name in archive.namelist() if name != patch_listing.PHANTOM_MARKER]
         first = [name for name in names if not name.startswith(synthetic_cohort.NESTED)]
         assert {f"{synthetic_cohort.NESTED}/{name}" for name in first} == set(names) - set(first)
         assert all(archive.read(name) == archive.read(f"{synthetic_cohort.NESTED}/{name}") for name in first[:5])
@@ -93,7 +93,7 @@ def test_every_name_has_the_archive_s_layout_and_every_patch_stands_twice(small)
         assert len({(match["case"], match["x"], match["y"]) for match in found}) == len(first)
         assert {int(match["case"]) for match in found} == {90001, 90002, 90003, 90004}
         assert all(info.date_time == (1980, 1, 1, 0, 0, 0) for info in archive.infolist())
-        facts = json.loads(archive.read(sources.PHANTOM_MARKER))
+        facts = json.loads(archive.read(patch_listing.PHANTOM_MARKER))
     assert facts["parameters"] == {"cases": 4, "patches_per_case": 30, "seed": 0, "nested": True}
     assert facts["patches"] == len(first) and facts["positive"] == sum(int(match["label"]) for match in found)
     assert 4 * 21 <= len(first) <= 4 * 39
@@ -111,7 +111,7 @@ def test_equal_arguments_give_equal_bytes_and_another_seed_gives_others(small, t
 def test_a_case_does_not_depend_on_how_many_others_there_are(small, tmp_path):
     fewer = synthetic_cohort.write(tmp_path / "fewer.zip", cases=2, patches_per_case=30, nested=False)
     with zipfile.ZipFile(small) as many, zipfile.ZipFile(fewer) as few:
-        names = [name for name in few.namelist() if name != sources.PHANTOM_MARKER]
+        names = [name for name in few.namelist() if name != patch_listing.PHANTOM_MARKER]
         assert {name for name in many.namelist() if name.startswith(("90001/", "90002/"))} == set(names)
         assert all(many.read(name) == few.read(name) for name in names)
 
@@ -135,12 +135,12 @@ def test_a_phantom_is_recognised_and_nothing_else_is(small, tmp_path):
             for path, content in files.items():
                 archive.writestr(path, content)
             if name == "marked.zip":
-                archive.writestr(sources.PHANTOM_MARKER, "{}")
-    for path, content in {**files, sources.PHANTOM_MARKER: b"[]"}.items():
+                archive.writestr(patch_listing.PHANTOM_MARKER, "{}")
+    for path, content in {**files, patch_listing.PHANTOM_MARKER: b"[]"}.items():
         (tmp_path / "list" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "list" / path).write_bytes(content)
-    assert all(sources.index(path).synthetic for path in (small, folder, tmp_path / "unpacked", tmp_path / "marked.zip"))
-    assert not any(sources.index(tmp_path / name).synthetic for name in ("real.zip", "list"))
+    assert all(patch_listing.index(path).synthetic for path in (small, folder, tmp_path / "unpacked", tmp_path / "marked.zip"))
+    assert not any(patch_listing.index(tmp_path / name).synthetic for name in ("real.zip", "list"))
 
 
 def test_the_patches_of_a_case_are_one_piece_of_tissue_with_both_classes(slides):
@@ -238,7 +238,7 @@ def test_what_is_written_decodes_to_what_was_drawn(small):
                 np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
-NAME = re.compile(r"(\d+)/([01])/\1_idx5_x(\d+)_y(\d+)_class\2\.png")
+LIKE_NAME = re.compile(r"(\d+)/([01])/\1_idx5_x(\d+)_y(\d+)_class\2\.png")
 #: The slide's edge cuts the tissue of the first two cases, whose ids 6 divides; the second has one patch of IDC+.
 COUNTS = pd.DataFrame({"case": [8868, 9000, 16895], "negative": [14, 40, 30], "positive": [20, 1, 9]})
 
@@ -256,7 +256,7 @@ def unpainted(monkeypatch):
 
 def counted(paths: list[str]) -> pd.DataFrame:
     """``case, negative, positive`` of paths in the archive's layout, whose positions must all be different."""
-    places = [tuple(map(int, NAME.fullmatch(path).groups())) for path in paths]
+    places = [tuple(map(int, LIKE_NAME.fullmatch(path).groups())) for path in paths]
     table = pd.DataFrame(places, columns=["case", "label", "x", "y"])
     assert not table.duplicated(["case", "x", "y"]).any() and (table[["x", "y"]] % 50 == 1).all(axis=None)
     table = table.groupby("case")["label"].agg(negative=lambda labels: (labels == 0).sum(), positive="sum")
@@ -267,9 +267,9 @@ def test_each_case_has_its_counts_twice_and_the_copy_is_equal(like_archive):
     with zipfile.ZipFile(like_archive) as target:
         names = target.namelist()
         first = [name for name in names if name[0].isdigit()]
-        assert sorted(names) == sorted([*first, *(f"{NESTED}/{name}" for name in first), sources.PHANTOM_MARKER])
+        assert sorted(names) == sorted([*first, *(f"{NESTED}/{name}" for name in first), patch_listing.PHANTOM_MARKER])
         assert all(target.read(name) == target.read(f"{NESTED}/{name}") for name in first)
-        facts = json.loads(target.read(sources.PHANTOM_MARKER))
+        facts = json.loads(target.read(patch_listing.PHANTOM_MARKER))
     assert counted(first).equals(COUNTS)
     assert facts["parameters"] == {"like_archive": True, "cases": 3, "seed": 0}
     assert (facts["format"], facts["patches"], facts["positive"]) == ("bhi-phantom", 114, 30)
@@ -301,7 +301,7 @@ def test_a_folder_holds_the_zips_files(like_archive, tmp_path):
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with zipfile.ZipFile(like_archive) as target:
         assert found == {name: target.read(name) for name in target.namelist()}
-    assert sources.index(folder).synthetic and os.listdir(tmp_path) == ["like"]
+    assert patch_listing.index(folder).synthetic and os.listdir(tmp_path) == ["like"]
 
 
 def test_published_cases_small_and_large_are_drawn_with_their_counts(unpainted):
@@ -334,10 +334,10 @@ def test_a_killed_job_leaves_nothing_under_the_name_and_a_rerun_is_clean_and_equ
 import sys, time
 from pathlib import Path
 import pandas as pd
-from bhi_utils.data.phantom import synthetic_archive
+from bhi_utils.data.phantom import synthetic_cohort
 if __name__ == "__main__":
     counts = pd.DataFrame({COUNTS.to_dict("list")})
-    synthetic_archive.write(Path(sys.argv[1]), counts=pd.concat([counts] * 50), workers=2, progress=False)
+    synthetic_cohort.write_archive(Path(sys.argv[1]), counts=pd.concat([counts] * 50), workers=2, progress=False)
 """
     script = tmp_path / "elsewhere" / "script.py"
     script.parent.mkdir()

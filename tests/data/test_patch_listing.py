@@ -20,7 +20,7 @@ from PIL import Image
 
 from bhi_utils.app import patch_answer
 from bhi_utils.core.paths import InputError
-from bhi_utils.data import archive, decode, sources
+from bhi_utils.data import archive, decode, patch_listing
 from bhi_utils.data.phantom import synthetic_cohort
 from bhi_utils.predict import many_files
 
@@ -200,13 +200,13 @@ def test_whatever_a_name_is_parsing_gives_a_place_or_a_reason():
     for _ in range(3000):
         case, x, y, label = draw.randrange(10**6), draw.randrange(10**5), draw.randrange(10**5), draw.randrange(2)
         parts = tuple(name(case, label, x, y).split("/"))
-        assert sources.parse(parts) == (case, y, x, label)
+        assert patch_listing.parse(parts) == (case, y, x, label)
         text = "/".join(parts)
         at = draw.randrange(len(text))
-        found = sources.parse(tuple((text[:at] + draw.choice(alphabet) + text[at + 1 :]).split("/")))
+        found = patch_listing.parse(tuple((text[:at] + draw.choice(alphabet) + text[at + 1 :]).split("/")))
         assert isinstance(found, str) or (len(found) == 4 and all(value >= 0 for value in found))
         noise = "".join(draw.choices(alphabet, k=draw.randrange(1, 40)))
-        assert isinstance(sources.parse(tuple(noise.split("/"))), str)
+        assert isinstance(patch_listing.parse(tuple(noise.split("/"))), str)
 
 
 def test_bad_sources_are_refused_in_one_sentence_and_leave_nothing_behind(tmp_path):
@@ -344,7 +344,7 @@ def test_a_zip_cut_anywhere_is_refused_in_one_sentence(cut):
 @given(st.tuples(PLACES, PREFIXES))
 def test_a_name_is_read_back_as_it_was_written(drawn):
     (case, x, y, label), prefix = drawn
-    assert sources.parse(tuple(name(case, label, x, y, prefix).split("/"))) == (case, y, x, label)
+    assert patch_listing.parse(tuple(name(case, label, x, y, prefix).split("/"))) == (case, y, x, label)
 
 
 ENTRY = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"x"
@@ -385,7 +385,7 @@ def test_an_upload_of_too_many_members_is_refused_before_it_is_opened(tmp_path, 
 
 
 @pytest.mark.parametrize("said", [None, 5])
-@pytest.mark.parametrize("way", [lambda path: list(many_files.places(path)), sources.index], ids=["predict", "data source"])
+@pytest.mark.parametrize("way", [lambda path: list(many_files.places(path)), patch_listing.index], ids=["predict", "data source"])
 def test_more_members_than_any_archive_has_are_refused_before_it_is_opened(tmp_path, made, way, said):
     path = bomb(tmp_path / "huge.zip", 1_000_001, said=said)
     with pytest.raises(InputError, match="1,000,001 members or more, and 1,000,000 are the most"):
@@ -396,21 +396,21 @@ def test_more_members_than_any_archive_has_are_refused_before_it_is_opened(tmp_p
 @pytest.mark.parametrize(("members", "said"), [(20, 19), (20, 21), (0, 3)])
 def test_an_end_that_says_another_number_than_there_is_is_damage(tmp_path, made, members, said):
     path = bomb(tmp_path / "lie.zip", members, said=said)
-    for way in (lambda path: list(many_files.places(path)), sources.index):
+    for way in (lambda path: list(many_files.places(path)), patch_listing.index):
         with pytest.raises(InputError):
             way(path)
     assert not made
 
 
 def test_whole_zips_are_read_with_a_comment_as_zip64_and_with_a_count_that_ran_over(tmp_path):
-    from bhi_utils.data import sources
+    from bhi_utils.data import patch_listing
 
     small = synthetic_cohort.write(tmp_path / "small.zip", cases=3, patches_per_case=12, seed=1, nested=False)
     patches = [name for _, name in many_files.places(small) if name.endswith(".png")]  # other files are listed to be refused
-    assert len(patches) == len(sources.index(small).members) > 30
+    assert len(patches) == len(patch_listing.index(small).members) > 30
     assert zipfile.ZipFile(small).comment
     for said, wide in ((70_000, True), (70_000 % 65_536, False)):
-        with sources.opened_zip(bomb(tmp_path / "many.zip", 70_000, said=said, wide=wide)) as archive:
+        with patch_listing.opened_zip(bomb(tmp_path / "many.zip", 70_000, said=said, wide=wide)) as archive:
             assert len(archive.infolist()) == 70_000
     with zipfile.ZipFile(tmp_path / "forced.zip", "w", allowZip64=True) as archive, archive.open("a.png", "w", force_zip64=True) as stream:
         stream.write(b"x")

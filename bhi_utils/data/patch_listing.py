@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import _EndRecData as _end_record
+from zipfile import _EndRecData as _end_record  # type: ignore[attr-defined]  # zipfile's own search, without types
 
 from bhi_utils.core.paths import InputError, brief, plain, shown
 from bhi_utils.data.decode import CONFLICT, Member, file_stamp
