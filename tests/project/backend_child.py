@@ -23,32 +23,43 @@ class Refusing:
         raise AssertionError
 
 
-def train(folder: Path) -> dict:
-    """Train both networks, EfficientNetB0 from the cache, and leave a bundle of each with what it answers."""
+def train_cnn(folder: Path) -> dict:
+    """Train a small custom CNN, and leave a bundle with what it answers."""
+    from functools import partial
+
+    from bhi_utils.model import networks
+    from bhi_utils.training import train_networks
+
+    networks.cnn = partial(networks.cnn, filters=(4, 8))
+    return trained(folder, lambda *given: train_networks.train_cnn(*given, image_size=SIZE))
+
+
+def train_efficientnetb0(folder: Path) -> dict:
+    """Train EfficientNetB0 from the cache, and leave a bundle with what it answers."""
+    from bhi_utils.training import train_networks
+
+    options = {"image_size": SIZE, "weights": str(folder / "start.weights.h5"), "blocks": 1, "rate": 1e-3, "views": 2}
+    return trained(folder, lambda *given: train_networks.train_efficientnetb0(*given, **options))
+
+
+def trained(folder: Path, train) -> dict:
     from bhi_utils.core import provenance
     from bhi_utils.core.hardware import device_line
     from bhi_utils.data import archive, splits
     from bhi_utils.data.phantom import synthetic_cohort
     from bhi_utils.evaluation import calibration
     from bhi_utils.model import predictor
-    from bhi_utils.training import fit_phases, samples, train_networks
+    from bhi_utils.training import fit_phases, samples
 
     source = synthetic_cohort.write(folder / "small.zip", cases=8, patches_per_case=12, seed=1, nested=False)
     pack = archive.pack(source, folder, progress=False)
     table = splits.make(pack.manifest, seed=0)
-    train = samples.training_samples(pack, table, mode="class_weight", seed=0)
-    found = {"device": device_line(), "versions": provenance.versions(), "histories": {}}
+    drawn = samples.training_samples(pack, table, mode="class_weight", seed=0)
     # one batch an epoch: JAX compiles a step for each length of batch that it meets
-    recipes = (fit_phases.FitSettings(epochs=2, batch_size=128, seed=0, folder=folder / f"state_{number}") for number in range(2))
-    options = {"image_size": SIZE, "weights": str(folder / "start.weights.h5"), "rate": 1e-3}
-    trained = {"cnn": train_networks.train_cnn(pack, table, train, next(recipes), image_size=SIZE)}
-    trained["cached"] = train_networks.train_efficientnetb0(pack, table, train, next(recipes), blocks=1, views=2, **options)
-    for name, one in trained.items():
-        card = {"threshold": 0.5, "calibration": calibration.Calibration(1.0, 0.0), "card": {}}
-        found["histories"][name] = one.history.to_dict("records")
-        bundle = predictor.save_bundle(one.model, folder / name, **card)
-        predictor.Predictor.load(bundle).predict(pack.patches[:16]).to_csv(folder / name / "answers.csv")
-    return found
+    one = train(pack, table, drawn, fit_phases.FitSettings(epochs=2, batch_size=128, seed=0, folder=folder / "states"))
+    bundle = predictor.save_bundle(one.model, folder, threshold=0.5, calibration=calibration.Calibration(1.0, 0.0), card={})
+    predictor.Predictor.load(bundle).predict(pack.patches[:16]).to_csv(folder / "answers.csv")
+    return {"device": device_line(), "versions": provenance.versions(), "history": one.history.to_dict("records")}
 
 
 def answer(folder: Path) -> dict:

@@ -149,7 +149,8 @@ print(again.missing(np.arange(40), 2))
 def test_two_processes_that_start_at_once_share_a_cache_and_neither_zeroes_the_other_s_rows(tmp_path):
     """A stops between creating the first view's file and filling it; meanwhile B fills its own rows, and reads them when A has ended."""
     (tmp_path / "child.py").write_text(CHILD, encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    # the network is a stand-in, and JAX is there sooner than TensorFlow
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
     def start(name, stop):
         command = [sys.executable, str(tmp_path / "child.py"), str(tmp_path), name, stop]
