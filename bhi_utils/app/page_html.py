@@ -63,7 +63,7 @@ def head() -> str:
     return f"<script>window.bhiTitles = {titles};\n{asset('app.js')}</script>"
 
 
-def heading(bundle: dict[str, Any], language: str, *, logout: bool = False) -> str:
+def heading(bundle: bundles.Bundle, language: str, *, logout: bool = False) -> str:
     """The title, the switch between languages, perhaps a way out, and which model answers."""
     synthetic = bundle.get("data", {}).get("synthetic", False)
     return render("heading", language, bundle=bundle, cases=bundles.served(bundle), synthetic=synthetic, logout=logout)

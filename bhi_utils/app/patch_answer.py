@@ -20,6 +20,7 @@ from bhi_utils.core.paths import InputError, plain
 from bhi_utils.core.titles import CLASSES
 from bhi_utils.data import input_checks, patch_listing
 from bhi_utils.model.augment import dihedral
+from bhi_utils.model.bundles import Bundle, Card
 from bhi_utils.model.predictor import Predictor
 from bhi_utils.predict import many_files
 
@@ -90,7 +91,7 @@ def views(predictor: Predictor, patch: np.ndarray) -> dict[str, Any]:
     }
 
 
-def shown(bundle: dict[str, Any], details: dict[str, Any], language: str, *, found: dict[str, Any] | None = None) -> str:
+def shown(bundle: Bundle, details: dict[str, Any], language: str, *, found: dict[str, Any] | None = None) -> str:
     """The answer as HTML.
 
     Args:
@@ -100,7 +101,7 @@ def shown(bundle: dict[str, Any], details: dict[str, Any], language: str, *, fou
         found: of `views`.
     """
     # how the model's own threshold was chosen says nothing of another one that somebody has put in force
-    own = bundle if details.get("threshold") == bundle.get("threshold") else {}
+    own: Card = bundle if details.get("threshold") == bundle.get("threshold") else {}
     return render(
         "patch",
         language,
@@ -113,7 +114,7 @@ def shown(bundle: dict[str, Any], details: dict[str, Any], language: str, *, fou
     )
 
 
-def rule(bundle: dict[str, Any], language: str) -> str:
+def rule(bundle: Card, language: str) -> str:
     """The rule by which the threshold was chosen; that of an earlier version's bundle is a sentence and stays as it is written."""
     kept = bundle.get("threshold_rule") or ""
     if isinstance(kept, str):

@@ -95,7 +95,7 @@ def _digest(files: Iterable[Path]) -> str:
 
 
 def result(name: str) -> dict[str, Any]:
-    """Returns a recorded result, the content of ``bhi_utils/results/<name>``."""
+    """Returns a recorded result, the content of ``bhi_utils/results/<name>``: JSON of any form, which the study that wrote it knows."""
     return json.loads((PACKAGE / "results" / name).read_text(encoding="utf-8"))
 
 

@@ -1,7 +1,7 @@
 """Names of metrics, classes, parts of a split and models, and a metric's text with its interval. Used by pages, tables and figures."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from bhi_utils.core.messages import counted
 
@@ -25,21 +25,32 @@ METRICS = {
 }
 
 
-def cell(metric: Mapping[str, float | None] | None, *, digits: int = 3, sign: bool = False) -> str:
+class Metric(TypedDict):
+    """A metric, or a difference of two, and the ends of its 95 % interval; None for what does not exist."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+#: Metric to its value and interval.
+Metrics = dict[str, Metric]
+
+
+def cell(metric: Metric | None, *, digits: int = 3, sign: bool = False) -> str:
     """Returns a metric as tables show it; a dash for one that does not exist.
 
     >>> cell({"value": 0.9121, "low": 0.8803, "high": 0.9399})
     '0.912 (0.880–0.940)'
 
     Args:
-        metric: ``{"value", "low", "high"}``, or None.
+        metric: the metric, or None.
         digits: after the point of the value; the interval's ends have three.
         sign: for differences: each number with its sign, ``+0.012 (+0.008 to +0.016)``.
     """
-    value, low, high = (metric.get(key) if metric else None for key in ("value", "low", "high"))
-    if value is None:
+    if not metric or metric["value"] is None:
         return "–"
-    text = _rounded(value, digits, sign)
+    text, low, high = _rounded(metric["value"], digits, sign), metric["low"], metric["high"]
     if low is None or high is None:
         return text
     # an interval with a negative end reads badly with a dash

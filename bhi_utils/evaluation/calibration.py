@@ -4,9 +4,8 @@ Used by training, ``model.predictor`` and the studies. Balanced training makes I
 answers too sure; calibration corrects both. A calibration rises strictly, so it changes no order and no decision.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from scipy.special import expit, logit
@@ -19,6 +18,15 @@ from bhi_utils.evaluation.metrics import check
 
 class NoSkill(InputError):
     """The model ranks validation patches no better than chance: no rising map from its logits to probabilities exists."""
+
+
+class KeptCalibration(TypedDict):
+    """A `Calibration` as bundles and runs keep it. One without a method is of an early version, and Platt's."""
+
+    method: NotRequired[str]
+    slope: float
+    intercept: float
+    knots: NotRequired[list[list[float]]]
 
 
 @dataclass(frozen=True)
@@ -68,19 +76,19 @@ class Calibration:
         x, y = np.array(self.knots).T
         return float(expit(np.interp(value, y, x) + min(value - y[0], 0) + max(value - y[-1], 0)))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> KeptCalibration:
         """Returns what a bundle keeps."""
-        plain = {"method": self.method, "slope": self.slope, "intercept": self.intercept}
-        return plain | ({"knots": [list(knot) for knot in self.knots]} if self.knots else {})
+        kept: KeptCalibration = {"method": self.method, "slope": self.slope, "intercept": self.intercept}
+        return kept | {"knots": [list(knot) for knot in self.knots]} if self.knots else kept
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> "Calibration":
-        """Reads what a bundle has kept; a bundle without a method is of an early version, and Platt's."""
+    def from_json(cls, kept: KeptCalibration) -> "Calibration":
+        """Reads what a bundle has kept."""
         knots = tuple((float(x), float(y)) for x, y in kept.get("knots", ()))
         return cls(float(kept["slope"]), float(kept["intercept"]), kept.get("method", "platt"), knots)
 
 
-def describe(kept: Mapping[str, Any] | str, language: str = "en") -> str:
+def describe(kept: KeptCalibration | str, language: str = "en") -> str:
     """Returns a kept calibration in words: ``Platt: slope 0.7000, intercept -0.2500``.
 
     Args:

@@ -4,8 +4,7 @@ Used by notebook 06, the study of recipes and ``reports.run_report``. It looks a
 patch.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from bhi_utils.core import titles
 from bhi_utils.core.messages import filled
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
+from bhi_utils.core.titles import Metric, Metrics
 from bhi_utils.data import splits
 from bhi_utils.data.archive import Pack, per_case, rows_of
 from bhi_utils.data.slide_grid import around
@@ -21,7 +21,6 @@ from bhi_utils.evaluation import metrics
 
 #: The kinds of groups, and their titles in tables and figures.
 KINDS = {"share": "IDC share of the case", "stain": "stain of the case", "place": "place in the labelled region", "list": "published lists"}
-METRICS = {"auc": "AUC", "recall": "recall", "specificity": "specificity"}
 SHARES = {"under 20 %": 0.2, "20 to 40 %": 0.4, "40 % and more": 1.01}
 STAINS = ("bluest third", "middle third", "reddest third")
 #: Fewest cases of a group that get intervals.
@@ -29,6 +28,24 @@ FEWEST = 5
 #: A label is listed for a second look when the model gives the other class at least this calibrated probability, and at least this share of
 #: its neighbours carries the other label.
 SURE, NEIGHBOURS = 0.9, 0.75
+
+
+class Group(TypedDict):
+    """How many patches, cases and IDC+ patches a group has, and its metrics: None where it lacks a class."""
+
+    patches: int
+    cases: int
+    positive: int
+    auc: Metric | None
+    recall: Metric | None
+    specificity: Metric | None
+
+
+class Failures(TypedDict):
+    """The content of ``failures.json``: kind to name to group, and what `counted` returns."""
+
+    groups: dict[str, dict[str, Group]]
+    suspects: dict[str, float]
 
 
 def groups(predictions: pd.DataFrame, pack: Pack) -> pd.DataFrame:
@@ -72,7 +89,7 @@ def _redness(pack: Pack, rows: np.ndarray) -> np.ndarray:
     return (red - blue).astype(np.float64)
 
 
-def by_group(grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+def by_group(grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: int) -> dict[str, dict[str, Group]]:
     """Computes AUC, recall and specificity of every group, with intervals by case.
 
     Args:
@@ -82,11 +99,10 @@ def by_group(grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: i
         seed: seed of the draws.
 
     Returns:
-        kind to group to ``patches``, ``cases``, ``positive`` and ``auc, recall, specificity`` as ``{"value", "low", "high"}``; a metric of
-        a group that lacks a class is None, and a group of fewer than `FEWEST` cases has no intervals.
+        kind to name to group; one of fewer than `FEWEST` cases has no intervals.
     """
     orders = {"share": [*SHARES], "stain": [*STAINS], "place": ["interior", "border"], "list": ["in a list", "in no list"]}
-    found: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in orders}
+    found: dict[str, dict[str, Group]] = {kind: {} for kind in orders}
     for kind, order in orders.items():
         for name in (*order, *sorted(set(grouped[kind]) - set(order))):
             if (part := grouped[grouped[kind] == name]).size:
@@ -94,14 +110,16 @@ def by_group(grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: i
     return found
 
 
-def _measured(part: pd.DataFrame, threshold: float, resamples: int, seed: int) -> dict[str, Any]:
+def _measured(part: pd.DataFrame, threshold: float, resamples: int, seed: int) -> Group:
     cases = int(part["case"].nunique())
-    about = {"patches": len(part), "cases": cases, "positive": int(part["label"].sum())}
+    found: Metrics = {}
     try:
         found = metrics.evaluate(part, threshold=threshold, resamples=resamples if cases >= FEWEST else 0, seed=seed)
     except InputError:  # one class, or one answer for all
-        found = {}
-    return about | {name: found.get(name) for name in METRICS}
+        pass
+    auc, recall, specificity = (found.get(name) for name in ("auc", "recall", "specificity"))
+    positive = int(part["label"].sum())
+    return Group(patches=len(part), cases=cases, positive=positive, auc=auc, recall=recall, specificity=specificity)
 
 
 def by_case(grouped: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
@@ -140,15 +158,15 @@ def suspects(grouped: pd.DataFrame) -> pd.DataFrame:
     return chosen.sort_values("against", ascending=False, kind="stable")[columns].reset_index(drop=True)
 
 
-def counted(suspected: pd.DataFrame, *, of: int) -> dict[str, Any]:
+def counted(suspected: pd.DataFrame, *, of: int) -> dict[str, float]:
     """Returns how many of so many patches `suspects` lists, and by what rule."""
     return {"patches": len(suspected), "of": of, "sure": SURE, "neighbours": NEIGHBOURS}
 
 
-def write(run: Run, grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: int) -> dict[str, Any]:
+def write(run: Run, grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: int) -> Failures:
     """Writes ``failures.json``, ``cases.csv`` and ``suspects.csv``; returns the content of the first."""
     suspected = suspects(grouped)
-    result = {
+    result: Failures = {
         "groups": by_group(grouped, threshold=threshold, resamples=resamples, seed=seed),
         "suspects": counted(suspected, of=len(grouped)),
     }
@@ -158,7 +176,7 @@ def write(run: Run, grouped: pd.DataFrame, *, threshold: float, resamples: int, 
     return result
 
 
-def sentence(result: Mapping[str, Any]) -> str:
+def sentence(result: Failures) -> str:
     """Says how many labels deserve another look, and by what rule."""
     found = result["suspects"]
     listed = filled("{patches:,} of {of:,} test [patch|patches:of] [is|are:patches] listed", **found)
@@ -169,11 +187,11 @@ def sentence(result: Mapping[str, Any]) -> str:
     )
 
 
-def table(result: Mapping[str, Any]) -> pd.DataFrame:
+def table(result: Failures) -> pd.DataFrame:
     """Returns one row a group: patches, cases, and the metrics as ``value (low–high)``."""
     rows = {}
     for kind, found in result["groups"].items():
         for name, one in found.items():
-            cells = {title: titles.cell(one[key]) for key, title in METRICS.items()}
+            cells = {"AUC": titles.cell(one["auc"]), "recall": titles.cell(one["recall"]), "specificity": titles.cell(one["specificity"])}
             rows[KINDS[kind], name] = {"patches": f"{one['patches']:,}", "cases": f"{one['cases']:,}", **cells}
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve
 
 from bhi_utils.core.paths import InputError
-from bhi_utils.core.titles import METRICS
+from bhi_utils.core.titles import METRICS, Metric, Metrics
 
 NAMES = tuple(METRICS)
 RESAMPLES = 2000
@@ -22,7 +22,7 @@ RESAMPLES = 2000
 ECE_BINS = 10
 
 
-def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, dict[str, float | None]]:
+def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = RESAMPLES, seed: int = 0) -> Metrics:
     """Computes every metric of one model on one part, with 95 % intervals over resampled cases.
 
     Args:
@@ -32,7 +32,7 @@ def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = RESAMPLE
         seed: seed of the draws.
 
     Returns:
-        name to ``{"value", "low", "high"}``. ``low`` and ``high`` are None without resamples, for the calibration slope and intercept and
+        every one of `NAMES`. ``low`` and ``high`` are None without resamples, for the calibration slope and intercept and
         for the threshold, and where cases say nothing about the spread (see `intervals.scaled`). The value of a calibration slope is None
         when the logits part the classes perfectly. Precision is 0, without an interval, where no patch is called IDC+. Ties count one half
         in the AUC.
@@ -55,7 +55,7 @@ def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = RESAMPLE
 
 def difference(
     first: pd.DataFrame, second: pd.DataFrame, *, threshold: float | tuple[float, float] = 0.5, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, dict[str, float | None]]:
+) -> Metrics:
     """Computes every metric of ``first`` minus that of ``second``, paired: the same cases are drawn for both.
 
     Args:
@@ -88,8 +88,8 @@ def resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) 
     return len(cases), table(frame, case, counts, threshold=threshold)
 
 
-def interval(values: np.ndarray, cases: int, scale: str) -> dict[str, float | None]:
-    """Turns values from `resampled` into ``{"value", "low", "high"}``: entry 0 is the value, the others give its interval."""
+def interval(values: np.ndarray, cases: int, scale: str) -> Metric:
+    """Turns values from `resampled` into a metric: entry 0 is the value, the others give its interval."""
     value, low, high = float(values[0]), None, None
     if len(values) > 1:
         low, high = scaled(*parts(values, cases), scale=scale)

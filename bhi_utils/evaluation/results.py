@@ -4,7 +4,7 @@ Used by notebook 06 and ``reports.run_report``. It reads predictions and writes 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,10 @@ from scipy.special import logit
 
 from bhi_utils.core import atomic_files, titles
 from bhi_utils.core.run import Run
-from bhi_utils.core.titles import MODEL_NAMES, PAPER_METRICS
+from bhi_utils.core.titles import MODEL_NAMES, PAPER_METRICS, Metrics
 from bhi_utils.data import archive
 from bhi_utils.evaluation import metrics, thresholds
-from bhi_utils.evaluation.calibration import describe
+from bhi_utils.evaluation.calibration import KeptCalibration, describe
 
 #: Models whose difference is reported, first minus second.
 PAIRS = (("efficientnetb0", "cnn"), ("efficientnetb0", "logistic_regression"))
@@ -25,7 +25,38 @@ CALIBRATED = ("loss", "brier", "ece", "calibration_slope", "calibration_intercep
 RULES = ("recall 0.93", "f1", "youden", "cost 5", "fixed 0.5")
 
 
-def load(run: Run) -> tuple[pd.DataFrame, dict[str, Any]]:
+class TrainedModel(TypedDict):
+    """What ``training.json`` says of a model. ``history`` holds a row an epoch, as Keras logs it; a probe has no epochs."""
+
+    validation_auc: float | None
+    initialisation: str
+    threshold: float
+    calibration: KeptCalibration
+    epochs: NotRequired[int]
+    seconds: NotRequired[float]
+    history: NotRequired[list[dict[str, Any]]]
+
+
+class Training(TypedDict):
+    """The content of ``training.json``: the better model's name, the data's fingerprint, the rule, and each model by name."""
+
+    better: str
+    data: str
+    threshold_rule: thresholds.Rule
+    models: dict[str, TrainedModel]
+
+
+class Measured(TypedDict):
+    """The content of ``metrics.json``, see `measure`: metrics by model and part, and by pair of models. ``data`` is ``dataset.json``."""
+
+    data: dict[str, Any]
+    resamples: int
+    models: dict[str, dict[str, Metrics]]
+    calibrated: dict[str, dict[str, Metrics]]
+    differences: dict[str, Metrics]
+
+
+def load(run: Run) -> tuple[pd.DataFrame, Training]:
     """Reads ``predictions.csv.gz`` and ``training.json``, which notebook 05 has written.
 
     Raises:
@@ -36,7 +67,7 @@ def load(run: Run) -> tuple[pd.DataFrame, dict[str, Any]]:
     return predictions, trained
 
 
-def measure(run: Run, predictions: pd.DataFrame, cuts: Mapping[str, float], *, resamples: int, seed: int) -> dict[str, Any]:
+def measure(run: Run, predictions: pd.DataFrame, cuts: Mapping[str, float], *, resamples: int, seed: int) -> Measured:
     """Computes every metric of every model on every part, with intervals by case; writes ``metrics.json`` and the bundles' metrics.
 
     ``models`` holds the metrics of probabilities as the network gives them, ``calibrated`` repeats those of `CALIBRATED` for calibrated
@@ -48,35 +79,33 @@ def measure(run: Run, predictions: pd.DataFrame, cuts: Mapping[str, float], *, r
         cuts: model to its threshold.
         resamples: how often the cases are drawn.
         seed: seed of the draws.
-
-    Returns:
-        ``{"data": …, "models": {model: {part: {metric: {"value", "low", "high"}}}}, "calibrated": …, "differences": {"a − b": …}}``.
     """
-    result: dict[str, Any] = {"data": run.read_json("dataset.json"), "resamples": resamples, "models": {}, "calibrated": {}}
+    data, models = run.read_json("dataset.json"), dict[str, dict[str, Metrics]]()
+    calibrated: dict[str, dict[str, Metrics]] = {}
     for (name, part), frame in predictions.groupby(["model", "split"], sort=False):
-        measured = metrics.evaluate(frame, threshold=cuts[name], resamples=resamples, seed=seed)
-        result["models"].setdefault(name, {})[part] = measured
+        models.setdefault(name, {})[part] = metrics.evaluate(frame, threshold=cuts[name], resamples=resamples, seed=seed)
         probability = frame["probability_calibrated"].clip(1e-12, 1 - 1e-12)
-        calibrated = frame.assign(probability=probability, logit=logit(probability))
-        after = metrics.evaluate(calibrated, threshold=0.5, resamples=resamples, seed=seed)
-        result["calibrated"].setdefault(name, {})[part] = {metric: after[metric] for metric in CALIBRATED}
+        frame = frame.assign(probability=probability, logit=logit(probability))
+        after = metrics.evaluate(frame, threshold=0.5, resamples=resamples, seed=seed)
+        calibrated.setdefault(name, {})[part] = {metric: after[metric] for metric in CALIBRATED}
     test = {name: frame for name, frame in predictions[predictions["split"] == "test"].groupby("model", sort=False)}
-    result["differences"] = {
+    differences = {
         f"{first} − {second}": metrics.difference(
             test[first], test[second], threshold=(cuts[first], cuts[second]), resamples=resamples, seed=seed
         )
         for first, second in PAIRS
         if first in test and second in test
     }
+    result = Measured(data=data, resamples=resamples, models=models, calibrated=calibrated, differences=differences)
     run.write_json("metrics.json", result)
-    for name, parts in result["models"].items():
+    for name, parts in models.items():
         bundle = run.models / f"{name}.bundle.json"
         if bundle.exists():
             atomic_files.write_json(bundle, {**run.read_json(f"models/{bundle.name}"), "metrics": parts})
     return result
 
 
-def table(result: Mapping[str, Any], trained: Mapping[str, Any], paper: Mapping[str, float], *, part: str) -> pd.DataFrame:
+def table(result: Measured, trained: Training, paper: Mapping[str, float], *, part: str) -> pd.DataFrame:
     """Returns one row a model and one for the paper: how the weights began, and the paper's metrics as ``value (low–high)``."""
     rows = {}
     for name, parts in result["models"].items():
@@ -101,7 +130,7 @@ def choose(predictions: pd.DataFrame, *, threshold: float, each: int, seed: int)
     return pd.concat([group.iloc[np.sort(generator.permutation(len(group))[:each])] for group in groups], ignore_index=True)
 
 
-def differences(result: Mapping[str, Any], names: Sequence[str] = tuple(PAPER_METRICS)) -> pd.DataFrame:
+def differences(result: Measured, names: Sequence[str] = tuple(PAPER_METRICS)) -> pd.DataFrame:
     """Returns one row a pair of models, one column a metric: the paired difference on test cases with its interval."""
     rows = {}
     for pair, found in result["differences"].items():
@@ -125,7 +154,7 @@ def rules(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rule")
 
 
-def calibration(result: Mapping[str, Any], trained: Mapping[str, Any], names: Sequence[str], *, part: str) -> pd.DataFrame:
+def calibration(result: Measured, trained: Training, names: Sequence[str], *, part: str) -> pd.DataFrame:
     """Returns two rows a model, before and after calibration: the metrics that it changes."""
     rows = {}
     for name in names:

@@ -5,7 +5,7 @@ as data, ``{"rule": "recall", "value": 0.93, "where": "validation"}``.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -30,7 +30,15 @@ WHERE = {
 _NUMBERS = {"recall": (0.0, 1.0), "cost": (0.0, np.inf), "fixed": (0.0, 1.0)}
 
 
-def parse(rule: str | Mapping[str, Any]) -> dict[str, Any]:
+class Rule(TypedDict):
+    """A rule as data: one of `RULES`, its number where it has one, and, once it has been used, one of `WHERE`."""
+
+    rule: str
+    value: NotRequired[float]
+    where: NotRequired[str]
+
+
+def parse(rule: str | Rule) -> Rule:
     """Returns a rule as data.
 
     Args:
@@ -38,7 +46,7 @@ def parse(rule: str | Mapping[str, Any]) -> dict[str, Any]:
             (0 < T ≤ 1); or a rule that is data already.
 
     Returns:
-        ``rule`` and, where the rule has a number, ``value``; other keys of a mapping stay.
+        the rule as data; what is data already keeps its ``where``.
 
     Raises:
         InputError: it is none of these.
@@ -46,7 +54,7 @@ def parse(rule: str | Mapping[str, Any]) -> dict[str, Any]:
     >>> parse("recall 0.93")
     {'rule': 'recall', 'value': 0.93}
     """
-    given = dict(rule) if isinstance(rule, Mapping) else dict(zip(("rule", "value", "more"), str(rule).lower().split(), strict=False))
+    given: Any = dict(rule) if isinstance(rule, Mapping) else dict(zip(("rule", "value", "more"), str(rule).lower().split(), strict=False))
     name, known = given.get("rule"), "recall 0.93, f1, youden, cost 5 or fixed 0.5"
     if name not in RULES or ("value" in given) != (name in _NUMBERS) or "more" in given:
         raise InputError(f"There is no threshold rule {rule!r}: choose one such as {known}.")
@@ -63,17 +71,17 @@ def parse(rule: str | Mapping[str, Any]) -> dict[str, Any]:
     return given | {"value": number}
 
 
-def kept(rule: str | Mapping[str, Any], where: str = "validation") -> dict[str, Any]:
+def kept(rule: str | Rule, where: str = "validation") -> Rule:
     """Returns the rule as bundles and results keep it: as data, with ``where`` the threshold was chosen, one of `WHERE`."""
     return parse(rule) | {"where": where}
 
 
-def written(rule: Mapping[str, Any]) -> str:
+def written(rule: Rule) -> str:
     """Returns a rule as people write it: ``recall 0.93``."""
     return f"{rule['rule']} {rule['value']:g}" if "value" in rule else rule["rule"]
 
 
-def sentence(rule: str | Mapping[str, Any]) -> str:
+def sentence(rule: str | Rule) -> str:
     """Returns a kept rule in words that follow "the". Bundles of earlier versions hold the words themselves, which stay as they are.
 
     >>> sentence({"rule": "recall", "value": 0.93, "where": "validation"})
@@ -84,7 +92,7 @@ def sentence(rule: str | Mapping[str, Any]) -> str:
     return RULES[rule["rule"]].format(f"{rule.get('value', 0):g}", where=WHERE[rule["where"]])
 
 
-def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str | Mapping[str, Any]) -> float:
+def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str | Rule) -> float:
     """Chooses the threshold by a rule on validation cases; a patch is called IDC+ at ``probability >= threshold``.
 
     Except for ``fixed``, the threshold lies half-way down to the next lower probability, so that rounding on another processor does not

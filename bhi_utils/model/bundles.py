@@ -6,18 +6,57 @@ SHA-256 it names.
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from bhi_utils.core.paths import PACKAGE, InputError, shown
 from bhi_utils.core.run import Run
+from bhi_utils.core.titles import Metrics
+from bhi_utils.evaluation.calibration import KeptCalibration
+from bhi_utils.evaluation.thresholds import Rule
 
 #: The model that comes with the package; ``studies.package_model`` writes it.
 PACKAGED = PACKAGE / "trained" / "efficientnetb0.bundle.json"
 #: The value of WEIGHTS that starts from it, and what tables call such a start.
 START = "packaged"
 _KEYS = ("name", "model", "sha256", "threshold", "calibration")
+
+
+class SeenCases(TypedDict):
+    """A bundle's entry ``seen``: the file of digests beside it, that file's hash and length, and the ids of cases, see ``model.seen``."""
+
+    file: str
+    sha256: str
+    patches: int
+    real_cases: list[int]
+    synthetic_cases: list[int]
+
+
+class Card(TypedDict, total=False):
+    """What a bundle records of a model's training and quality; ``data``, ``parameters`` and ``training`` are JSON of any form.
+
+    Bundles of earlier versions lack some of it, or hold the rule in words.
+    """
+
+    data: dict[str, Any]
+    parameters: dict[str, Any]
+    initialisation: str
+    threshold_rule: Rule | str
+    training: dict[str, Any]
+    metrics: dict[str, Metrics]
+    train_cases: list[int]
+    validation_cases: list[int]
+
+
+class Bundle(Card):
+    """The content of a ``.bundle.json``: the model's name, file and hash, the threshold on the logit's sigmoid, and the calibration."""
+
+    name: str
+    model: str
+    sha256: str
+    threshold: float
+    calibration: KeptCalibration
+    seen: NotRequired[SeenCases]
 
 
 def packaged() -> Path:
@@ -39,7 +78,7 @@ def option(bundle: Path) -> str:
     return "" if Path(bundle) == PACKAGED else f" --model {Path(bundle).name}"
 
 
-def read(bundle: Path) -> tuple[dict[str, Any], Path]:
+def read(bundle: Path) -> tuple[Bundle, Path]:
     """Open a ``.bundle.json``: its content, and the path of the model beside it.
 
     Raises:
@@ -60,17 +99,16 @@ def read(bundle: Path) -> tuple[dict[str, Any], Path]:
     return content, model
 
 
-def served(bundle: Mapping[str, Any]) -> dict[str, int]:
+def served(bundle: Bundle) -> dict[str, int]:
     """What a bundle's cases served for, under the names that every page uses: purpose to number of cases; what it does not know is absent.
 
     ``fitted_on`` are those that the weights were fitted on, ``early_stopping_on`` those that chose the epoch, and ``known_to_the_start``
     those that the weights had seen before they were trained here.
     """
-    found = {
-        name: len(bundle[key]) for name, key in (("fitted_on", "train_cases"), ("early_stopping_on", "validation_cases")) if key in bundle
-    }
-    entry = bundle.get("seen") or {}
-    before = len(entry.get("real_cases", ())) + len(entry.get("synthetic_cases", ())) - sum(found.values())
+    lists = {"fitted_on": bundle.get("train_cases"), "early_stopping_on": bundle.get("validation_cases")}
+    found = {purpose: len(cases) for purpose, cases in lists.items() if cases is not None}
+    known = bundle.get("seen")
+    before = len(known["real_cases"]) + len(known["synthetic_cases"]) - sum(found.values()) if known else 0
     return found | ({"known_to_the_start": before} if found and before > 0 else {})
 
 

@@ -6,7 +6,6 @@ one that the bundle names, and only in Keras' safe mode, which refuses code in a
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +26,7 @@ BATCH = 64
 
 
 def save_bundle(
-    model: keras.Model, folder: Path, *, threshold: float, calibration: Calibration, card: dict[str, Any], seen: Seen | None = None
+    model: keras.Model, folder: Path, *, threshold: float, calibration: Calibration, card: bundles.Card, seen: Seen | None = None
 ) -> Path:
     """Write ``<name>.keras``, ``<name>.bundle.json`` and, with ``seen``, ``<name>.seen.npy``, each whole or not at all; the bundle last.
 
@@ -36,7 +35,7 @@ def save_bundle(
         folder: where the two files go.
         threshold: a patch is called IDC+ at sigmoid(logit) ≥ threshold.
         calibration: what turns a logit into a calibrated probability.
-        card: anything else worth keeping: training data, initialisation, metrics.
+        card: what else is worth keeping.
         seen: what the model was trained and tuned on, so that it is never judged on it.
 
     Returns:
@@ -46,15 +45,16 @@ def save_bundle(
     with atomic_files.write_atomic(path) as temporary:
         # a fresh model around the same layers carries no optimizer state
         keras.Model(model.input, model.output, name=model.name).save(temporary)
-    bundle = {
+    bundle: bundles.Bundle = {
         "name": model.name,
         "model": path.name,
         "sha256": bundles.sha256(path),
         "threshold": float(threshold),
         "calibration": calibration.to_json(),
         **card,
-        **({} if seen is None else {"seen": seen.write(path.parent, model.name)}),
     }
+    if seen is not None:
+        bundle["seen"] = seen.write(path.parent, model.name)
     return atomic_files.write_json(path.with_name(f"{model.name}.bundle.json"), bundle)
 
 
@@ -68,7 +68,7 @@ class Predictor:
         threshold, threshold_calibrated: on ``probability`` and on ``probability_calibrated``.
     """
 
-    def __init__(self, model: keras.Model, bundle: dict[str, Any], seen: Seen | None = None) -> None:
+    def __init__(self, model: keras.Model, bundle: bundles.Bundle, seen: Seen | None = None) -> None:
         model = fold(model)  # the same answers, but for rounding, in three quarters of the time
         logit = model.get_layer("logit")
         self.bundle = bundle

@@ -8,10 +8,9 @@ data only, since a synthetic cohort may bear the archive's numbers. Patches of o
 import hashlib
 import io
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +24,6 @@ from bhi_utils.data.archive import Pack
 from bhi_utils.model import bundles
 
 _CHUNK = 4096
-#: The bundle's lists of cases that were seen, and whether their data are synthetic.
-_KINDS = {"real_cases": False, "synthetic_cases": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +46,7 @@ class Seen:
         return cls.read(bundles.read(bundle)[0], Path(bundle).parent)
 
     @classmethod
-    def read(cls, bundle: Mapping[str, Any], folder: Path) -> "Seen":
+    def read(cls, bundle: bundles.Bundle, folder: Path) -> "Seen":
         """Reads what a bundle's content says, and the file of digests in ``folder``; an older bundle names its cases only.
 
         Raises:
@@ -70,15 +67,17 @@ class Seen:
             ) from error
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise InputError(f"{shown(path)} is not the file that its bundle names (its hash differs): run notebook 05 again.")
-        return cls(frozenset((int(case), synthetic) for name, synthetic in _KINDS.items() for case in entry[name]), known)
+        lists = ((False, entry["real_cases"]), (True, entry["synthetic_cases"]))
+        return cls(frozenset((int(case), synthetic) for synthetic, cases in lists for case in cases), known)
 
-    def write(self, folder: Path, name: str) -> dict[str, Any]:
+    def write(self, folder: Path, name: str) -> bundles.SeenCases:
         """Write ``<name>.seen.npy`` into ``folder``; returns the entry ``seen`` of the bundle that lies there."""
         path = Path(folder) / f"{name}.seen.npy"
         with atomic_files.write_atomic(path) as temporary:
             np.save(temporary, self.digests)
-        ids = {name: sorted(case for case, drawn in self.cases if drawn == synthetic) for name, synthetic in _KINDS.items()}
-        return {"file": path.name, "sha256": bundles.sha256(path), "patches": len(self.digests), **ids}
+        real, drawn = (sorted(case for case, synthetic in self.cases if synthetic == kind) for kind in (False, True))
+        sha256, patches = bundles.sha256(path), len(self.digests)
+        return {"file": path.name, "sha256": sha256, "patches": patches, "real_cases": real, "synthetic_cases": drawn}
 
     def __or__(self, other: "Seen") -> "Seen":
         return Seen(self.cases | other.cases, np.union1d(self.digests, other.digests), self.recorded and other.recorded)
@@ -177,12 +176,11 @@ def guard(pack: Pack, weights: str, *, cases: Collection[int] | None = None) -> 
         )
 
 
-def unseen(pack: Pack, seen: Seen) -> tuple[np.ndarray, dict[str, Any]]:
+def unseen(pack: Pack, seen: Seen) -> tuple[np.ndarray, dict[str, int | str]]:
     """Returns the rows of a pack on which a model may be judged.
 
     Returns:
-        int array of rows, ascending; and what was left out: ``sentence``, and the numbers of cases ``seen_by_id``,
-        ``seen_by_pixels`` and ``cases``.
+        int array of rows, ascending; and what was left out: ``sentence``, and the numbers of cases ``seen_by_id`` and ``seen_by_pixels``.
 
     Raises:
         InputError: none is left, or only one case, or one class.
@@ -200,7 +198,7 @@ def unseen(pack: Pack, seen: Seen) -> tuple[np.ndarray, dict[str, Any]]:
         raise InputError(f"{said} What is left holds {only} patches only, and metrics need both classes: `bhi predict` answers without.")
     if left < 2:
         raise InputError(f"{said} What is left is one case, and intervals come from resampling cases: give more cases.")
-    return rows, {"sentence": said, "seen_by_id": len(by_id), "seen_by_pixels": len(by_pixels), "cases": left}
+    return rows, {"sentence": said, "seen_by_id": len(by_id), "seen_by_pixels": len(by_pixels)}
 
 
 def sentence(by_id: set[int], by_pixels: set[int], total: int) -> str:

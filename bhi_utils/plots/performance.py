@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from bhi_utils.core.messages import counted
-from bhi_utils.core.titles import CLASSES, MODEL_NAMES, PAPER_METRICS
+from bhi_utils.core.titles import CLASSES, MODEL_NAMES, PAPER_METRICS, Metric, Metrics
 from bhi_utils.evaluation import metrics
+from bhi_utils.evaluation.failures import Failures
 from bhi_utils.plots.maps import limit, overlay
 from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, bare, colour_map, style
 
@@ -54,11 +55,11 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @style()
-def metrics_beside_paper(models: Mapping[str, Mapping[str, Mapping]], paper: Mapping[str, float], *, part: str = "test") -> Figure:
+def metrics_beside_paper(models: Mapping[str, Mapping[str, Metrics]], paper: Mapping[str, float], *, part: str = "test") -> Figure:
     """Shows the paper's five metrics as one bar a model, with 95 % intervals by case, and the paper's own value as a diamond.
 
     Args:
-        models: name to split to metric to ``{"value", "low", "high"}``, as in ``metrics.json``.
+        models: name to split to metrics, as in ``metrics.json``.
         paper: metric to the published value.
         part: the split that is shown.
     """
@@ -70,7 +71,7 @@ def metrics_beside_paper(models: Mapping[str, Mapping[str, Mapping]], paper: Map
     positions = np.arange(len(PAPER_METRICS))
     for number, (name, parts) in enumerate(models.items()):
         x = positions + (number - (len(models) - 1) / 2) * width
-        values = np.array([[parts[part][metric][key] for key in ("value", "low", "high")] for metric in PAPER_METRICS], dtype=float).T
+        values = np.array([[*parts[part][metric].values()] for metric in PAPER_METRICS], dtype=float).T
         look: dict[str, Any] = {"color": MODEL_COLOURS[name], "hatch": HATCHES[name], "edgecolor": "white", "linewidth": 0.6}
         axis.bar(x, values[0], width * 0.92, label=MODEL_NAMES[name], **look)
         axis.errorbar(x, values[0], np.abs(values[1:] - values[0]), fmt="none", ecolor=INK, elinewidth=1, capsize=3)
@@ -211,7 +212,7 @@ def model_output(patches: np.ndarray, maps: np.ndarray, frame: pd.DataFrame) -> 
 
 
 @style()
-def failures(result: Mapping[str, Any], cases: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
+def failures(result: Failures, cases: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
     """Shows AUC and recall of every group with intervals on the left, and one dot a case on the right.
 
     Args:
@@ -227,8 +228,8 @@ def failures(result: Mapping[str, Any], cases: pd.DataFrame, kinds: Mapping[str,
         for name, group in found.items():
             place += 1
             names[place] = f"{name} ({counted(group['cases'], 'case')})"
-            for axis, metric in ((left, "auc"), (middle, "recall")):
-                _interval(axis, place, group[metric])
+            for axis, metric in ((left, group["auc"]), (middle, group["recall"])):
+                _interval(axis, place, metric)
         place += 1.3
     for axis, title in ((left, "AUC"), (middle, "recall")):
         axis.set(title=f"{title} by group, 95 % intervals", xlabel=title, ylim=(place - 0.6, -0.6))
@@ -243,9 +244,9 @@ def failures(result: Mapping[str, Any], cases: pd.DataFrame, kinds: Mapping[str,
     return figure
 
 
-def _interval(axis: Axes, y: float, metric: Mapping[str, Any] | None) -> None:
-    if metric is None:
+def _interval(axis: Axes, y: float, metric: Metric | None) -> None:
+    if metric is None or metric["value"] is None:
         return
-    if metric["low"] is not None:
+    if metric["low"] is not None and metric["high"] is not None:
         axis.plot([metric["low"], metric["high"]], [y, y], color=NEGATIVE, linewidth=1.6)
     axis.plot(metric["value"], y, "o", color=NEGATIVE, markersize=5.5)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bhi_utils import plots
 from bhi_utils.core import atomic_files
-from bhi_utils.core.titles import METRICS, origin
+from bhi_utils.core.titles import METRICS, Metrics, origin
 from bhi_utils.data import archive
 from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics
@@ -35,7 +35,7 @@ class Evaluation:
 
     Attributes:
         predictions: one row a patch, the columns of a run's ``predictions.csv.gz``; split is ``test`` and fold -1.
-        result: the content of ``metrics.json``.
+        result: the content of ``metrics.json``, which the page's template reads as well.
     """
 
     predictions: pd.DataFrame
@@ -47,7 +47,7 @@ class Evaluation:
         return self.result["bundle"]["name"]
 
     @property
-    def metrics(self) -> dict[str, dict[str, Any]]:
+    def metrics(self) -> Metrics:
         """Metric to value and interval."""
         return self.result["models"][self.name][PART]
 
@@ -55,7 +55,7 @@ class Evaluation:
         """The metrics as a person reads them: ``value``, ``95 % interval``."""
         rows = {}
         for name, title in METRICS.items():
-            value, low, high = (self.metrics[name][key] for key in ("value", "low", "high"))
+            value, low, high = self.metrics[name].values()
             rows[title] = ("–" if value is None else f"{value:.3f}", "" if low is None else f"{low:.3f}–{high:.3f}")
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "95 % interval"])
 
@@ -84,8 +84,8 @@ def evaluate(bundle: Path, pack: Pack, *, resamples: int = RESAMPLES, seed: int 
     measured = metrics.evaluate(predictions, threshold=predictor.threshold, resamples=resamples, seed=seed)
     result = {
         "data": archive.describe(pack),
-        "evaluated": {"cases": left_out["cases"], "patches": len(rows), "positive": int(predictions["label"].sum())},
-        "left_out": {key: left_out[key] for key in ("sentence", "seen_by_id", "seen_by_pixels")},
+        "evaluated": {"cases": int(predictions["case"].nunique()), "patches": len(rows), "positive": int(predictions["label"].sum())},
+        "left_out": left_out,
         "bundle": {"name": name, **{key: facts.get(key) for key in ("sha256", "initialisation", "threshold_rule", "calibration")}},
         "resamples": resamples,
         "models": {name: {PART: measured}},
@@ -120,7 +120,7 @@ def _predict(predictor: Predictor, name: str, pack: Pack, rows: np.ndarray, prog
 
 def _figures(done: Evaluation) -> dict[str, Figure]:
     """Returns file name to figure, in the order of the page, whose template holds their captions."""
-    cuts = {done.name: done.metrics["threshold"]["value"]}
+    cuts = {done.name: done.result["models"][done.name][PART]["threshold"]["value"]}
     return {
         "roc_precision_recall.png": plots.roc_and_precision_recall(done.predictions, cuts),
         "confusion.png": plots.confusion_matrices(done.predictions, cuts),

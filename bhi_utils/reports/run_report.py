@@ -22,6 +22,8 @@ from bhi_utils.core.titles import METRICS, MODEL_NAMES, PAPER_METRICS, PART_NAME
 from bhi_utils.data import archive
 from bhi_utils.data.published import ARCHIVE_URL
 from bhi_utils.evaluation import calibration, failures, results, thresholds
+from bhi_utils.evaluation.failures import Failures
+from bhi_utils.model.bundles import Bundle
 
 
 def render(template: str, **facts: Any) -> str:
@@ -78,11 +80,11 @@ class Facts:
     run: Run
     data: dict[str, Any]
     split: dict[str, Any]
-    training: dict[str, Any]
-    metrics: dict[str, Any]
+    training: results.Training
+    metrics: results.Measured
     record: dict[str, Any]
-    bundle: dict[str, Any]
-    failures: dict[str, Any] | None = None
+    bundle: Bundle
+    failures: Failures | None = None
 
     @classmethod
     def read(cls, run: Run) -> "Facts":

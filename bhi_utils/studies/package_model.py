@@ -18,7 +18,7 @@ from tqdm import tqdm
 from bhi_utils.core import atomic_files
 from bhi_utils.core.messages import counted, text
 from bhi_utils.core.paths import InputError
-from bhi_utils.core.titles import METRICS, cell
+from bhi_utils.core.titles import METRICS, Metrics, cell
 from bhi_utils.data import archive
 from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics, thresholds
@@ -38,11 +38,11 @@ def save(
     *,
     threshold: float,
     calibration: Calibration,
-    threshold_rule: Mapping[str, Any],
-    out_of_fold: Mapping[str, Mapping[str, float | None]],
-    early_stopping: Mapping[str, Mapping[str, float | None]] | None = None,
+    threshold_rule: thresholds.Rule,
+    out_of_fold: Metrics,
+    early_stopping: Metrics | None = None,
     initialisation: str,
-    training: Mapping[str, Any],
+    training: dict[str, Any],
     folder: Path | None = None,
     rows: np.ndarray | None = None,
     validation_cases: tuple[int, ...] = (),
@@ -55,7 +55,7 @@ def save(
         threshold: a patch is called IDC+ at sigmoid(logit) ≥ threshold.
         calibration: what turns a logit into a calibrated probability.
         threshold_rule: how the threshold was chosen, from `thresholds.kept`.
-        out_of_fold: metric to ``{"value", "low", "high"}``, as ``metrics.evaluate`` gives them, of models that had not seen the case.
+        out_of_fold: metrics, as ``metrics.evaluate`` gives them, of models that had not seen the case.
         early_stopping: the same of this model at this threshold, on ``validation_cases``.
         initialisation: where the network's training began, such as ``imagenet``.
         training: what the card tells of the training, name to plain value: recipe, image size, epochs, folds, resamples, seed, minutes.
@@ -75,7 +75,7 @@ def save(
     cases = {int(case) for case in np.unique(pack.manifest["case"].to_numpy()[rows])}
     data = {name: pack.info[name] for name in ("kind", "synthetic", "fingerprint")}
     measured = {"out_of_fold": out_of_fold, "early_stopping": early_stopping}
-    about = {
+    about: bundles.Card = {
         "data": {**data, "patches": len(rows), "cases": len(cases), "positive": int(labels.sum())},
         "initialisation": initialisation,
         "threshold_rule": threshold_rule,
@@ -151,12 +151,12 @@ def recalibrate(
         raise InputError(f"{path.name} was made from other data (fingerprint {content['data']['fingerprint'][:12]}): give those.")
     model = keras.saving.load_model(file, compile=False, safe_mode=True)
     found = decide(model, pack, content["validation_cases"], recall=recall, resamples=resamples, seed=seed)
-    content |= {name: found[name] for name in ("threshold", "threshold_rule")} | {"calibration": found["calibration"].to_json()}
+    content |= {"threshold": found["threshold"], "threshold_rule": found["threshold_rule"], "calibration": found["calibration"].to_json()}
     content["metrics"]["early_stopping"] = found["early_stopping"]
     return [atomic_files.write_json(path, content), atomic_files.write_text(path.parent / CARD, card(content))]
 
 
-def card(bundle: Mapping[str, Any]) -> str:
+def card(bundle: bundles.Bundle) -> str:
     """The model card of a packaged bundle as Markdown, from ``model_card.j2``; every number in it is the bundle's."""
     heads = {"out_of_fold": "out of fold, at the folds' thresholds", "early_stopping": "early-stopping cases, at this threshold"}
     page = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)

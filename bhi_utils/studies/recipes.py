@@ -98,7 +98,8 @@ def study(
         result["command"] = command(Path(source).name, **options, names=tuple(names), results=results)
     result["parameters"]["values"] = values | (CNN if "cnn" in names else {})
     draws = {"resamples": resamples, "seed": seed}
-    result |= {"resamples": resamples, "models": {name: cross_validation.pooled(frame, **draws) for name, frame in found.items()}}
+    pooled = {name: cross_validation.pooled(frame, **draws) | cross_validation.by_fold(frame) for name, frame in found.items()}
+    result |= {"resamples": resamples, "models": pooled}
     pairs = {f"{first} − {second}": (found[first], found[second]) for first, second in PAIRS if {first, second} <= set(found)}
     result["differences"] = {name: cross_validation.paired(*frames, **draws) for name, frames in pairs.items()}
     result["curve"] = {name: _curve(found[name]) for name in ("fast", "fast, 8 views", "probe") if name in found}
@@ -259,7 +260,9 @@ def paper_study(
     result = made.facts("recipes", RESAMPLES=resamples, TARGET_RECALL=recall)
     result |= {"fold": FOLD, "patches": PATCHES, "epochs": EPOCHS, "values": values, "resamples": resamples}
     result["cores"] = worker_processes.cores()
-    result["models"] = {name: cross_validation.pooled(frame[""], **draws) for name, frame in frames.items()}
+    result["models"] = {
+        name: cross_validation.pooled(frame[""], **draws) | cross_validation.by_fold(frame[""]) for name, frame in frames.items()
+    }
     result["minutes"] = {name: round(float(frame[""]["seconds"].iloc[0]) / 60, 1) for name, frame in frames.items()}
     result["difference"] = cross_validation.paired(frames["fast"][""], frames["paper"][""], **draws)
     run.write_json(PAPER_RESULTS, result)

@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from bhi_utils.core.atomic_files import write_atomic
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError
+from bhi_utils.core.titles import Metrics
 from bhi_utils.data import splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics, thresholds
@@ -155,20 +156,20 @@ def decided(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(logit=frame["margin"], probability=expit(frame["margin"]))
 
 
-def pooled(frame: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, Any]:
-    """Computes metrics over all folds' answers, with intervals by case, and the AUC of each fold.
-
-    Returns:
-        metric to ``{"value", "low", "high"}``, and ``fold_auc`` (a list) and ``mean_fold_auc``.
-    """
+def pooled(frame: pd.DataFrame, *, resamples: int, seed: int = 0) -> Metrics:
+    """Computes metrics over all folds' answers, with intervals by case."""
     ranks = metrics.evaluate(scored(frame), threshold=0.5, resamples=resamples, seed=seed)
     calls = metrics.evaluate(decided(frame), threshold=0.5, resamples=resamples, seed=seed)
-    result: dict[str, Any] = {name: ranks[name] for name in SCORES} | {name: calls[name] for name in DECISIONS}
-    by_fold: list[Any] = [metrics.evaluate(part, threshold=0.5, resamples=0)["auc"]["value"] for _, part in frame.groupby("fold")]
-    return result | {"fold_auc": by_fold, "mean_fold_auc": float(np.mean(by_fold))}
+    return {name: ranks[name] for name in SCORES} | {name: calls[name] for name in DECISIONS}
 
 
-def paired(first: pd.DataFrame, second: pd.DataFrame, *, resamples: int, seed: int = 0) -> dict[str, dict[str, float | None]]:
+def by_fold(frame: pd.DataFrame) -> dict[str, list[float] | float]:
+    """Returns the AUC of each fold, ``fold_auc``, and their mean, ``mean_fold_auc``."""
+    found = [float(metrics.resampled(part, 0.5, 0, 0)[1]["auc"][0]) for _, part in frame.groupby("fold")]
+    return {"fold_auc": found, "mean_fold_auc": float(np.mean(found))}
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame, *, resamples: int, seed: int = 0) -> Metrics:
     """Computes the metrics of ``first`` minus those of ``second``, with intervals from the same draws of cases for both."""
     ranks = metrics.difference(scored(first), scored(second), resamples=resamples, seed=seed)
     calls = metrics.difference(decided(first), decided(second), resamples=resamples, seed=seed)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -24,7 +23,9 @@ from bhi_utils.data.archive import Pack
 from bhi_utils.data.splits import indices
 from bhi_utils.evaluation import metrics, thresholds
 from bhi_utils.evaluation.calibration import fit_calibration
+from bhi_utils.evaluation.results import TrainedModel, Training
 from bhi_utils.model import networks, predictor, seen
+from bhi_utils.model.bundles import Card
 from bhi_utils.model.networks import answers
 from bhi_utils.training import checkpoint, device_patches, fit_phases
 from bhi_utils.training.fit_phases import FitSettings, Phases, explained_memory
@@ -139,7 +140,7 @@ def _shares(epochs: int, stages: int) -> list[int]:
 
 
 @explained_memory()
-def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *, rule: str, card: dict[str, Any]) -> dict[str, Any]:
+def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *, rule: str, card: Card) -> Training:
     """Predict, choose threshold and calibration on validation cases, and write models, bundles and predictions.
 
     Args:
@@ -149,13 +150,13 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
         trained: the trained networks. One with cached features also gives a logistic regression on the frozen base's pooled features:
             what transfer gives before any fine-tuning.
         rule: how the threshold is chosen on validation cases, see ``evaluation.thresholds.parse``.
-        card: what every bundle records besides: data, parameters.
+        card: what every bundle records besides: ``data``, ``parameters``.
 
     Returns:
         the content of ``training.json``.
     """
     frames: list[pd.DataFrame] = []
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, TrainedModel] = {}
     used = {part: sorted(int(case) for case in table.loc[table["split"] == part, "case"]) for part in ("train", "val")}
     ours = seen.of_split(pack, table)
     sides: list[tuple[str, str, dict[str, np.ndarray], Trained | None]] = []
@@ -178,7 +179,7 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
             continue
         history = network.history.to_dict("records")
         entries[name] |= {"epochs": len(history), "seconds": round(network.seconds, 1), "history": history}
-        about = {
+        about: Card = {
             **card,
             "initialisation": start,
             "threshold_rule": thresholds.kept(rule),
@@ -189,8 +190,8 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
         known = ours | seen.before(start)
         predictor.save_bundle(network.model, run.models, threshold=threshold, calibration=calibration, card=about, seen=known)
     run.write_csv("predictions.csv.gz", pd.concat(frames, ignore_index=True))
-    better = max((one.model.name for one in trained), key=lambda name: entries[name]["validation_auc"])
-    training = {"better": better, "data": pack.info["fingerprint"], "threshold_rule": thresholds.kept(rule), "models": entries}
+    better = max((one.model.name for one in trained), key=lambda name: entries[name]["validation_auc"] or 0.0)
+    training: Training = {"better": better, "data": pack.info["fingerprint"], "threshold_rule": thresholds.kept(rule), "models": entries}
     run.write_json("training.json", training)
     checkpoint.clear(run.checkpoints)
     return training

@@ -79,9 +79,13 @@ def test_pooled_metrics_rank_by_calibrated_answers_and_decide_by_each_folds_thre
     assert found["precision"]["value"] == pytest.approx((called & positive).sum() / called.sum())
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(frame["label"], frame["probability_calibrated"]))
     assert found["brier"]["value"] == pytest.approx(brier_score_loss(frame["label"], frame["probability_calibrated"]))
-    by_fold = [roc_auc_score(part["label"], part["logit"]) for _, part in frame.groupby("fold")]
-    assert found["fold_auc"] == pytest.approx(by_fold) and found["mean_fold_auc"] == pytest.approx(np.mean(by_fold))
     assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
+
+
+def test_each_fold_is_ranked_by_its_own_logits(frame):
+    expected = [roc_auc_score(part["label"], part["logit"]) for _, part in frame.groupby("fold")]
+    found = cross_validation.by_fold(frame)
+    assert found["fold_auc"] == pytest.approx(expected) and found["mean_fold_auc"] == pytest.approx(np.mean(expected))
 
 
 def test_paired_differences_are_those_of_the_values(frame):
