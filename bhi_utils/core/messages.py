@@ -80,17 +80,17 @@ def percent(share: float, language: str, *, digits: int = 0) -> str:
 def probability(value: float, language: str, *, beside: float | None = None) -> str:
     """Returns a probability with two decimals, never rounded to 0 or 1.
 
+    >>> probability(0.4, "en"), probability(0.9999, "es")
+    ('0.40', '> 0,99')
+
     It gets up to six decimals where fewer would put it on the wrong side of ``beside``, the threshold shown next to it. Where the two
     differ by less than 0.0001, even six may not be enough.
     """
-
-    def misleads(said: str) -> bool:
-        return beside is not None and (float(said) >= round(beside, 4)) != (value >= beside)
-
-    if misleads(f"{value:.2f}"):
-        said = next((one for one in (f"{value:.{digits}f}" for digits in range(3, 7)) if not misleads(one)), f"{value:.6f}")
-    else:
-        said = "< 0.01" if value < 0.005 else "> 0.99" if value > 0.995 else f"{value:.2f}"
+    written = [f"{value:.{digits}f}" for digits in range(2, 7)]
+    right = [one for one in written if beside is None or (float(one) >= round(beside, 4)) == (value >= beside)]
+    said = (right or written[-1:])[0]
+    if said == written[0]:
+        said = "< 0.01" if value < 0.005 else "> 0.99" if value > 0.995 else said
     return said.replace(".", ",") if language == "es" else said
 
 

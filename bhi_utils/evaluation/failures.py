@@ -4,6 +4,7 @@ Used by notebook 06, the study of recipes and ``reports.run_report``. It looks a
 patch.
 """
 
+from contextlib import suppress
 from typing import TypedDict
 
 import numpy as np
@@ -13,7 +14,6 @@ from bhi_utils.core import titles
 from bhi_utils.core.messages import filled
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
-from bhi_utils.core.titles import Metric, Metrics
 from bhi_utils.data import splits
 from bhi_utils.data.archive import Pack, per_case, rows_of
 from bhi_utils.data.slide_grid import around
@@ -36,9 +36,9 @@ class Group(TypedDict):
     patches: int
     cases: int
     positive: int
-    auc: Metric | None
-    recall: Metric | None
-    specificity: Metric | None
+    auc: titles.Metric | None
+    recall: titles.Metric | None
+    specificity: titles.Metric | None
 
 
 class Failures(TypedDict):
@@ -112,11 +112,9 @@ def by_group(grouped: pd.DataFrame, *, threshold: float, resamples: int, seed: i
 
 def _measured(part: pd.DataFrame, threshold: float, resamples: int, seed: int) -> Group:
     cases = int(part["case"].nunique())
-    found: Metrics = {}
-    try:
+    found: titles.Metrics = {}
+    with suppress(InputError):  # one class, or one answer for all
         found = metrics.evaluate(part, threshold=threshold, resamples=resamples if cases >= FEWEST else 0, seed=seed)
-    except InputError:  # one class, or one answer for all
-        pass
     auc, recall, specificity = (found.get(name) for name in ("auc", "recall", "specificity"))
     positive = int(part["label"].sum())
     return Group(patches=len(part), cases=cases, positive=positive, auc=auc, recall=recall, specificity=specificity)

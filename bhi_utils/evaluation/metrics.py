@@ -207,9 +207,8 @@ def concordance(label: np.ndarray, score: np.ndarray, case: np.ndarray, cases: i
     found = np.zeros((cases, cases))
     for j in range(cases):
         one = negative[ends[j] : ends[j + 1]]
-        if len(one):
-            below = np.searchsorted(one, positive, side="left") + np.searchsorted(one, positive, side="right")
-            found[:, j] = np.bincount(owner, weights=below / 2, minlength=cases)
+        below = np.searchsorted(one, positive, side="left") + np.searchsorted(one, positive, side="right")
+        found[:, j] = np.bincount(owner, weights=below / 2, minlength=cases)
     return found
 
 
@@ -252,8 +251,7 @@ def average_precision(label: np.ndarray, score: np.ndarray, case: np.ndarray, co
         gained = np.diff(positive, axis=1, prepend=above[:, None])
         found += np.einsum("rl,rl->r", gained, np.divide(positive, np.maximum(positive + negative, 1), dtype=np.float64))
         above = positive[:, -1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return found / above
+    return found / above
 
 
 def recalibration(label: np.ndarray, raw: np.ndarray) -> tuple[float, float]:
@@ -326,7 +324,9 @@ def scaled(value: float, drawn: np.ndarray, left_out: np.ndarray, *, scale: str)
     if scale == "share" and value in (0.0, 1.0):
         reach = float((LEVEL / 2) ** (1 / cases))
         return (reach, 1.0) if value else (0.0, 1 - reach)
-    error = max(standard_error(drawn, cases), _jackknife(value, left_out))
+    jackknife = float(np.sqrt((1 - 1 / cases) * np.sum((left_out - value) ** 2)))
+    # not a number where a case cannot be left out, since it alone has one of the classes
+    error = max(standard_error(drawn, cases), jackknife if np.isfinite(jackknife) else 0.0)
     if error < 1e-12 or (scale == "positive" and value <= 0):
         return None, None
     reach = float(stdtrit(cases - 1, 1 - LEVEL / 2)) * error
@@ -341,9 +341,3 @@ def scaled(value: float, drawn: np.ndarray, left_out: np.ndarray, *, scale: str)
 def standard_error(drawn: np.ndarray, cases: int) -> float:
     """Returns the standard error of the draws; drawing n cases from n gives a variance that is too small by (n - 1) / n, as for a mean."""
     return float(np.std(drawn, ddof=1) * np.sqrt(cases / (cases - 1)))
-
-
-def _jackknife(value: float, left_out: np.ndarray) -> float:
-    """Returns the standard error from leaving out each case; 0 where a case cannot be left out, since it alone has one of the classes."""
-    spread = np.sqrt((1 - 1 / len(left_out)) * np.sum((left_out - value) ** 2))
-    return float(spread) if np.isfinite(spread) else 0.0

@@ -89,13 +89,11 @@ def measure(run: Run, predictions: pd.DataFrame, cuts: Mapping[str, float], *, r
         after = metrics.evaluate(frame, threshold=0.5, resamples=resamples, seed=seed)
         calibrated.setdefault(name, {})[part] = {metric: after[metric] for metric in CALIBRATED}
     test = {name: frame for name, frame in predictions[predictions["split"] == "test"].groupby("model", sort=False)}
-    differences = {
-        f"{first} − {second}": metrics.difference(
-            test[first], test[second], threshold=(cuts[first], cuts[second]), resamples=resamples, seed=seed
-        )
-        for first, second in PAIRS
-        if first in test and second in test
-    }
+    differences: dict[str, Metrics] = {}
+    for one, two in PAIRS:
+        if one in test and two in test:
+            both = (cuts[one], cuts[two])
+            differences[f"{one} − {two}"] = metrics.difference(test[one], test[two], threshold=both, resamples=resamples, seed=seed)
     result = Measured(data=data, resamples=resamples, models=models, calibrated=calibrated, differences=differences)
     run.write_json("metrics.json", result)
     for name, parts in models.items():

@@ -4,7 +4,7 @@ Used by training, notebook 06, the studies and whatever shows a bundle. People w
 as data, ``{"rule": "recall", "value": 0.93, "where": "validation"}``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -119,14 +119,14 @@ def choose(labels: np.ndarray, probability: np.ndarray, *, rule: str | Rule) -> 
     last = np.flatnonzero(np.r_[np.diff(probability[order]) != 0, True])
     tp, fp = np.cumsum(labels[order])[last], np.cumsum(~labels[order])[last]
     positive, negative = labels.sum(), (~labels).sum()
-    worth: dict[str, Callable[[], np.ndarray]] = {
+    worth = {
         # whole numbers decide, so that 93 of 100 are 93 %
-        "recall": lambda: tp >= np.ceil(number * positive - 1e-9),
-        "f1": lambda: 2 * tp / (tp + fp + positive),
-        "youden": lambda: tp / positive - fp / negative,
-        "cost": lambda: -(number * (positive - tp) + fp),
+        "recall": tp >= np.ceil(number * positive - 1e-9),
+        "f1": 2 * tp / (tp + fp + positive),
+        "youden": tp / positive - fp / negative,
+        "cost": -(number * (positive - tp) + fp),
     }
-    value = worth[name]().astype(np.float64)
+    value = worth[name].astype(np.float64)
     best = np.flatnonzero(value >= value.max() - 1e-12 * max(1.0, abs(value.max())))
     chosen = last[best[0] if name == "recall" else best[-1]]
     found = probability[order]

@@ -20,19 +20,16 @@ CONTRAST = 0.15
 DIHEDRAL = 8
 
 
-def transforms(seed: int, *, strength: float = 1.0) -> dict[str, keras.layers.Layer]:
+def transforms(seed: int) -> dict[str, keras.layers.Layer]:
     """Returns one layer for each augmentation, in the order in which the network applies them.
 
     Args:
         seed: seed of the first layer's generator; each further layer takes the next number.
-        strength: factor on every range but the flips; previews use more than 1 to make a change visible.
 
     Returns:
         name to layer; each takes and gives patches in 0–255, shape (n, 50, 50, 3), and acts only with ``training=True``.
     """
-    angle = strength * ROTATION_DEGREES / 360
-    shift, zoom = strength * TRANSLATION, strength * ZOOM
-    light, contrast = strength * BRIGHTNESS, strength * CONTRAST
+    angle, shift = ROTATION_DEGREES / 360, TRANSLATION
     layers = keras.layers
     # reflect: no invented black or white border at the edge of the tissue
     made = {
@@ -40,9 +37,9 @@ def transforms(seed: int, *, strength: float = 1.0) -> dict[str, keras.layers.La
         "vertical flip": layers.RandomFlip("vertical", seed=seed + 1, name="flip_vertical"),
         "rotation": layers.RandomRotation(angle, fill_mode="reflect", seed=seed + 2, name="rotation"),
         "translation": layers.RandomTranslation(shift, shift, fill_mode="reflect", seed=seed + 3, name="translation"),
-        "zoom": layers.RandomZoom((-zoom, zoom), fill_mode="reflect", seed=seed + 4, name="zoom"),
-        "brightness": layers.RandomBrightness(light, value_range=(0, 255), seed=seed + 5, name="brightness"),
-        "contrast": layers.RandomContrast(contrast, value_range=(0, 255), seed=seed + 6, name="contrast"),
+        "zoom": layers.RandomZoom((-ZOOM, ZOOM), fill_mode="reflect", seed=seed + 4, name="zoom"),
+        "brightness": layers.RandomBrightness(BRIGHTNESS, value_range=(0, 255), seed=seed + 5, name="brightness"),
+        "contrast": layers.RandomContrast(CONTRAST, value_range=(0, 255), seed=seed + 6, name="contrast"),
     }
     for layer in made.values():
         # Keras marks three of them as not for XLA on every backend, since TensorFlow lacks one kernel: one such layer keeps JAX from

@@ -202,13 +202,9 @@ def fold(model: keras.Model) -> keras.Model:
     # a BatchNorm is called with a mask of None, which an identity does not take
     folded = keras.models.clone_model(model, clone_function=copied, call_function=lambda layer, *given, **_: layer(*given))
     for layer in model.layers:
-        if not layer.weights or layer.name in gone:
-            continue
-        copy = folded.get_layer(layer.name)
-        if layer.name in norms:
-            copy.set_weights(_kernel_and_bias(layer, norms[layer.name]))
-        else:
-            copy.set_weights(layer.get_weights())
+        if layer.weights and layer.name not in gone:
+            copy, norm = folded.get_layer(layer.name), norms.get(layer.name)
+            copy.set_weights(_kernel_and_bias(layer, norm) if norm else layer.get_weights())
             if isinstance(layer, keras.layers.Normalization):
                 copy.finalize_state()  # it computes with copies of its weights
     return folded

@@ -10,6 +10,7 @@ import io
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from bhi_utils.core import atomic_files
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError, shown
+from bhi_utils.core.titles import CLASSES
 from bhi_utils.data import splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.model import bundles
@@ -118,11 +120,6 @@ def of_rows(pack: Pack, rows: np.ndarray) -> Seen:
     return Seen(frozenset((int(case), synthetic) for case in cases), np.unique(np.concatenate(parts)))
 
 
-def of_split(pack: Pack, table: pd.DataFrame) -> Seen:
-    """Returns what a model has seen that was trained on a split: training cases, and validation cases, which chose the threshold."""
-    return of_rows(pack, np.flatnonzero(np.isin(splits.parts(pack.manifest, table), ("train", "val"))))
-
-
 def before(initialisation: str) -> Seen:
     """Returns what a network had seen before its training began: the packaged model's patches if it started there, else nothing."""
     return Seen.of(bundles.packaged()) if initialisation == bundles.START else Seen()
@@ -146,13 +143,12 @@ def leave_out(pack: Pack, table: pd.DataFrame, weights: str) -> pd.DataFrame:
     said = sentence(by_id, by_pixels, len(used))
     result = table.assign(split=table["split"].mask(table["case"].isin(by_id | by_pixels), "unused"))
     counts = splits.summary(pack.manifest, result)
-    for part in splits.PARTS:
-        for column in ("IDC−", "IDC+"):
-            if not counts.loc[part, column]:
-                raise InputError(
-                    f"{said} The {part} part then holds no {column} patch: give data with more new cases, or start elsewhere with "
-                    "--weights imagenet, none or a file."
-                )
+    for part, name in product(splits.PARTS, CLASSES):
+        if not counts.loc[part, name]:
+            raise InputError(
+                f"{said} The {part} part then holds no {name} patch: give data with more new cases, or start elsewhere with "
+                "--weights imagenet, none or a file."
+            )
     print(said)
     return result
 
@@ -194,7 +190,7 @@ def unseen(pack: Pack, seen: Seen) -> tuple[np.ndarray, dict[str, int | str]]:
     if not left:
         raise InputError(f"{said} None is left to evaluate: give cases that the model has not seen.")
     if len(labels) < 2:
-        only = "IDC+" if labels[0] == 1 else "IDC−"
+        only = CLASSES[labels[0]]
         raise InputError(f"{said} What is left holds {only} patches only, and metrics need both classes: `bhi predict` answers without.")
     if left < 2:
         raise InputError(f"{said} What is left is one case, and intervals come from resampling cases: give more cases.")

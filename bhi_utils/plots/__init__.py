@@ -3,14 +3,13 @@
 A function takes data and returns a `Figure`; ``notebook.save_figure`` shows and saves it.
 """
 
-from bhi_utils.plots.maps import answers, coloured, enlarged, limit, number, overlay, probability_map, scaled, slide_map
+from bhi_utils.plots.maps import answers, coloured, enlarged, limit, overlay, probability_map, scaled, slide_map
 from bhi_utils.plots.patches import (
     augmentation_rows,
     batch_before_after,
     classes_and_cases,
     fine_detail,
     leak_map,
-    mosaic,
     oddities,
     patch_grid,
     preprocessing_steps,
@@ -29,4 +28,4 @@ from bhi_utils.plots.performance import (
     roc_and_precision_recall,
     threshold_curves,
 )
-from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, POSITIVE, THOUSANDS, colour_map, png, signed, style, write_palette
+from bhi_utils.plots.shared_look import INK, THOUSANDS, png, signed, style, write_palette

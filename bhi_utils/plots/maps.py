@@ -14,9 +14,10 @@ from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from bhi_utils.core.messages import probability
 from bhi_utils.core.titles import CLASSES
 from bhi_utils.data.decode import PATCH
-from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, POSITIVE, bare, colour_map, keys, slide_grid, style
+from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, POSITIVE, bare, colour_map, keys, slide_grid, style, subplots
 
 #: Weakest full colour in units of the logit: a map that holds next to nothing must not look like one that holds much.
 SMALLEST_LIMIT = 2.0
@@ -61,15 +62,6 @@ def _blended(grey: Image.Image, side: np.ndarray, weight: np.ndarray) -> np.ndar
     return np.rint((1 - weight) * np.asarray(grey, dtype=np.float32)[..., None] + weight * colour).astype(np.uint8)
 
 
-def number(probability: float) -> str:
-    """Returns a probability with two decimals, never rounded to 0 or 1.
-
-    >>> number(0.4), number(0.9999)
-    ('0.40', '> 0.99')
-    """
-    return "< 0.01" if probability < 0.005 else "> 0.99" if probability > 0.995 else f"{probability:.2f}"
-
-
 @style()
 def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[Mapping[str, Any]], labels: Sequence[int]) -> Figure:
     """Shows what the interface answers for some patches, one a column: the patch, its evidence map, class and probability.
@@ -81,21 +73,20 @@ def answers(patches: np.ndarray, maps: np.ndarray, found: Sequence[Mapping[str, 
         labels: the archive's labels, 0 or 1.
     """
     count = len(patches)
-    figure = Figure(figsize=(1.9 * count + 1.2, 5.2))
-    axes = figure.subplots(3, count, squeeze=False, height_ratios=(4, 4, 1))
+    figure, axes = subplots((1.9 * count + 1.2, 5.2), 3, count, squeeze=False, height_ratios=(4, 4, 1))
     for column, (patch, evidence, answer, label) in enumerate(zip(patches, maps, found, labels, strict=True)):
         image, heat, bar = axes[:, column]
         image.imshow(patch, interpolation="bicubic")
         image.set_title(f"labelled {CLASSES[label]}", loc="center")
         heat.imshow(overlay(patch, evidence))
         heat.set_title(f"±{limit(evidence):.0f} at full colour", loc="center", fontsize=8, color=INK)
-        called, probability = answer["predicted_label"], answer["probability_calibrated"]
+        called, share = answer["predicted_label"], answer["probability_calibrated"]
         bar.barh([0], [1], color="0.9")
-        bar.barh([0], [probability], color=COLOURS[called])
+        bar.barh([0], [share], color=COLOURS[called])
         bar.axvline(answer["threshold_calibrated"], color="black", linewidth=1.5)
         bar.set(xlim=(0, 1), yticks=[], xticks=[0, 1])
         bar.tick_params(labelsize=8)
-        said = number(probability)
+        said = probability(share, "en")
         bar.set_title(f"{CLASSES[called]}   p {said if said[0] in '<>' else f'= {said}'}", loc="center", color=COLOURS[called])
         bar.spines[:].set_visible(False)
     bare(axes[:2])
@@ -156,8 +147,7 @@ def probability_map(picture: np.ndarray, size: tuple[int, int], table: pd.DataFr
         title: what stands above.
     """
     values = scaled(table["probability_calibrated"].to_numpy(), threshold)
-    figure = Figure(figsize=(8, min(10.0, max(3.0, 6.6 * size[1] / size[0] + 0.8))))
-    axis = figure.subplots()
+    figure, axis = subplots((8, min(10.0, max(3.0, 6.6 * size[1] / size[0] + 0.8))))
     axis.imshow(coloured(picture, size, table, values), extent=(0, size[0], size[1], 0), interpolation="nearest")
     axis.set(title=title, xlabel="x (px)", ylabel="y (px)")
     bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), colour_map()), ax=axis, ticks=[-1, 0, 1], fraction=0.046, pad=0.02)
@@ -176,17 +166,17 @@ def slide_map(rows: pd.DataFrame, *, threshold: float) -> Figure:
     """
     x, y = ((rows[name] - rows[name].min()).to_numpy() // PATCH for name in ("x", "y"))
     called, label = (rows["probability"] >= threshold).to_numpy(), rows["label"].to_numpy()
-    figure = Figure(figsize=(10.5, min(7.5, max(3.4, 3.3 * (y.max() + 1) / (x.max() + 1) + 1.2))))
-    truth, probability, error = figure.subplots(1, 3, sharex=True, sharey=True)
+    height = min(7.5, max(3.4, 3.3 * (y.max() + 1) / (x.max() + 1) + 1.2))
+    figure, (truth, share, error) = subplots((10.5, height), 1, 3, sharex=True, sharey=True)
     kinds = {"right": "#D9D9D9", "missed IDC+": POSITIVE, "false alarm": NEGATIVE}
     wrong = np.where(called == label, 0, np.where(label == 1, 1, 2))
     slide_grid(truth, x, y, label, cmap=ListedColormap(COLOURS), vmin=0, vmax=1)
-    shown = slide_grid(probability, x, y, rows["probability_calibrated"], cmap="cividis", vmin=0, vmax=1)
+    shown = slide_grid(share, x, y, rows["probability_calibrated"], cmap="cividis", vmin=0, vmax=1)
     slide_grid(error, x, y, wrong, cmap=ListedColormap(list(kinds.values())), vmin=0, vmax=2)
     # within the panel's own room, so that the three stay level
-    figure.colorbar(shown, cax=probability.inset_axes((0.1, -0.3, 0.8, 0.05)), orientation="horizontal")
+    figure.colorbar(shown, cax=share.inset_axes((0.1, -0.3, 0.8, 0.05)), orientation="horizontal")
     truth.set(title=f"Case {rows['case'].iloc[0]}: truth", ylabel="row of patches")
-    probability.set_title("Calibrated probability of IDC+")
+    share.set_title("Calibrated probability of IDC+")
     error.set_title("Answers")
     # marks as well as colours, for print in grey
     for axis, chosen, mark in ((truth, label == 1, "+"), (error, (label == 1) & ~called, "+"), (error, (label == 0) & called, "x")):

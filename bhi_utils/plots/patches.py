@@ -15,7 +15,7 @@ from bhi_utils.core.titles import CLASSES, PART_NAMES
 from bhi_utils.data.archive import per_case
 from bhi_utils.data.slide_grid import STRIDE, assemble
 from bhi_utils.data.splits import PARTS
-from bhi_utils.plots.shared_look import BLANK, COLOURS, INK, NEGATIVE, PART_COLOURS, POSITIVE, THOUSANDS, keys, slide_grid, style
+from bhi_utils.plots.shared_look import BLANK, COLOURS, INK, NEGATIVE, PART_COLOURS, POSITIVE, THOUSANDS, keys, slide_grid, style, subplots
 
 #: A text for each patch or row.
 Texts = Sequence[str] | np.ndarray
@@ -24,8 +24,7 @@ Texts = Sequence[str] | np.ndarray
 @style()
 def classes_and_cases(manifest: pd.DataFrame) -> Figure:
     """Shows the patches of each class, one dot a case (its patches and its share of IDC+), and how the shares are distributed."""
-    figure = Figure(figsize=(9.2, 3.9))
-    bars, dots, shares = figure.subplots(1, 3, width_ratios=(1.0, 2.6, 0.8))
+    figure, (bars, dots, shares) = subplots((9.2, 3.9), 1, 3, width_ratios=(1.0, 2.6, 0.8))
     counts = [int((manifest["label"] == label).sum()) for label in (0, 1)]
     drawn = bars.bar(CLASSES, counts, color=COLOURS, width=0.6)
     bars.bar_label(drawn, [f"{count:,}\n{count / sum(counts):.1%}" for count in counts], padding=2, fontsize=8.5)
@@ -74,8 +73,8 @@ def slide(patches: np.ndarray, rows: pd.DataFrame) -> Figure:
         rows: their rows of the manifest, in the same order: ``case, x, y, label, width, height``.
     """
     canvas, extent = assemble(patches, rows)
-    figure = Figure(figsize=(9.2, min(9.0, max(3.2, 4.4 * canvas.shape[0] / canvas.shape[1] + 0.9))))
-    tissue, labelled = figure.subplots(1, 2, sharex=True, sharey=True)
+    height = min(9.0, max(3.2, 4.4 * canvas.shape[0] / canvas.shape[1] + 0.9))
+    figure, (tissue, labelled) = subplots((9.2, height), 1, 2, sharex=True, sharey=True)
     missing = round(canvas.shape[0] * canvas.shape[1] / STRIDE**2) - len(rows)
     for ax in (tissue, labelled):
         ax.set_facecolor(BLANK)
@@ -144,8 +143,7 @@ def mosaic(ax: Axes, images: np.ndarray, *, columns: int, titles: Texts = (), co
 @style()
 def split_overview(manifest: pd.DataFrame, splits: pd.DataFrame) -> Figure:
     """Shows cases and patches of each part, and each case's share of IDC+ as a dot, with the part's share as a line."""
-    figure = Figure(figsize=(9.2, 3.6))
-    cases, patches, shares = figure.subplots(1, 3, width_ratios=(1, 1.1, 1.6))
+    figure, (cases, patches, shares) = subplots((9.2, 3.6), 1, 3, width_ratios=(1, 1.1, 1.6))
     parts = [part for part in (*PARTS, "unused") if (splits["split"] == part).any()]
     names = [PART_NAMES[part] for part in parts]
     table = per_case(manifest).merge(splits, on="case")
@@ -188,8 +186,7 @@ def leak_map(rows: pd.DataFrame, by_image: np.ndarray, by_case: np.ndarray, touc
         touched: for each way, the share (0 to 1) of all test patches that touch a training patch.
     """
     x, y = ((rows[name] - rows[name].min()).to_numpy() // STRIDE for name in ("x", "y"))
-    figure = Figure(figsize=(9.2, 3.9))
-    *maps, bars = figure.subplots(1, 3, width_ratios=(1.25, 1.25, 1))
+    figure, (*maps, bars) = subplots((9.2, 3.9), 1, 3, width_ratios=(1.25, 1.25, 1))
     shades = ListedColormap([PART_COLOURS[part] for part in PART_NAMES])
     for ax, parts, title in zip(maps, (by_image, by_case), ("split by image", "split by case"), strict=True):
         slide_grid(ax, x, y, [list(PART_NAMES).index(part) for part in parts], cmap=shades, vmin=-0.5, vmax=len(PART_NAMES) - 0.5)
@@ -212,17 +209,15 @@ def preprocessing_steps(stages: Mapping[str, np.ndarray]) -> Figure:
     Args:
         stages: name of the step to the array (h, w, 3) that it gives, in order; 0–255, or 0–1 for the last.
     """
-    figure = Figure(figsize=(9.2, 5.0))
-    images, values = figure.subplots(2, len(stages), height_ratios=(1.7, 1))
+    figure, (images, values) = subplots((9.2, 5.0), 2, len(stages), height_ratios=(1.7, 1))
     for ax, below, (name, array) in zip(images, values, stages.items(), strict=True):
         top = 255 if array.max() > 1 else 1
         ax.imshow(np.clip(array / top, 0, 1))
         shape = " × ".join(map(str, array.shape))
         ax.set_title(f"{name}\n{shape}, {array.dtype}\nfrom {array.min():.3g} to {array.max():.3g}", fontsize=9)
         ax.set(xlabel="column (px)", ylabel="row (px)")
-        for channel, (colour, dash) in enumerate((("#B2182B", "-"), ("#1B7837", "--"), ("#2166AC", ":"))):
+        for channel, (name, colour, dash) in enumerate((("red", "#B2182B", "-"), ("green", "#1B7837", "--"), ("blue", "#2166AC", ":"))):
             share, edges = np.histogram(array[..., channel], bins=32, range=(0, top))
-            name = ("red", "green", "blue")[channel]
             below.stairs(100 * share / share.sum(), edges, color=colour, linestyle=dash, linewidth=1.5, label=name)
         below.set(xlabel=f"value (0–{top})", ylabel="pixels (%)", xlim=(0, top))
     figure.legend(*values[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
@@ -235,9 +230,8 @@ def smote_examples(first: np.ndarray, synthetic: np.ndarray, second: np.ndarray,
     count = len(synthetic)
     figure = Figure(figsize=(1.0 + 1.02 * count, 3.6))
     images, titles = np.concatenate([first, synthetic, second]), [f"step {step:.2f}" for step in steps]
-    names = ("real patch", "synthetic", "its neighbour")
-    colours = [INK] * count + [SYNTHETIC] * count + [INK] * count
-    mosaic(figure.subplots(), images, columns=count, titles=titles, colours=colours, names=names)
+    look = {"colours": [INK] * count + [SYNTHETIC] * count + [INK] * count, "names": ("real patch", "synthetic", "its neighbour")}
+    mosaic(figure.subplots(), images, columns=count, titles=titles, **look)
     return figure
 
 
@@ -250,8 +244,7 @@ def smote_effect(counts: pd.DataFrame, real: np.ndarray, synthetic: np.ndarray) 
         real: patches of the smaller class, array (n, 50, 50, 3) in 0–255.
         synthetic: the patches made from them, likewise.
     """
-    figure = Figure(figsize=(9.2, 3.3))
-    bars, lines = figure.subplots(1, 2, width_ratios=(1, 1.6))
+    figure, (bars, lines) = subplots((9.2, 3.3), 1, 2, width_ratios=(1, 1.6))
     bars.bar(CLASSES, counts["real"], color=COLOURS, width=0.6)
     look = {"facecolor": "white", "edgecolor": SYNTHETIC, "hatch": "///", "linewidth": np.where(counts["synthetic"], 1.0, 0.0)}
     made = bars.bar(CLASSES, counts["synthetic"], bottom=counts["real"], width=0.6, **look)

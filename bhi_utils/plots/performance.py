@@ -19,7 +19,7 @@ from bhi_utils.core.titles import CLASSES, MODEL_NAMES, PAPER_METRICS, Metric, M
 from bhi_utils.evaluation import metrics
 from bhi_utils.evaluation.failures import Failures
 from bhi_utils.plots.maps import limit, overlay
-from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, bare, colour_map, style
+from bhi_utils.plots.shared_look import COLOURS, INK, NEGATIVE, bare, colour_map, style, subplots
 
 #: Colour-blind safe (Okabe and Ito), none of them a class's colour; with hatches and line styles for print in grey.
 MODEL_COLOURS = {"cnn": "#009E73", "efficientnetb0": "#CC79A7", "logistic_regression": "#8C8C8C"}
@@ -32,8 +32,7 @@ PAPER["label"] = "the paper (its own data)"
 @style()
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Shows loss and AUC over epochs on training and validation cases, a column a model; dotted lines separate the phases."""
-    figure = Figure(figsize=(4.6 * len(histories), 4.6))
-    axes = figure.subplots(2, len(histories), sharex="col", sharey="row", squeeze=False)
+    figure, axes = subplots((4.6 * len(histories), 4.6), 2, len(histories), sharex="col", sharey="row", squeeze=False)
     for column, (name, history) in zip(axes.T, histories.items(), strict=True):
         starts = history.index[history["phase"] != history["phase"].shift()]
         for axis, metric, title in zip(column, ("loss", "auc"), ("loss", "AUC"), strict=True):
@@ -63,8 +62,7 @@ def metrics_beside_paper(models: Mapping[str, Mapping[str, Metrics]], paper: Map
         paper: metric to the published value.
         part: the split that is shown.
     """
-    figure = Figure(figsize=(3.2 + 2.3 * len(models), 3.9))
-    axis = figure.subplots()
+    figure, axis = subplots((3.2 + 2.3 * len(models), 3.9))
     width = 0.8 / len(models)
     # inside the bar, where no whisker and no diamond of the paper's is
     box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
@@ -90,8 +88,7 @@ def roc_and_precision_recall(
     predictions: pd.DataFrame, thresholds: Mapping[str, float], paper: Mapping[str, float] | None = None
 ) -> Figure:
     """Shows ROC and precision–recall curve of each model on one part; dots are the thresholds in use, a diamond the paper's point."""
-    figure = Figure(figsize=(9.2, 4.3))
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = subplots((9.2, 4.3), 1, 2)
     for name, frame in predictions.groupby("model", sort=False):
         look = {"color": MODEL_COLOURS[name], "linestyle": LINES[name], "linewidth": 1.8}
         label, probability = frame["label"].to_numpy(), frame["probability"].to_numpy()
@@ -195,8 +192,7 @@ def model_output(patches: np.ndarray, maps: np.ndarray, frame: pd.DataFrame) -> 
         maps: float array (n, h, w), evidence whose mean is the logit.
         frame: n rows with ``label``, ``predicted_label``, ``probability_calibrated``.
     """
-    figure = Figure(figsize=(1.28 * len(patches) + 0.5, 3.7))
-    axes = figure.subplots(2, len(patches))
+    figure, axes = subplots((1.28 * len(patches) + 0.5, 3.7), 2, len(patches))
     shared = max(limit(one) for one in maps)
     for column, (patch, evidence, (_, row)) in enumerate(zip(patches, maps, frame.iterrows(), strict=True)):
         right = row["label"] == row["predicted_label"]
@@ -220,8 +216,7 @@ def failures(result: Failures, cases: pd.DataFrame, kinds: Mapping[str, str]) ->
         cases: the content of ``cases.csv``: ``case, patches, positive, auc, recall``.
         kinds: kind of group to its title.
     """
-    figure = Figure(figsize=(10.5, 5.2))
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1.1, 1.1, 1))
+    figure, (left, middle, right) = subplots((10.5, 5.2), 1, 3, width_ratios=(1.1, 1.1, 1))
     names, place = {}, 0.0
     for kind, found in result["groups"].items():
         left.text(0.02, place, kinds[kind], transform=left.get_yaxis_transform(), va="center", fontsize=8.5, weight="bold", color=INK)

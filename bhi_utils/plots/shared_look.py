@@ -48,6 +48,12 @@ def style() -> Iterator[None]:
         yield
 
 
+def subplots(size: tuple[float, float], rows: int = 1, columns: int = 1, **layout: Any) -> tuple[Figure, Any]:
+    """Returns a figure of ``size`` in inches and its axes, as ``Figure.subplots`` gives them."""
+    figure = Figure(figsize=size)
+    return figure, figure.subplots(rows, columns, **layout)
+
+
 def colour_map() -> LinearSegmentedColormap:
     """Returns blue over light grey to orange, for a legend beside a map."""
     return LinearSegmentedColormap.from_list("evidence", [NEGATIVE, "#E6E6E6", POSITIVE])

@@ -22,7 +22,6 @@ from bhi_utils.core.paths import InputError, shown
 from bhi_utils.core.titles import CLASSES
 from bhi_utils.data import input_checks
 from bhi_utils.data.decode import PATCH, pad
-from bhi_utils.data.input_checks import SMALLEST
 from bhi_utils.model.predictor import BATCH, Predictor
 
 #: Patches in one step of `answers`: whole batches of the network, and few enough for progress to show and for cancelling.
@@ -132,7 +131,7 @@ def cut(pixels: np.ndarray, notes: tuple[Sentence, ...] = ()) -> Tiles | Sentenc
         the patches, or why there are none.
     """
     height, width = pixels.shape[:2]
-    columns, lines = (range(0, side - SMALLEST + 1, PATCH) for side in (width, height))
+    columns, lines = (range(0, side - input_checks.SMALLEST + 1, PATCH) for side in (width, height))
     patches, rows = [], []
     for y in lines:
         strip = pixels[y : y + PATCH]
@@ -145,7 +144,7 @@ def cut(pixels: np.ndarray, notes: tuple[Sentence, ...] = ()) -> Tiles | Sentenc
     if not patches:
         return say("no_tissue")
     table = pd.DataFrame(rows, columns=["x", "y", "tissue"])
-    stack, picture = np.stack(patches), _shrunk(pixels)
+    stack, picture = np.stack(patches), np.asarray(Image.fromarray(pixels).reduce(-(-max(width, height) // PICTURE)))
     strange = input_checks.doubted(stack)
     table["in_scope"] = ~strange["any"]
     return Tiles((width, height), picture, stack, table, len(columns) * len(lines) - len(rows), _doubt(strange, picture), notes)
@@ -159,11 +158,6 @@ def _doubt(strange: dict[str, np.ndarray], picture: np.ndarray) -> Sentence | No
         return None
     worst = max((name for name in strange if name != "any"), key=lambda name: strange[name].sum())
     return say("mostly_strange", share=share, reason=say(worst))
-
-
-def _shrunk(pixels: np.ndarray) -> np.ndarray:
-    image = Image.fromarray(pixels)
-    return np.asarray(image.reduce(-(-max(image.size) // PICTURE)))
 
 
 def answers(predictor: Predictor, patches: np.ndarray) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:

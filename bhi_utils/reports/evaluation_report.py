@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from bhi_utils import plots
 from bhi_utils.core import atomic_files
 from bhi_utils.core.titles import METRICS, Metrics, origin
 from bhi_utils.data import archive
-from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics
-from bhi_utils.evaluation.metrics import RESAMPLES
 from bhi_utils.model import seen
 from bhi_utils.model.predictor import Predictor
 from bhi_utils.reports.run_report import render
@@ -64,7 +61,7 @@ class Evaluation:
         return origin(self.result["data"] | self.result["evaluated"])
 
 
-def evaluate(bundle: Path, pack: Pack, *, resamples: int = RESAMPLES, seed: int = 0, progress: bool = True) -> Evaluation:
+def evaluate(bundle: Path, pack: archive.Pack, *, resamples: int = metrics.RESAMPLES, seed: int = 0, progress: bool = True) -> Evaluation:
     """Predicts the cases that the bundle's model has not seen, and measures the answers.
 
     Args:
@@ -96,7 +93,13 @@ def evaluate(bundle: Path, pack: Pack, *, resamples: int = RESAMPLES, seed: int 
 def write(done: Evaluation, out: Path) -> list[Path]:
     """Writes ``predictions.csv.gz``, three figures, ``report.html`` and, last, ``metrics.json`` into ``out``, each whole or not at all."""
     out = Path(out)
-    pictures = {name: plots.png(plots.signed(figure, done.data()), dpi=150) for name, figure in _figures(done).items()}
+    cuts = {done.name: done.result["models"][done.name][PART]["threshold"]["value"]}
+    figures = {  # in the order of the page, whose template holds their captions
+        "roc_precision_recall.png": plots.roc_and_precision_recall(done.predictions, cuts),
+        "confusion.png": plots.confusion_matrices(done.predictions, cuts),
+        "calibration.png": plots.calibration_curves(done.predictions),
+    }
+    pictures = {name: plots.png(plots.signed(figure, done.data()), dpi=150) for name, figure in figures.items()}
     page = render("evaluation.html.j2", done=done, figures=list(pictures), source=Path(done.result["data"]["source"]).name)
     written = [atomic_files.write_csv(out / "predictions.csv.gz", done.predictions)]
     for name, data in pictures.items():
@@ -106,7 +109,7 @@ def write(done: Evaluation, out: Path) -> list[Path]:
     return [*written, atomic_files.write_text(out / "report.html", page), atomic_files.write_json(out / "metrics.json", done.result)]
 
 
-def _predict(predictor: Predictor, name: str, pack: Pack, rows: np.ndarray, progress: bool) -> pd.DataFrame:
+def _predict(predictor: Predictor, name: str, pack: archive.Pack, rows: np.ndarray, progress: bool) -> pd.DataFrame:
     """Returns one row a patch, in the columns of a run's predictions."""
     answers = []
     with tqdm(total=len(rows), desc=f"{name} on unseen cases", unit="patch", file=sys.stderr, disable=not progress, mininterval=1) as bar:
@@ -116,13 +119,3 @@ def _predict(predictor: Predictor, name: str, pack: Pack, rows: np.ndarray, prog
     place = pack.manifest.iloc[rows][["case", "x", "y", "label"]].reset_index(drop=True)
     found = pd.concat(answers, ignore_index=True)[["logit", "probability", "probability_calibrated"]]
     return pd.concat([pd.DataFrame({"model": name, "split": PART, "fold": -1}, index=place.index), place, found], axis=1)
-
-
-def _figures(done: Evaluation) -> dict[str, Figure]:
-    """Returns file name to figure, in the order of the page, whose template holds their captions."""
-    cuts = {done.name: done.result["models"][done.name][PART]["threshold"]["value"]}
-    return {
-        "roc_precision_recall.png": plots.roc_and_precision_recall(done.predictions, cuts),
-        "confusion.png": plots.confusion_matrices(done.predictions, cuts),
-        "calibration.png": plots.calibration_curves(done.predictions),
-    }

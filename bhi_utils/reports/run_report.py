@@ -16,7 +16,6 @@ from bhi_utils.core import provenance
 from bhi_utils.core.atomic_files import write_text
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import shown
-from bhi_utils.core.provenance import paper
 from bhi_utils.core.run import RECORD, Run
 from bhi_utils.core.titles import METRICS, MODEL_NAMES, PAPER_METRICS, PART_NAMES, cell, origin
 from bhi_utils.data import archive
@@ -111,7 +110,19 @@ def write(run: Run) -> Path:
     Raises:
         InputError: the run has not come as far as notebook 06, or its data are others by now.
     """
-    return write_text(run.root / "report.html", _report(Facts.read(run)))
+    facts = Facts.read(run)
+    calibrated = list(facts.metrics.get("calibrated", {}))
+    page = render(
+        "report.html.j2",
+        facts=facts,
+        paper=provenance.paper(),
+        differences=results.differences(facts.metrics).T if facts.metrics.get("differences") else None,
+        calibration=results.calibration(facts.metrics, facts.training, calibrated, part="test") if calibrated else None,
+        suspects=failures.sentence(facts.failures) if facts.failures else None,
+        groups=failures.table(facts.failures) if facts.failures else None,
+        figures={path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(facts.run.figures.glob("*.png"))},
+    )
+    return write_text(run.root / "report.html", page)
 
 
 def write_cards(run: Run) -> list[Path]:
@@ -128,20 +139,6 @@ def card(facts: Facts, name: str) -> str:
     """Returns ``MODEL_CARD.md``, the card of the better model, or ``DATA_CARD.md``, the card of the data that the run used."""
     groups = failures.table(facts.failures) if facts.failures else None
     return render(f"{name.lower()}.j2", facts=facts, paper=provenance.paper(), groups=groups, archive_url=ARCHIVE_URL)
-
-
-def _report(facts: Facts) -> str:
-    calibrated = list(facts.metrics.get("calibrated", {}))
-    return render(
-        "report.html.j2",
-        facts=facts,
-        paper=provenance.paper(),
-        differences=results.differences(facts.metrics).T if facts.metrics.get("differences") else None,
-        calibration=results.calibration(facts.metrics, facts.training, calibrated, part="test") if calibrated else None,
-        suspects=failures.sentence(facts.failures) if facts.failures else None,
-        groups=failures.table(facts.failures) if facts.failures else None,
-        figures={path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(facts.run.figures.glob("*.png"))},
-    )
 
 
 def summary(run: Run, *, fresh: bool = True) -> str:
@@ -165,7 +162,7 @@ def _table(run: Run) -> list[str]:
     rows = [["", *(f"{name} ({starts[name]})" if name in starts else name for name in metrics["models"]), "paper"]]
     for metric, title in PAPER_METRICS.items():
         values = [cell(parts.get("test", {}).get(metric), digits=4) for parts in metrics["models"].values()]
-        rows.append([title, *values, f"{paper()[metric]:.4f}"])
+        rows.append([title, *values, f"{provenance.paper()[metric]:.4f}"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["   ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     drawn = ", so nothing here says anything about real tissue" if metrics["data"]["synthetic"] else ""

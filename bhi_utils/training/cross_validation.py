@@ -8,7 +8,6 @@ model on one fold. All arms see the same folds, so their answers can be compared
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bhi_utils.core.atomic_files import write_atomic
 from bhi_utils.core.messages import counted
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.titles import Metrics
@@ -240,17 +238,12 @@ def _kept(fold: Fold, arm: Arm, keep: Path | None) -> Mapping[str, Mapping[str, 
     """Returns what the arm gives for a fold, read from ``keep`` where it is kept there."""
     if keep is None:
         return arm(fold)
-    path = keep / f"fold_{fold.number}.npz"
-    if path.is_file():
-        with np.load(path) as stored:
-            kept: dict[str, dict[str, np.ndarray]] = {}
-            for key, values in stored.items():
-                name, _, part = key.rpartition("|")
-                kept.setdefault(name, {})[part] = values
-        return kept
+    path = keep / f"fold_{fold.number}{checkpoint.SUFFIX}"
+    if kept := checkpoint.load(path, fits=""):
+        facts, arrays = kept
+        return {name: dict(zip(facts["parts"][name], values, strict=True)) for name, values in arrays.items()}
     found = arm(fold)
-    members: dict[str, Any] = {f"{name}|{part}": values for name, parts in found.items() for part, values in parts.items()}
-    with write_atomic(path) as temporary:
-        np.savez(temporary, **members)
+    parts = {name: list(logits) for name, logits in found.items()}
+    checkpoint.save(path, "", {"parts": parts}, {name: list(logits.values()) for name, logits in found.items()})
     checkpoint.clear(fold.folder)
     return found

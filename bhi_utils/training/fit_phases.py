@@ -125,8 +125,7 @@ class Phases(keras.callbacks.Callback):
             # the batches come shuffled
             options = {"epochs": epochs, "initial_epoch": begin, "callbacks": [self, bar], "shuffle": False, "verbose": 0}
             try:
-                with explained_memory():
-                    part.fit(train, validation_data=valid, **options)
+                part.fit(train, validation_data=valid, **options)
             finally:
                 bar.epoch_bar.close()
         if self._best:

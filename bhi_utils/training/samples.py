@@ -83,18 +83,13 @@ def training_samples(pack: Pack, table: pd.DataFrame, *, mode: str, seed: int, r
     if not counts.all():
         raise InputError("The training cases hold only one class: add cases or change the split.")
     sampled = rows
-    plan: smote.SmotePlan | None = None
-    weights: np.ndarray | None = None
-    if mode in ("class_weight", "feature_smote"):
-        weights = (len(rows) / (2 * counts))[labels[rows]].astype(np.float32)
-    elif mode == "oversample":
+    if mode == "oversample":
         rare = rows[labels[rows] == counts.argmin()]
         sampled = np.concatenate([rows, np.random.default_rng(seed).choice(rare, counts.max() - counts.min())])
-    elif mode == "smote":
-        plan = smote.smote_plan(pack.patches, labels, seed=seed, rows=rows)
+    plan = smote.smote_plan(pack.patches, labels, seed=seed, rows=rows) if mode == "smote" else None
     drawn = labels[sampled] if plan is None else np.concatenate([labels[sampled], np.full(len(plan), plan.label)])
-    weights = np.ones(len(drawn), dtype=np.float32) if weights is None else weights
-    return Samples(pack.patches, sampled, drawn.astype(np.int8), weights, plan, rows, mode)
+    weighs = len(rows) / (2 * counts) if mode in ("class_weight", "feature_smote") else np.ones(2)
+    return Samples(pack.patches, sampled, drawn.astype(np.int8), weighs[drawn].astype(np.float32), plan, rows, mode)
 
 
 def guard(pack: Pack, table: pd.DataFrame, samples: Samples) -> None:
@@ -118,11 +113,15 @@ def fingerprint(pack: Pack, table: pd.DataFrame, samples: Samples) -> str:
     return checkpoint.fingerprint(pack.info["fingerprint"], [table[name].tolist() for name in ("case", "split")], drawn)
 
 
+#: Takes sample numbers and the batch's own seed (ints, for ``default_rng``), gives the network's input for them.
+Fetch = Callable[[np.ndarray, list[int]], Any]
+
+
 class Batches(keras.utils.PyDataset):
     """Batches for ``fit`` on any backend; the order of epoch ``e`` depends on the seed and ``e`` alone.
 
     Args:
-        fetch: takes sample numbers and the batch's own seed (ints, for ``default_rng``), gives the network's input for them.
+        fetch: makes the network's input.
         labels: int array (n,).
         batch_size: samples a batch.
         weights: float array (n,), or None for equal ones.
@@ -130,13 +129,7 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self,
-        fetch: Callable[[np.ndarray, list[int]], Any],
-        labels: np.ndarray,
-        *,
-        batch_size: int,
-        weights: np.ndarray | None = None,
-        seed: int | None = None,
+        self, fetch: Fetch, labels: np.ndarray, *, batch_size: int, weights: np.ndarray | None = None, seed: int | None = None
     ) -> None:
         super().__init__()
         if batch_size < 1:

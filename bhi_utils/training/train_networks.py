@@ -19,16 +19,14 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from bhi_utils.core.run import Run
+from bhi_utils.data import splits
 from bhi_utils.data.archive import Pack
-from bhi_utils.data.splits import indices
 from bhi_utils.evaluation import metrics, thresholds
 from bhi_utils.evaluation.calibration import fit_calibration
 from bhi_utils.evaluation.results import TrainedModel, Training
 from bhi_utils.model import networks, predictor, seen
 from bhi_utils.model.bundles import Card
-from bhi_utils.model.networks import answers
 from bhi_utils.training import checkpoint, device_patches, fit_phases
-from bhi_utils.training.fit_phases import FitSettings, Phases, explained_memory
 from bhi_utils.training.frozen_features import CachedBase
 from bhi_utils.training.samples import Batches, Samples, fingerprint, guard
 from bhi_utils.training.smote import check_balance
@@ -56,19 +54,19 @@ class Trained:
     cut: CachedBase | None = None
 
 
-@explained_memory()
-def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: FitSettings, *, image_size: int) -> Trained:
+@fit_phases.explained_memory()
+def train_cnn(pack: Pack, table: pd.DataFrame, samples: Samples, recipe: fit_phases.FitSettings, *, image_size: int) -> Trained:
     """Train the custom CNN from scratch, in one phase; the arguments are those of `train_efficientnetb0`."""
     guard(pack, table, samples)
     return _from_scratch(networks.cnn(image_size=image_size, seed=recipe.seed), pack, table, samples, recipe)
 
 
-@explained_memory()
+@fit_phases.explained_memory()
 def train_efficientnetb0(
     pack: Pack,
     table: pd.DataFrame,
     samples: Samples,
-    recipe: FitSettings,
+    recipe: fit_phases.FitSettings,
     *,
     image_size: int,
     weights: str,
@@ -103,7 +101,7 @@ def train_efficientnetb0(
     model = networks.efficientnetb0(image_size=image_size, weights=weights, seed=recipe.seed, input_range=input_range)
     if weights == "none":
         return _from_scratch(model, pack, table, samples, recipe)
-    phases = Phases(model, recipe, basis=[fingerprint(pack, table, samples), views])
+    phases = fit_phases.Phases(model, recipe, basis=[fingerprint(pack, table, samples), views])
     cut = CachedBase(model, blocks, pack, table, samples, recipe, views) if views else None
     with ExitStack() as opened:
         if cut:
@@ -119,9 +117,9 @@ def train_efficientnetb0(
     return Trained(model, "imagenet" if weights == "imagenet" else Path(weights).name, pd.DataFrame(phases.rows), phases.seconds, cut)
 
 
-def _from_scratch(model: keras.Model, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: FitSettings) -> Trained:
+def _from_scratch(model: keras.Model, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: fit_phases.FitSettings) -> Trained:
     """Train all of a network in one phase, with more patience: its validation AUC swings while the rate is still high."""
-    phases = Phases(model, recipe, basis=fingerprint(pack, table, samples))
+    phases = fit_phases.Phases(model, recipe, basis=fingerprint(pack, table, samples))
     patience = max(fit_phases.PATIENCE, recipe.epochs // 2)
     with _patches(model, pack, table, samples, recipe) as fed:
         phases.fit("from scratch", *fed, epochs=recipe.epochs, rate=LEARNING_RATE, patience=patience)
@@ -139,7 +137,7 @@ def _shares(epochs: int, stages: int) -> list[int]:
     return [frozen, *(int(stage > stages - 1 - left) for stage in range(1, stages)), deepest]
 
 
-@explained_memory()
+@fit_phases.explained_memory()
 def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *, rule: str, card: Card) -> Training:
     """Predict, choose threshold and calibration on validation cases, and write models, bundles and predictions.
 
@@ -158,7 +156,8 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
     frames: list[pd.DataFrame] = []
     entries: dict[str, TrainedModel] = {}
     used = {part: sorted(int(case) for case in table.loc[table["split"] == part, "case"]) for part in ("train", "val")}
-    ours = seen.of_split(pack, table)
+    # validation cases too, since they choose the threshold
+    ours = seen.of_rows(pack, np.flatnonzero(np.isin(splits.parts(pack.manifest, table), ("train", "val"))))
     sides: list[tuple[str, str, dict[str, np.ndarray], Trained | None]] = []
     sides += [(one.model.name, one.initialisation, _logits(one.model, pack, table), one) for one in trained]
     sides += [("logistic_regression", f"{one.initialisation}, frozen", one.cut.probe_logits(), None) for one in trained if one.cut]
@@ -169,24 +168,14 @@ def finish(run: Run, pack: Pack, table: pd.DataFrame, trained: list[Trained], *,
         threshold = thresholds.choose(valid["label"], valid["probability"], rule=rule)
         validation = metrics.evaluate(valid, threshold=threshold, resamples=0)
         frames.append(frame.assign(probability_calibrated=calibration.apply(frame["logit"])))
-        entries[name] = {
-            "validation_auc": validation["auc"]["value"],
-            "initialisation": start,
-            "threshold": threshold,
-            "calibration": calibration.to_json(),
-        }
+        auc, kept = validation["auc"]["value"], calibration.to_json()
+        entries[name] = {"validation_auc": auc, "initialisation": start, "threshold": threshold, "calibration": kept}
         if network is None:
             continue
         history = network.history.to_dict("records")
         entries[name] |= {"epochs": len(history), "seconds": round(network.seconds, 1), "history": history}
-        about: Card = {
-            **card,
-            "initialisation": start,
-            "threshold_rule": thresholds.kept(rule),
-            "metrics": {"val": validation},
-            "train_cases": used["train"],
-            "validation_cases": used["val"],
-        }
+        about: Card = {**card, "initialisation": start, "threshold_rule": thresholds.kept(rule), "metrics": {"val": validation}}
+        about |= {"train_cases": used["train"], "validation_cases": used["val"]}
         known = ours | seen.before(start)
         predictor.save_bundle(network.model, run.models, threshold=threshold, calibration=calibration, card=about, seen=known)
     run.write_csv("predictions.csv.gz", pd.concat(frames, ignore_index=True))
@@ -201,10 +190,10 @@ def _logits(model: keras.Model, pack: Pack, table: pd.DataFrame) -> dict[str, np
     """Returns the whole model's logits on raw patches, as its users will call it, whatever it was trained from."""
     result = {}
     for part in ("val", "test"):
-        rows = indices(pack.manifest, table, part)
+        rows = splits.indices(pack.manifest, table, part)
         chunks = [rows[start : start + 64] for start in range(0, len(rows), 64)]
         bar = tqdm(chunks, desc=f"{model.name} on {part} cases", unit="batch", file=sys.stderr, mininterval=1)
-        result[part] = np.concatenate([answers(model, pack.patches[chunk].astype(np.float32), whole=64)[:, 0] for chunk in bar])
+        result[part] = np.concatenate([networks.answers(model, pack.patches[chunk].astype(np.float32), whole=64)[:, 0] for chunk in bar])
     return result
 
 
@@ -212,7 +201,7 @@ def _score(pack: Pack, table: pd.DataFrame, name: str, logits: dict[str, np.ndar
     """Returns validation and test patches with a network's logits and their sigmoid."""
     fold, frames = table.set_index("case")["fold"], []
     for part, logit in logits.items():
-        rows = pack.manifest.iloc[indices(pack.manifest, table, part)]
+        rows = pack.manifest.iloc[splits.indices(pack.manifest, table, part)]
         given = {"model": name, "split": part, "fold": rows["case"].map(fold), **rows[["case", "x", "y", "label"]]}
         frames.append(pd.DataFrame(given).assign(logit=logit.astype(np.float64), probability=expit(logit.astype(np.float64))))
     return pd.concat(frames, ignore_index=True)
@@ -220,10 +209,10 @@ def _score(pack: Pack, table: pd.DataFrame, name: str, logits: dict[str, np.ndar
 
 @contextmanager
 def _patches(
-    model: keras.Model, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: FitSettings
+    model: keras.Model, pack: Pack, table: pd.DataFrame, samples: Samples, recipe: fit_phases.FitSettings
 ) -> Iterator[tuple[keras.Model, Batches, Batches]]:
     """Gives what to fit within the block, and batches of training and validation patches; see ``device_patches`` for where these live."""
-    rows = indices(pack.manifest, table, "val")
+    rows = splits.indices(pack.manifest, table, "val")
     side = model.get_layer("resize").height
     place = device_patches.choose(len(samples.real) + len(rows), batch_size=recipe.batch_size, image_size=side)
     if place.why:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bhi_utils import plots
+from bhi_utils.core.messages import probability
 
 DETAILS = {
     "problem": "",
@@ -47,4 +48,4 @@ def test_the_figure_shows_each_patch_with_its_map_and_its_bar():
 
 @pytest.mark.parametrize(("value", "text"), [(0.0001, "< 0.01"), (0.4, "0.40"), (0.994, "0.99"), (0.9999, "> 0.99")])
 def test_a_probability_is_never_rounded_to_certainty(value, text):
-    assert plots.number(value) == text
+    assert probability(value, "en") == text
