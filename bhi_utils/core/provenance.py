@@ -122,5 +122,9 @@ def versions() -> dict[str, str]:
 
 
 def paper() -> dict[str, float]:
-    """Returns the paper's results by metric."""
+    """Returns the paper's results by metric.
+
+    >>> paper()["auc"]
+    0.9558
+    """
     return result("paper.json")["metrics"]

@@ -94,6 +94,9 @@ def describe(kept: KeptCalibration | str, language: str = "en") -> str:
     Args:
         kept: from `Calibration.to_json`; runs of earlier versions hold the words themselves, which stay as they are.
         language: one of ``core.messages.LANGUAGES``.
+
+    >>> describe({"method": "platt", "slope": 0.7, "intercept": -0.25})
+    'Platt: slope 0.7000, intercept -0.2500'
     """
     if isinstance(kept, str):
         return kept

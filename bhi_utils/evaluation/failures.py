@@ -133,7 +133,14 @@ def by_case(grouped: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
 
 
 def most_wrong(grouped: pd.DataFrame, *, threshold: float, each: int) -> pd.DataFrame:
-    """Returns the missed IDC+ patches of the lowest and the false alarms of the highest probability, at most ``each``, worst first."""
+    """Returns the missed IDC+ patches of the lowest and the false alarms of the highest probability, at most ``each``, worst first.
+
+    >>> answers = pd.DataFrame({"label": [1, 1, 0, 0], "probability": [0.2, 0.4, 0.3, 0.9], "logit": [-1.4, -0.4, -0.8, 2.2]})
+    >>> most_wrong(answers, threshold=0.5, each=1)[["label", "probability"]]
+       label  probability
+    0      1          0.2
+    1      0          0.9
+    """
     called = grouped["probability"] >= threshold
     missed = grouped[(grouped["label"] == 1) & ~called].nsmallest(each, "logit")
     alarms = grouped[(grouped["label"] == 0) & called].nlargest(each, "logit")
@@ -175,7 +182,12 @@ def write(run: Run, grouped: pd.DataFrame, *, threshold: float, resamples: int, 
 
 
 def sentence(result: Failures) -> str:
-    """Says how many labels deserve another look, and by what rule."""
+    """Says how many labels deserve another look, and by what rule.
+
+    >>> print(sentence({"groups": {}, "suspects": {"patches": 3, "of": 700, "sure": 0.9, "neighbours": 0.75}}))
+    3 of 700 test patches are listed in suspects.csv for a second look at their label: the calibrated probability of the other class is
+    at least 0.9, and so is the label of at least 75% of the patches around. A list to review, not to delete.
+    """
     found = result["suspects"]
     listed = filled("{patches:,} of {of:,} test [patch|patches:of] [is|are:patches] listed", **found)
     return (

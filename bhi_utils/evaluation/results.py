@@ -121,6 +121,14 @@ def choose(predictions: pd.DataFrame, *, threshold: float, each: int, seed: int)
         threshold: a patch is called IDC+ at ``probability >= threshold``.
         each: rows of each kind, or all of a kind that has fewer.
         seed: seed of the draw.
+
+    >>> answers = pd.DataFrame({"label": [1, 1, 0, 0], "probability": [0.9, 0.2, 0.8, 0.1]})
+    >>> choose(answers, threshold=0.5, each=1, seed=0).assign(kind=["found", "missed", "false alarm", "right"])
+       label  probability         kind
+    0      1          0.9        found
+    1      1          0.2       missed
+    2      0          0.8  false alarm
+    3      0          0.1        right
     """
     called, positive = predictions["probability"] >= threshold, predictions["label"] == 1
     generator = np.random.default_rng(seed)
@@ -129,7 +137,13 @@ def choose(predictions: pd.DataFrame, *, threshold: float, each: int, seed: int)
 
 
 def differences(result: Measured, names: Sequence[str] = tuple(PAPER_METRICS)) -> pd.DataFrame:
-    """Returns one row a pair of models, one column a metric: the paired difference on test cases with its interval."""
+    """Returns one row a pair of models, one column a metric: the paired difference on test cases with its interval.
+
+    >>> gap = {"auc": {"value": 0.012, "low": 0.008, "high": 0.016}}
+    >>> differences({"differences": {"efficientnetb0 − cnn": gap}}, ["auc"])
+                                                 AUC
+    EfficientNetB0 − custom CNN  +0.012 (+0.008 to +0.016)
+    """
     rows = {}
     for pair, found in result["differences"].items():
         title = " − ".join(MODEL_NAMES[name] for name in pair.split(" − "))
@@ -142,6 +156,10 @@ def rules(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         predictions: one model's rows, validation and test cases.
+
+    >>> one = pd.DataFrame({"label": [0, 0, 1, 1], "probability": [0.1, 0.4, 0.3, 0.9]})
+    >>> rules(pd.concat([one.assign(split="val"), one.assign(split="test")])).loc["recall 0.93"].tolist()
+    [0.2, 1.0, 0.6666666666666666, 0.5]
     """
     part = {name: frame for name, frame in predictions.groupby("split")}
     rows = {}

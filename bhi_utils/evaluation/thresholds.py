@@ -77,7 +77,11 @@ def kept(rule: str | Rule, where: str = "validation") -> Rule:
 
 
 def written(rule: Rule) -> str:
-    """Returns a rule as people write it: ``recall 0.93``."""
+    """Returns a rule as people write it: ``recall 0.93``.
+
+    >>> written({"rule": "recall", "value": 0.93, "where": "validation"})
+    'recall 0.93'
+    """
     return f"{rule['rule']} {rule['value']:g}" if "value" in rule else rule["rule"]
 
 

@@ -28,6 +28,9 @@ def transforms(seed: int) -> dict[str, keras.layers.Layer]:
 
     Returns:
         name to layer; each takes and gives patches in 0–255, shape (n, 50, 50, 3), and acts only with ``training=True``.
+
+    >>> list(transforms(seed=0))
+    ['horizontal flip', 'vertical flip', 'rotation', 'translation', 'zoom', 'brightness', 'contrast']
     """
     angle, shift = ROTATION_DEGREES / 360, TRANSLATION
     layers = keras.layers
@@ -56,7 +59,11 @@ def augment_layers(seed: int) -> Iterable[keras.layers.Layer]:
 def augmenter(seed: int) -> keras.Sequential:
     """Returns the seven augmentations as one model: uint8 or float patches (n, 50, 50, 3) in 0–255 to float32 in 0–255.
 
-    Call it with ``training=True``; without, patches pass through unchanged.
+    Call it with ``training=True``; with ``training=False``, patches pass through unchanged.
+
+    >>> patch = np.full((1, 50, 50, 3), 200, np.uint8)
+    >>> bool((keras.ops.convert_to_numpy(augmenter(seed=0)(patch, training=False)) == 200).all())
+    True
     """
     return keras.Sequential([keras.Input((50, 50, 3), dtype="float32", name="patches"), *augment_layers(seed)], name="augmenter")
 

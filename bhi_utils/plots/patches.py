@@ -23,7 +23,12 @@ Texts = Sequence[str] | np.ndarray
 
 @style()
 def classes_and_cases(manifest: pd.DataFrame) -> Figure:
-    """Shows the patches of each class, one dot a case (its patches and its share of IDC+), and how the shares are distributed."""
+    """Shows the patches of each class, one dot a case (its patches and its share of IDC+), and how the shares are distributed.
+
+    >>> manifest = pd.DataFrame({"case": [8863, 8863, 8864], "label": [0, 1, 0]})
+    >>> [axis.get_title("left") for axis in classes_and_cases(manifest).axes]
+    ['Patches by class', '2 cases', 'IDC share']
+    """
     figure, (bars, dots, shares) = subplots((9.2, 3.9), 1, 3, width_ratios=(1.0, 2.6, 0.8))
     counts = [int((manifest["label"] == label).sum()) for label in (0, 1)]
     drawn = bars.bar(CLASSES, counts, color=COLOURS, width=0.6)
@@ -54,6 +59,10 @@ def patch_grid(patches: np.ndarray, labels: np.ndarray, titles: Sequence[str], *
         labels: int array (n,), 0 or 1.
         titles: a short text over each patch, such as its case.
         columns: patches in a row.
+
+    >>> patches = np.zeros((3, 50, 50, 3), np.uint8)
+    >>> len(patch_grid(patches, np.array([0, 1, 1]), ["8863", "8863", "8864"]).axes)  # one a class
+    2
     """
     groups = [np.flatnonzero(np.asarray(labels) == label) for label in (0, 1)]
     heights = [max(1, -(-len(rows) // columns)) for rows in groups]

@@ -147,7 +147,12 @@ def threshold_curves(predictions: pd.DataFrame, thresholds: Mapping[str, float],
 
 @style()
 def confusion_matrices(predictions: pd.DataFrame, thresholds: Mapping[str, float]) -> Figure:
-    """Shows counts and row shares of truth against answer, a panel a model."""
+    """Shows counts and row shares of truth against answer, a panel a model.
+
+    >>> answers = pd.DataFrame({"model": "cnn", "label": [0, 1, 1], "probability": [0.2, 0.4, 0.8]})
+    >>> [axis.get_title("left") for axis in confusion_matrices(answers, {"cnn": 0.5}).axes]
+    ['custom CNN']
+    """
     figure = Figure(figsize=(3.5 * predictions["model"].nunique(), 3.4))
     for axis, name, frame in _panels(figure, predictions, sharey=False):
         matrix = metrics.confusion(frame["label"], frame["probability"], threshold=thresholds[name])

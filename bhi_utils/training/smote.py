@@ -118,6 +118,10 @@ def draw(patches: np.ndarray, plan: SmotePlan, rows: np.ndarray | None = None) -
         patches: the array that the plan was made on.
         plan: the plan.
         rows: which of the plan's patches; all of them by default.
+
+    >>> plan = SmotePlan(base=np.array([0]), neighbour=np.array([1]), step=np.array([0.25]), label=1)
+    >>> draw(np.array([[0, 0, 0], [200, 100, 40]], np.uint8), plan).tolist()  # a quarter of the way from the first to the second
+    [[50.0, 25.0, 10.0]]
     """
     chosen = slice(None) if rows is None else rows
     return blend(patches[plan.base[chosen]], patches[plan.neighbour[chosen]], plan.step[chosen])
