@@ -131,13 +131,27 @@ def write_atomic(path: Path, *, replace: bool = True) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if replace or not path.exists():
+        if replace:
             os.replace(temporary, path)
+        else:
+            _place(temporary, path)
     except OSError as error:
         raise InputError(f"Cannot write {shown(path)}: {error.strerror or error}; free some disk space or check the folder.") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Gives ``temporary`` the name ``path``, unless that is taken."""
+    with suppress(FileExistsError):
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links; Windows refuses to rename onto a file, elsewhere it is looked for a moment before
+            if not path.exists():
+                os.rename(temporary, path)
 
 
 def write_text(path: Path, text: str) -> Path:
