@@ -8,7 +8,7 @@ why not.
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,15 +38,17 @@ class Pixels:
     """What became of an image.
 
     Attributes:
-        array: uint8 array (height, width, 3), or None when the image is refused.
-        problem: why it is refused and what to do; empty when it is not.
-        notes: what was done to the image.
+        array: uint8 array (height, width, 3), or None when the image is refused; (50, 50, 3) from `check_file`.
+        problem: one sentence that says why it is refused and what to do; empty when it is not.
+        notes: sentences on what was done to the image.
+        doubts: sentences on why a patch does not look like stained tissue at the archive's scale, so that an answer means little.
         size: width and height in pixels after the camera's rotation; (0, 0) when the file could not be read.
     """
 
     array: np.ndarray | None
     problem: str = ""
     notes: tuple[Sentence, ...] = ()
+    doubts: tuple[Sentence, ...] = ()
     size: tuple[int, int] = (0, 0)
 
 
@@ -182,26 +184,7 @@ BLACK, BRIGHT = 40, 100
 _CHUNK = 512
 
 
-@dataclass(frozen=True)
-class Quality:
-    """What became of an image.
-
-    Attributes:
-        patch: uint8 array (50, 50, 3), or None when the image is refused.
-        problem: one sentence that says why it is refused and what to do; empty when it is not.
-        notes: sentences on what was done to the image.
-        doubts: sentences on why it does not look like stained tissue at the archive's scale, so that an answer means little.
-        size: width and height in pixels after the camera's rotation; (0, 0) when the file could not be read.
-    """
-
-    patch: np.ndarray | None
-    problem: str = ""
-    notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
-    size: tuple[int, int] = (0, 0)
-
-
-def check_file(file: Path | BinaryIO) -> Quality:
+def check_file(file: Path | BinaryIO) -> Pixels:
     """Turn a file, or a stream of its bytes, into a patch, or say why it cannot be one.
 
     Accepted are sides of 10 to 50 pixels; what is missing to 50×50 is filled with white at the right and below, as at the edges of the
@@ -212,11 +195,11 @@ def check_file(file: Path | BinaryIO) -> Quality:
     """
     found = read(file, _wrong_size, bomb="far_too_large")
     if found.array is None:
-        return Quality(None, found.problem, size=found.size)
+        return found
     height, width = found.array.shape[:2]
     whole = (width, height) == (PATCH, PATCH)
     notes = found.notes if whole else (*found.notes, say("padded", width=width, height=height))
-    return Quality(pad(found.array), notes=notes, doubts=doubts(found.array, whole=whole), size=found.size)
+    return replace(found, array=pad(found.array), notes=notes, doubts=doubts(found.array, whole=whole))
 
 
 def _wrong_size(width: int, height: int) -> Sentence | None:

@@ -68,11 +68,36 @@ class Inspection:
 
     def table(self) -> pd.DataFrame:
         """The facts in brief, as a table of texts: ``what``, ``found``, and where they apply ``published`` and ``difference``."""
-        return facts_table(self.facts)
+        totals, rows = self.facts["totals"], []
+        shares = {name: totals["positive"][name] / totals["patches"][name] for name in ("found", "published") if totals["patches"][name]}
+        facts = self.facts | {"share": {name: f"{share:.1%}" for name, share in shares.items()}}
+        for what, place in json.loads((resources.files("bhi_utils.data") / "index_table.json").read_text(encoding="utf-8")):
+            fact: Any = facts
+            for key in place.split("."):
+                fact = fact.get(key)
+            if place.startswith(("totals", "share")):
+                rows.append((what, *(_number(fact.get(name), sign=name == "difference") for name in ("found", "published", "difference"))))
+            elif fact is not None:  # the states of cases that are not compared
+                found = f"{len(fact) if isinstance(fact, dict) else fact:,}"
+                flag = "threshold" in facts[place.split(".")[0]]
+                rows.append((what, f"{found} ({fact / totals['patches']['found']:.2%})" if flag else found, "", ""))
+        return pd.DataFrame(rows, columns=["what", "found", "published", "difference"])
 
     def text(self) -> str:
-        """The table, the first of what is listed and the verdict, for a terminal of 80 columns."""
-        return facts_text(self.facts)
+        """The table with aligned columns, examples of what is wrong, and the verdict, for a terminal of 80 columns."""
+        facts, cells = self.facts, self.table()
+        cells = pd.concat([pd.DataFrame([["", *cells.columns[1:]]], columns=cells.columns), cells])
+        widths = [int(cells[name].str.len().max()) for name in cells]
+        lines = []
+        for what, *numbers in cells.itertuples(index=False):
+            aligned = [what.ljust(widths[0]), *(number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))]
+            lines.append(("  " + "  ".join(aligned)).rstrip())
+        lines += [f"  rejected: {entry['path']} ({entry['reason']})" for entry in facts["rejected"]["listed"][:10]]
+        for name, what in (("exact_duplicates", "equal"), ("near_duplicates", "alike")):
+            for group in [group for group in facts[name]["listed"] if not group.get("one_colour")][:3]:
+                lines.append(f"  {what}: {', '.join(group['paths'][:2])}" + (" …" if group["patches"] > 2 else ""))
+        note = "Background, ink, folds and blur are simple measures: they say where to look, not what is there."
+        return "\n".join([*lines, *textwrap.wrap(note, 80), *textwrap.wrap(facts["verdict"], 80)])
 
 
 def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspection:
@@ -279,42 +304,7 @@ def concerns(facts: Facts) -> str:
     return f"Look first at what would mislead a model or a test: {', '.join(parts)}."
 
 
-def facts_table(facts: Facts) -> pd.DataFrame:
-    """The facts in brief, as texts: ``what, found, published, difference``."""
-    totals, rows = facts["totals"], []
-    shares = {name: totals["positive"][name] / totals["patches"][name] for name in ("found", "published") if totals["patches"][name]}
-    facts = facts | {"share": {name: f"{share:.1%}" for name, share in shares.items()}}
-    for what, place in json.loads((resources.files("bhi_utils.data") / "index_table.json").read_text(encoding="utf-8")):
-        fact: Any = facts
-        for key in place.split("."):
-            fact = fact.get(key)
-        if place.startswith(("totals", "share")):
-            rows.append((what, *(_number(fact.get(name), sign=name == "difference") for name in ("found", "published", "difference"))))
-        elif fact is not None:  # the states of cases that are not compared
-            found = f"{len(fact) if isinstance(fact, dict) else fact:,}"
-            flag = "threshold" in facts[place.split(".")[0]]
-            rows.append((what, f"{found} ({fact / totals['patches']['found']:.2%})" if flag else found, "", ""))
-    return pd.DataFrame(rows, columns=["what", "found", "published", "difference"])
-
-
 def _number(value: int | str | None, *, sign: bool = False) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:+,}".replace("-", "−") if sign and value else f"{value:,}"
-
-
-def facts_text(facts: Facts) -> str:
-    """The table with aligned columns, examples of what is wrong, and the verdict, for a terminal of 80 columns."""
-    cells = facts_table(facts)
-    cells = pd.concat([pd.DataFrame([["", *cells.columns[1:]]], columns=cells.columns), cells])
-    widths = [int(cells[name].str.len().max()) for name in cells]
-    lines = []
-    for what, *numbers in cells.itertuples(index=False):
-        aligned = [what.ljust(widths[0]), *(number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))]
-        lines.append(("  " + "  ".join(aligned)).rstrip())
-    lines += [f"  rejected: {entry['path']} ({entry['reason']})" for entry in facts["rejected"]["listed"][:10]]
-    for name, what in (("exact_duplicates", "equal"), ("near_duplicates", "alike")):
-        for group in [group for group in facts[name]["listed"] if not group.get("one_colour")][:3]:
-            lines.append(f"  {what}: {', '.join(group['paths'][:2])}" + (" …" if group["patches"] > 2 else ""))
-    note = "Background, ink, folds and blur are simple measures: they say where to look, not what is there."
-    return "\n".join([*lines, *textwrap.wrap(note, 80), *textwrap.wrap(facts["verdict"], 80)])

@@ -84,7 +84,8 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
         places = manifest[["case", "x", "y"]].reset_index(drop=True)
         return places.assign(split=roles(number, folds, fold), fold=number)
     if scheme == "loco":
-        number, fold = folds_without(table, fold, folds=folds, seed=seed), -1
+        others = table.drop(index=table.index[fold]).reset_index(drop=True)
+        number, fold = np.insert(deal(others, folds=folds, seed=seed), fold, -1), -1
     else:
         number = folds_of(table, "runs" if scheme == "runs" else "grouped", folds=folds, seed=seed)
     splits = table[["case"]].assign(split=roles(number, folds, fold), fold=number)
@@ -234,54 +235,54 @@ def deal(table: pd.DataFrame, *, folds: int, seed: int) -> np.ndarray:
     Returns:
         int array, the fold of each row of ``table``.
     """
-    rng = np.random.default_rng(seed)
-    positive = [*map(int, table["positive"])]
-    counts = (positive, [int(n) - p for n, p in zip(table["patches"], positive, strict=True)])
+    rng, share = np.random.default_rng(seed), table["share"].to_numpy()
+    counts = [[*map(int, table["positive"])], [*map(int, table["patches"] - table["positive"])]]
+    totals = [sum(count) for count in counts]
+    # patches in a unit that suits both classes: an equal share of either is `equal` of them
+    weights = [[n * folds * total for n in count] for count, total in zip(counts, totals[::-1], strict=True)]
+    equal, limit = totals[0] * totals[1], TOLERANCE * totals[0] * totals[1]
     best, lowest = [], None
     for _ in range(STARTS):
         shuffled = rng.permutation(len(table))
-        order = [*map(int, shuffled[np.argsort(table["share"].to_numpy()[shuffled], kind="stable")])]
+        order = shuffled[np.argsort(share[shuffled], kind="stable")].tolist()
         blocks = [order[start : start + folds] for start in range(0, len(order), folds)]
         number = [0] * len(order)
         for block in blocks:
-            for case, fold in zip(block, rng.permutation(folds), strict=False):
-                number[case] = int(fold)
-        sums = [[sum(n for n, f in zip(count, number, strict=True) if f == fold) for fold in range(folds)] for count in counts]
-        _even_out(number, sums, counts, [pair for block in blocks for pair in combinations(block, 2)])
-        if not _is_even(sums):
-            _even_out(number, sums, counts, list(combinations(order, 2)))
-        cost = sum(_off(sums, kind, fold) ** 2 for kind in (0, 1) for fold in range(folds))
+            for case, fold in zip(block, rng.permutation(folds).tolist(), strict=False):
+                number[case] = fold
+        off = [[sum(n for n, f in zip(weight, number, strict=True) if f == fold) - equal for fold in range(folds)] for weight in weights]
+        _even_out(number, off, weights, [pair for block in blocks for pair in combinations(block, 2)])
+        if max(map(abs, off[0] + off[1])) > limit:
+            _even_out(number, off, weights, list(combinations(order, 2)))
+        cost = sum(one**2 for one in off[0] + off[1])
         if lowest is None or cost < lowest:
             best, lowest = number, cost
-        if _is_even(sums):
+        if max(map(abs, off[0] + off[1])) <= limit:
             break
     return np.array(best, dtype=np.int64)
 
 
-def _off(sums: list[list[int]], kind: int, fold: int, moved: int = 0) -> int:
-    """How far a fold is from an equal share of one class once ``moved`` patches join it, in units that suit both classes."""
-    return ((sums[kind][fold] + moved) * len(sums[kind]) - sum(sums[kind])) * sum(sums[1 - kind])
+def _even_out(number: list[int], off: list[list[int]], weights: list[list[int]], pairs: list[tuple[int, int]]) -> None:
+    """Let the ``pairs`` of cases change folds, in place, until no exchange brings the folds nearer to equal shares.
 
-
-def _is_even(sums: list[list[int]]) -> bool:
-    limit = TOLERANCE * sum(sums[0]) * sum(sums[1])
-    return all(abs(_off(sums, kind, fold)) <= limit for kind in (0, 1) for fold in range(len(sums[0])))
-
-
-def _even_out(number: list[int], sums: list[list[int]], counts: tuple[list[int], list[int]], pairs: list[tuple[int, int]]) -> None:
-    """Let the ``pairs`` of cases change folds, in place, until no exchange evens out the folds' ``sums`` of patches any more."""
+    Args:
+        number: the fold of each case.
+        off: for IDC+ and IDC−, how far each fold is from an equal share.
+        weights: for IDC+ and IDC−, what each case adds to its fold.
+        pairs: cases that may change places.
+    """
     improved = True
     while improved:
         improved = False
         for first, second in pairs:
             a, b = number[first], number[second]
-            moved = [count[second] - count[first] for count in counts]
-            now = sum(_off(sums, kind, a) ** 2 + _off(sums, kind, b) ** 2 for kind in (0, 1))
-            then = sum(_off(sums, kind, a, moved[kind]) ** 2 + _off(sums, kind, b, -moved[kind]) ** 2 for kind in (0, 1))
+            moved = [weight[second] - weight[first] for weight in weights]
+            now = sum(one[a] ** 2 + one[b] ** 2 for one in off)
+            then = sum((one[a] + more) ** 2 + (one[b] - more) ** 2 for one, more in zip(off, moved, strict=True))
             if a != b and then < now:
-                for kind in (0, 1):
-                    sums[kind][a] += moved[kind]
-                    sums[kind][b] -= moved[kind]
+                for one, more in zip(off, moved, strict=True):
+                    one[a] += more
+                    one[b] -= more
                 number[first], number[second] = b, a
                 improved = True
 
@@ -336,12 +337,6 @@ def runs_of(cases: np.ndarray) -> np.ndarray:
     """
     known = np.union1d(cases, published.case_table()["case"])
     return np.cumsum(np.r_[True, np.diff(known) != 1])[np.searchsorted(known, cases)]
-
-
-def folds_without(table: pd.DataFrame, place: int, *, folds: int, seed: int) -> np.ndarray:
-    """Fold of each case but the one at ``place``, whose fold is -1."""
-    number = deal(table.drop(index=table.index[place]).reset_index(drop=True), folds=folds, seed=seed)
-    return np.insert(number, place, -1)
 
 
 def image_folds(count: int, *, seed: int = 0, folds: int = 5) -> np.ndarray:

@@ -71,7 +71,6 @@ class FeatureCache:
         self._front, self._fetch = front, fetch
         self.shape = (count, *front.output_shape[1:])
         self.folder = cache / "features" / _key(front, identity, self.shape)
-        self._maps: dict[int, np.ndarray] = {}
         self.filling = 0.0
 
     def missing(self, rows: np.ndarray, views: int) -> int:
@@ -104,21 +103,18 @@ class FeatureCache:
                 for view, part in enumerate(todo):
                     if len(part):
                         self._fill(view, part, bar)
-        self._maps = {view: np.load(self._outputs(view), mmap_mode="r") for view in range(views)} if len(rows) else {}
         if self.missing(rows, views):
             raise InputError(f"{shown(self.folder)} was changed by another process while it was filled: run this again.")
 
     def read(self, view: int) -> np.ndarray:
         """The outputs under one view: float16 memory map (count, …), read-only; only rows that were ensured mean anything."""
-        if view not in self._maps:
-            self._maps[view] = np.load(self._outputs(view), mmap_mode="r")
-        return self._maps[view]
+        return np.load(self._outputs(view), mmap_mode="r")
 
     def gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
         """Outputs of samples ``rows``, each under its own view: float32 array (k, …)."""
         result = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
-        for place, (row, view) in enumerate(zip(rows, views, strict=True)):
-            result[place] = self.read(int(view))[row]
+        for view in np.unique(views):
+            result[views == view] = self.read(view)[rows[views == view]]
         return result
 
     def _todo(self, rows: np.ndarray, views: int) -> list[np.ndarray]:
@@ -259,7 +255,7 @@ class CachedBase:
         evaluated = np.concatenate([*self._rows.values()])
         self._real.ensure(evaluated, title="Features of validation and test cases")
         self.filling, self.cost = self._real.filling, self._real.cost(views * len(samples.real) + len(evaluated))
-        self._pooled = _Pooled(self._real, rest, np.concatenate([samples.real, evaluated]))
+        self._pooled = _pooled(self._real, rest, np.concatenate([samples.real, evaluated]))
         self._made: tuple[Gather, Gather] | None = None
         self._labels, self._weights = samples.labels, samples.weights
         if samples.mode == "feature_smote":
@@ -269,17 +265,32 @@ class CachedBase:
 
     def probe_logits(self) -> dict[str, np.ndarray]:
         """Returns the logits of a logistic regression on pooled features of patches as they are: float arrays for ``val`` and ``test``."""
-        real, values = self._samples.real, self._pooled.values
+        real, values = self._samples.real, self._pooled
         probe = cross_validation.logistic_regression().fit(values[real], self._every_label[real])
         return {part: probe.decision_function(values[rows]) for part, rows in self._rows.items()}
 
-    def batches(self) -> tuple[Batches, Batches]:
-        """Returns training batches of cached features, a random view of each sample in each epoch, and validation batches."""
-        return self._both(self._real.gather, self._made and self._made[0], views=self._views)
+    def batches(self, *, pooled: bool = False) -> tuple[Batches, Batches]:
+        """Returns training batches of cached features, a random view of each sample in each epoch, and validation batches.
 
-    def pooled_batches(self) -> tuple[Batches, Batches]:
-        """Returns the same of pooled features of patches as they are: what the classifier alone starts from."""
-        return self._both(self._pooled.gather, self._made and self._made[1], views=1)
+        With ``pooled``, they hold pooled features of patches as they are: what the classifier alone starts from.
+        """
+        real, views = (self._gather_pooled, 1) if pooled else (self._real.gather, self._views)
+        made = self._made and self._made[pooled]
+        rows, valid, recipe = self._samples.rows, self._rows["val"], self._recipe
+
+        def fetch(index: np.ndarray, seed: list[int]) -> np.ndarray:
+            view = np.random.default_rng(seed).integers(0, views, len(index))
+            is_real = index < len(rows)
+            batch = real(rows[index[is_real]], view[is_real])
+            if made is None or is_real.all():
+                return batch
+            whole = np.empty((len(index), *batch.shape[1:]), dtype=np.float32)
+            whole[is_real], whole[~is_real] = batch, made(index[~is_real] - len(rows), view[~is_real])
+            return whole
+
+        train = Batches(fetch, self._labels, batch_size=recipe.batch_size, weights=self._weights, seed=recipe.seed)
+        as_they_are = np.zeros(256, dtype=int)
+        return train, Batches(lambda index, _: real(valid[index], as_they_are[: len(index)]), self._every_label[valid], batch_size=256)
 
     def logits(self, rows: np.ndarray, *, views: int = 1) -> np.ndarray:
         """Computes logits with the tail's weights as they are now.
@@ -301,8 +312,8 @@ class CachedBase:
 
     def _plan_on_features(self, real: np.ndarray) -> None:
         """Add synthetic samples between patches whose pooled features are near each other, counted after the real ones."""
-        plan = smote.smote_plan(self._pooled.values, self._every_label, seed=self._recipe.seed, rows=real)
-        self._made = _between(self._real.gather, plan), _between(self._pooled.gather, plan)
+        plan = smote.smote_plan(self._pooled, self._every_label, seed=self._recipe.seed, rows=real)
+        self._made = _between(self._real.gather, plan), _between(self._gather_pooled, plan)
         self._labels = np.concatenate([self._labels, np.full(len(plan), plan.label, dtype=self._labels.dtype)])
         self._weights = np.ones(len(self._labels), dtype=np.float32)
 
@@ -315,38 +326,24 @@ class CachedBase:
         every = np.arange(len(plan))
         made.ensure(every, self._views, title="Features of SMOTE's patches")
         self.filling, self.cost = self.filling + made.filling, self.cost + made.cost(self._views * len(every))
-        self._made = made.gather, _Pooled(made, rest, every).gather
+        pooled = _pooled(made, rest, every)
+        self._made = made.gather, lambda rows, _: pooled[rows]
 
-    def _both(self, real: Gather, made: Gather | None, *, views: int) -> tuple[Batches, Batches]:
-        rows, valid, recipe = self._samples.rows, self._rows["val"], self._recipe
-
-        def fetch(index: np.ndarray, seed: list[int]) -> np.ndarray:
-            view = np.random.default_rng(seed).integers(0, views, len(index))
-            is_real = index < len(rows)
-            batch = real(rows[index[is_real]], view[is_real])
-            if made is None or is_real.all():
-                return batch
-            whole = np.empty((len(index), *batch.shape[1:]), dtype=np.float32)
-            whole[is_real], whole[~is_real] = batch, made(index[~is_real] - len(rows), view[~is_real])
-            return whole
-
-        train = Batches(fetch, self._labels, batch_size=recipe.batch_size, weights=self._weights, seed=recipe.seed)
-        as_they_are = np.zeros(256, dtype=int)
-        return train, Batches(lambda index, _: real(valid[index], as_they_are[: len(index)]), self._every_label[valid], batch_size=256)
+    def _gather_pooled(self, rows: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return self._pooled[rows]
 
 
-class _Pooled:
-    """Cached features of patches as they are, run through the remaining blocks as pretrained, and pooled; they fit into memory."""
+def _pooled(features: FeatureCache, rest: keras.Model, rows: np.ndarray) -> np.ndarray:
+    """Returns the cached features of ``rows``, as they are, run through the remaining blocks as pretrained, and pooled.
 
-    def __init__(self, features: FeatureCache, rest: keras.Model, rows: np.ndarray) -> None:
-        self.values = np.zeros((features.shape[0], rest.output_shape[-1]), dtype=np.float32)
-        rows, source = np.unique(rows), features.read(0)
-        for start in range(0, len(rows), 256):
-            part = rows[start : start + 256]
-            self.values[part] = answers(rest, source[part].astype(np.float32), whole=256)
-
-    def gather(self, rows: np.ndarray, _: np.ndarray) -> np.ndarray:
-        return self.values[rows]
+    A float32 array (count, channels) that fits into memory; other rows are zero.
+    """
+    values = np.zeros((features.shape[0], rest.output_shape[-1]), dtype=np.float32)
+    rows, source = np.unique(rows), features.read(0)
+    for start in range(0, len(rows), 256):
+        part = rows[start : start + 256]
+        values[part] = answers(rest, source[part].astype(np.float32), whole=256)
+    return values
 
 
 def _between(gather: Gather, plan: SmotePlan) -> Gather:
