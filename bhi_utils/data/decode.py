@@ -24,7 +24,7 @@ LONGEST = 1 << 20
 CONFLICT = "the same position has another patch of this class, with other bytes"
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COLOURS = {0: "greyscale", 3: "palette", 4: "greyscale with alpha", 6: "RGB with alpha"}
+_COLOURS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGB with alpha"}
 _STORED, _DEFLATED = 0, 8
 
 
@@ -98,9 +98,7 @@ def pad(patch: np.ndarray) -> np.ndarray:
     """``patch`` (uint8 (h, w, 3), at most 50×50) at the upper left of a white 50×50 square: glass is white."""
     if patch.shape[:2] == (PATCH, PATCH):
         return patch
-    square = np.full((PATCH, PATCH, 3), 255, np.uint8)
-    square[: patch.shape[0], : patch.shape[1]] = patch
-    return square
+    return np.pad(patch, ((0, PATCH - patch.shape[0]), (0, PATCH - patch.shape[1]), (0, 0)), constant_values=255)
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -131,8 +129,7 @@ def _check_png(data: bytes) -> None:
     if width > PATCH or height > PATCH:
         raise Rejected(f"{width}×{height} pixels: larger than {PATCH}×{PATCH}")
     if colour != 2 or depth != 8:
-        what = _COLOURS.get(colour, "unknown colour type") if colour != 2 else "RGB"
-        raise Rejected(f"{depth}-bit {what}: only 8-bit RGB is used")
+        raise Rejected(f"{depth}-bit {_COLOURS.get(colour, 'unknown colour type')}: only 8-bit RGB is used")
     position, kind = 8, b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position) if position + 12 <= len(data) else (len(data), b"")

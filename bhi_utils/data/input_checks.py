@@ -224,8 +224,6 @@ def doubts(patch: np.ndarray, *, whole: bool = True) -> tuple[Sentence, ...]:
         return (say("glass"),)
     if eyepiece(patch):
         return (say("eyepiece"),)
-    if found["spread"][0] < GREY_LEVEL:
-        return (say("grey"),)
     return tuple(say(name) for name, wrong in judged(found).items() if wrong[0] and (whole or name != "blurred"))
 
 
@@ -236,10 +234,9 @@ def doubted(patches: np.ndarray) -> dict[str, np.ndarray]:
     """
     parts = [measure(patches[start : start + _CHUNK]) for start in range(0, max(len(patches), 1), _CHUNK)]
     measured = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    grey, coloured = measured["spread"] < GREY_LEVEL, measured["coloured"] >= ENOUGH
-    found = {"grey": grey, **{name: wrong & ~grey for name, wrong in judged(measured).items()}}
+    found, coloured = judged(measured), measured["coloured"] >= ENOUGH
     if coloured.sum() >= TOGETHER and measured["redness"][coloured].mean() < SWAPPED_TOGETHER:
-        found["swapped"] = coloured & ~grey
+        found["swapped"] = coloured & ~found["grey"]
     return {**found, "any": np.any(list(found.values()), axis=0)}
 
 
@@ -259,15 +256,17 @@ def eyepiece(pixels: np.ndarray) -> bool:
 
 
 def judged(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What was measured, held against the levels: reason, a key of `core.messages.SENTENCES`, to bool array."""
-    coloured = found["coloured"] >= ENOUGH
-    plain = found["deviation"] < PLAIN
+    """What was measured, held against the levels: reason, a key of `core.messages.SENTENCES`, to bool array. Grey ones have no other."""
+    grey = found["spread"] < GREY_LEVEL
+    coloured = ~grey & (found["coloured"] >= ENOUGH)
+    plain = ~grey & (found["deviation"] < PLAIN)
     return {
+        "grey": grey,
         "colours": coloured & (found["fitting"] < FITTING),
         "swapped": coloured & (found["redness"] < SWAPPED),
         "dark": coloured & (found["density"] > DARK),
         "plain": plain,
-        "blurred": ~plain & (found["detail"] < BLURRED),
+        "blurred": ~grey & ~plain & (found["detail"] < BLURRED),
     }
 
 

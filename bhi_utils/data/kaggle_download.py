@@ -15,19 +15,13 @@ from pathlib import Path
 from bhi_utils.core.atomic_files import check_space
 from bhi_utils.core.paths import InputError, shown
 from bhi_utils.data.packing import PATCH_BYTES
-from bhi_utils.data.published import ARCHIVE_URL, KAGGLE_HANDLE, archive_totals
+from bhi_utils.data.published import ARCHIVE_URL, KAGGLE_HANDLE, TEXTS, archive_totals
 
 #: Seconds to wait for a connection, and for the next bytes.
 TIMEOUT = (10, 30)
 _ZIP = f"{KAGGLE_HANDLE.rsplit('/', 1)[1]}.zip"
 _MANUAL = f"Or do it by hand: download the zip from {ARCHIVE_URL} in a browser and pass its path as the data."
 _DAMAGED = f"The download was damaged on its way and has been deleted: try again. {_MANUAL}"
-_REASONS = {
-    401: "Kaggle does not accept the credentials: check KAGGLE_API_TOKEN or kaggle.json",
-    403: "Kaggle refuses access: sign in with an account (KAGGLE_API_TOKEN or kaggle.json) and accept the data set's terms on its page",
-    404: f"Kaggle does not know the data set {KAGGLE_HANDLE} any more",
-    429: "Kaggle asks for patience after too many requests: try again later",
-}
 
 
 def kept(folder: Path) -> Path | None:
@@ -72,7 +66,8 @@ def fetch(folder: Path) -> Path:
     except requests.HTTPError as error:
         status = error.response.status_code
         error.response.close()
-        raise InputError(f"{_REASONS.get(status, f'Kaggle answers with an error ({status}): try again later')}. {_MANUAL}") from error
+        refusal = TEXTS["kaggle"].get(str(status), f"Kaggle answers with an error ({status}): try again later")
+        raise InputError(f"{refusal}. {_MANUAL}") from error
     except requests.RequestException as error:
         come = "; what has come is kept" if _size(part) else ""
         raise InputError(f"Kaggle cannot be reached ({_cause(error)}): check the network{come}. {_MANUAL}") from error

@@ -57,8 +57,7 @@ def assemble(patches: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, tuple
     canvas = np.zeros((height, width, 4), np.uint8)
     for patch, row in zip(patches, rows.itertuples(), strict=True):
         y, x = row.y - top, row.x - left
-        canvas[y : y + row.height, x : x + row.width, :3] = patch[: row.height, : row.width]
-        canvas[y : y + row.height, x : x + row.width, 3] = 255
+        canvas[y : y + row.height, x : x + row.width] = np.insert(patch[: row.height, : row.width], 3, 255, axis=2)
     return canvas, (left, left + width, top + height, top)
 
 

@@ -102,10 +102,9 @@ def official_lists() -> dict[str, list[int]]:
 def _official(table: pd.DataFrame) -> pd.DataFrame:
     part_of = {case: part for part, ids in official_lists().items() for case in ids}
     split = table["case"].map(part_of).fillna("unused")
-    for part in PARTS:
-        if not (split == part).any():
-            advice = "use SPLIT='grouped', or data with cases of all three lists"
-            raise InputError(f"The official {part} list has no case in these data: {advice}.")
+    if absent := [part for part in PARTS if part not in set(split)]:
+        advice = "use SPLIT='grouped', or data with cases of all three lists"
+        raise InputError(f"The official {absent[0]} list has no case in these data: {advice}.")
     return pd.DataFrame({"case": table["case"], "split": split, "fold": -1})
 
 
@@ -151,13 +150,10 @@ def summary(manifest: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
     """One row a part: ``cases, patches, IDC−, IDC+, IDC share``; ``unused`` only where there is such a case."""
     part_of = parts(manifest, splits)
     names = [*PARTS, *(["unused"] if (part_of == "unused").any() else [])]
-    rows = []
-    for part in names:
-        mine = manifest[part_of == part]
-        positive = int(mine["label"].sum())
-        share = positive / len(mine) if len(mine) else float("nan")
-        rows.append((mine["case"].nunique(), len(mine), len(mine) - positive, positive, share))
-    return pd.DataFrame(rows, pd.Index(names, name="part"), ["cases", "patches", "IDC−", "IDC+", "IDC share"])
+    columns = {"cases": ("case", "nunique"), "patches": ("label", "size"), "IDC−": ("negative", "sum"), "IDC+": ("label", "sum")}
+    table = manifest.assign(negative=1 - manifest["label"]).groupby(part_of).agg(**columns)
+    table = table.reindex(pd.Index(names, name="part"), fill_value=0)
+    return table.assign(**{"IDC share": table["IDC+"] / table["patches"]})
 
 
 def assert_disjoint(splits: pd.DataFrame) -> None:

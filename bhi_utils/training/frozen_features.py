@@ -14,8 +14,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -97,12 +97,16 @@ class FeatureCache:
             f"{size * every / 1e6:,.0f} MB on disk, {known} known"
         )
         if total:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            atomic_files.check_space(self.folder, size * total + 200_000_000, advice="free some, or lower VIEWS or IMAGE_SIZE")
-            with tqdm(total=total, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:
-                for view, part in enumerate(todo):
-                    if len(part):
-                        self._fill(view, part, bar)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                atomic_files.check_space(self.folder, size * total + 200_000_000, advice="free some, or lower VIEWS or IMAGE_SIZE")
+                with tqdm(total=total, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:
+                    for view, part in enumerate(todo):
+                        if len(part):
+                            self._fill(view, part, bar)
+            except OSError as error:
+                where, why = shown(self.folder), error.strerror or error
+                raise InputError(f"Cannot write {where}: {why}; free some disk space or check the folder.") from error
         if self.missing(rows, views):
             raise InputError(f"{shown(self.folder)} was changed by another process while it was filled: run this again.")
 
@@ -123,8 +127,17 @@ class FeatureCache:
         return [rows if done is None else rows[~done[rows]] for done in marks]
 
     def _fill(self, view: int, rows: np.ndarray, bar: tqdm) -> None:
-        """Compute the outputs of ``rows`` under a view, and write them."""
-        with self._opened(view) as (target, notes):
+        """Compute the outputs of ``rows`` under a view, and write them; the view's two files are made where they are missing or damaged."""
+        folder = self._outputs(view).parent
+        if folder.exists() and self._marks(view) is None:
+            atomic_files.set_aside(folder)
+        if not folder.exists():
+            atomic_files.sweep(self.folder)
+            with atomic_files.building(folder) as temporary:
+                np.lib.format.open_memmap(temporary / "outputs.npy", mode="w+", dtype=np.float16, shape=self.shape).flush()
+                np.save(temporary / "done.npy", np.zeros(self.shape[0], dtype=bool))
+                atomic_files.commit(temporary, folder)
+        with open(folder / "outputs.npy", "r+b") as target, open(folder / "done.npy", "r+b") as notes:
             for start in range(0, len(rows), _NOTE_EVERY):
                 began, block = time.perf_counter(), rows[start : start + _NOTE_EVERY]
                 for first in range(0, len(block), BATCH):
@@ -144,27 +157,6 @@ class FeatureCache:
                 with suppress(InputError):  # an estimate's basis, which another process may hold open on Windows
                     spent = {"outputs": known["outputs"] + len(block), "seconds": known["seconds"] + seconds}
                     atomic_files.write_json(self.folder / "spent.json", spent)
-
-    @contextmanager
-    def _opened(self, view: int) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-        """The files of a view, outputs and marks, for writing; made where there are none, or none that are whole."""
-        folder = self._outputs(view).parent
-        try:
-            if folder.exists() and self._marks(view) is None:
-                atomic_files.set_aside(folder)
-            if not folder.exists():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                atomic_files.sweep(self.folder)
-                with atomic_files.building(folder) as temporary:
-                    np.lib.format.open_memmap(temporary / "outputs.npy", mode="w+", dtype=np.float16, shape=self.shape).flush()
-                    np.save(temporary / "done.npy", np.zeros(self.shape[0], dtype=bool))
-                    atomic_files.commit(temporary, folder)
-            with open(folder / "outputs.npy", "r+b") as target, open(folder / "done.npy", "r+b") as notes:
-                yield target, notes
-        except OSError as error:
-            raise InputError(
-                f"Cannot write {shown(folder)}: {error.strerror or error}; free some disk space or check the folder."
-            ) from error
 
     def cost(self, outputs: int) -> float:
         """Estimates the seconds that so many outputs take to compute, from what those on disk took; NaN where none was computed yet."""
@@ -274,7 +266,7 @@ class CachedBase:
 
         With ``pooled``, they hold pooled features of patches as they are: what the classifier alone starts from.
         """
-        real, views = (self._gather_pooled, 1) if pooled else (self._real.gather, self._views)
+        real, views = (_lookup(self._pooled), 1) if pooled else (self._real.gather, self._views)
         made = self._made and self._made[pooled]
         rows, valid, recipe = self._samples.rows, self._rows["val"], self._recipe
 
@@ -303,17 +295,12 @@ class CachedBase:
             float64 array (n,), one logit a row.
         """
         self._real.ensure(rows, views, title="Features to answer from")
-        total = np.zeros(len(rows))
-        for view in range(views):
-            for start in range(0, len(rows), 256):
-                part = rows[start : start + 256]
-                total[start : start + 256] += answers(self.tail, self._real.gather(part, np.full(len(part), view)), whole=256)[:, 0]
-        return total / views
+        return sum(_through(self.tail, self._real.read(view), rows)[:, 0].astype(np.float64) for view in range(views)) / views
 
     def _plan_on_features(self, real: np.ndarray) -> None:
         """Add synthetic samples between patches whose pooled features are near each other, counted after the real ones."""
         plan = smote.smote_plan(self._pooled, self._every_label, seed=self._recipe.seed, rows=real)
-        self._made = _between(self._real.gather, plan), _between(self._gather_pooled, plan)
+        self._made = _between(self._real.gather, plan), _between(_lookup(self._pooled), plan)
         self._labels = np.concatenate([self._labels, np.full(len(plan), plan.label, dtype=self._labels.dtype)])
         self._weights = np.ones(len(self._labels), dtype=np.float32)
 
@@ -326,11 +313,13 @@ class CachedBase:
         every = np.arange(len(plan))
         made.ensure(every, self._views, title="Features of SMOTE's patches")
         self.filling, self.cost = self.filling + made.filling, self.cost + made.cost(self._views * len(every))
-        pooled = _pooled(made, rest, every)
-        self._made = made.gather, lambda rows, _: pooled[rows]
+        self._made = made.gather, _lookup(_pooled(made, rest, every))
 
-    def _gather_pooled(self, rows: np.ndarray, _: np.ndarray) -> np.ndarray:
-        return self._pooled[rows]
+
+def _through(part: keras.Model, features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns the outputs of ``part`` for ``rows`` of cached ``features``."""
+    blocks = np.split(rows, range(256, len(rows), 256))
+    return np.concatenate([answers(part, features[block].astype(np.float32), whole=256) for block in blocks])
 
 
 def _pooled(features: FeatureCache, rest: keras.Model, rows: np.ndarray) -> np.ndarray:
@@ -338,12 +327,14 @@ def _pooled(features: FeatureCache, rest: keras.Model, rows: np.ndarray) -> np.n
 
     A float32 array (count, channels) that fits into memory; other rows are zero.
     """
-    values = np.zeros((features.shape[0], rest.output_shape[-1]), dtype=np.float32)
-    rows, source = np.unique(rows), features.read(0)
-    for start in range(0, len(rows), 256):
-        part = rows[start : start + 256]
-        values[part] = answers(rest, source[part].astype(np.float32), whole=256)
+    rows, values = np.unique(rows), np.zeros((features.shape[0], rest.output_shape[-1]), dtype=np.float32)
+    values[rows] = _through(rest, features.read(0), rows)
     return values
+
+
+def _lookup(values: np.ndarray) -> Gather:
+    """Returns what gathers rows of ``values``, whatever the view."""
+    return lambda rows, _: values[rows]
 
 
 def _between(gather: Gather, plan: SmotePlan) -> Gather:
