@@ -107,15 +107,15 @@ def _unknown_tiff(stream: BinaryIO, head: bytes) -> Sentence:
 
 def _paged(image: Image.Image) -> tuple[Sentence, ...]:
     """Turn to the largest page of a TIFF, which may begin with a thumbnail, and to the first image of an animation; say so."""
-    frames, largest = getattr(image, "n_frames", 1), 0
+    frames = getattr(image, "n_frames", 1)
     if frames == 1:
         return ()
-    if image.format == "TIFF":
-        sizes = []
-        for page in range(frames):
-            image.seek(page)
-            sizes.append(image.width * image.height)
-        largest = sizes.index(max(sizes))
+
+    def pixels(page: int) -> int:
+        image.seek(page)
+        return image.width * image.height
+
+    largest = max(range(frames), key=pixels) if image.format == "TIFF" else 0
     image.seek(largest)
     return (say("frames_largest", frames=frames, number=largest + 1) if largest else say("frames", frames=frames),)
 

@@ -65,6 +65,12 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
 
     Raises:
         InputError: unknown scheme, too few cases, or a part that is empty or holds one class only.
+
+    >>> make(pd.DataFrame({"case": np.repeat([7, 8, 9], 4), "label": [0, 0, 0, 1] * 3}), folds=3)
+       case  split  fold
+    0     7    val     1
+    1     8   test     0
+    2     9  train     2
     """
     check(scheme, folds=folds, fold=fold)
     table = per_case(manifest)
@@ -94,7 +100,11 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
 
 
 def official_lists() -> dict[str, list[int]]:
-    """The published case lists: ``train``, ``val`` and ``test`` (Cruz-Roa 2014, as re-created by Janowczyk 2016)."""
+    """The published case lists: ``train``, ``val`` and ``test`` (Cruz-Roa 2014, as re-created by Janowczyk 2016).
+
+    >>> {part: len(cases) for part, cases in official_lists().items()}
+    {'train': 84, 'val': 29, 'test': 49}
+    """
     text = (resources.files("bhi_utils.data") / "official_split.json").read_text(encoding="utf-8")
     return {part: json.loads(text)[part] for part in PARTS}
 
@@ -121,6 +131,9 @@ def parts(manifest: pd.DataFrame, splits: pd.DataFrame) -> np.ndarray:
 
     Raises:
         InputError: the manifest has a case or patch that the split does not know, so the split was made from other data.
+
+    >>> parts(pd.DataFrame({"case": [7, 7, 9]}), pd.DataFrame({"case": [7, 9], "split": ["train", "test"]})).tolist()
+    ['train', 'train', 'test']
     """
     place = _place(splits)
     found = manifest[place].merge(splits[[*place, "split"]], on=place, how="left", validate="many_to_one")["split"]
@@ -140,6 +153,9 @@ def indices(manifest: pd.DataFrame, splits: pd.DataFrame, part: str) -> np.ndarr
 
     Raises:
         InputError: the split was made from other data, or ``part`` is no part.
+
+    >>> indices(pd.DataFrame({"case": [7, 9, 7]}), pd.DataFrame({"case": [7, 9], "split": ["train", "test"]}), "train").tolist()
+    [0, 2]
     """
     if part not in (*PARTS, "unused"):
         raise InputError(f"{part!r} is no part of a split: use {', '.join(PARTS)} or unused.")
@@ -147,7 +163,15 @@ def indices(manifest: pd.DataFrame, splits: pd.DataFrame, part: str) -> np.ndarr
 
 
 def summary(manifest: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
-    """One row a part: ``cases, patches, IDC−, IDC+, IDC share``; ``unused`` only where there is such a case."""
+    """One row a part: ``cases, patches, IDC−, IDC+, IDC share``; ``unused`` only where there is such a case.
+
+    >>> manifest = pd.DataFrame({"case": [7, 7, 8, 9], "label": [0, 1, 0, 0]})
+    >>> summary(manifest, pd.DataFrame({"case": [7, 8, 9], "split": ["train", "val", "test"]})).reset_index()
+        part  cases  patches  IDC−  IDC+  IDC share
+    0  train      1        2     1     1        0.5
+    1    val      1        1     1     0        0.0
+    2   test      1        1     1     0        0.0
+    """
     part_of = parts(manifest, splits)
     names = [*PARTS, *(["unused"] if (part_of == "unused").any() else [])]
     columns = {"cases": ("case", "nunique"), "patches": ("label", "size"), "IDC−": ("negative", "sum"), "IDC+": ("label", "sum")}
@@ -162,6 +186,10 @@ def assert_disjoint(splits: pd.DataFrame) -> None:
     Raises:
         InputError: the split is one by image.
         ValueError: a case is listed twice, or a part has an unknown name.
+
+    >>> assert_disjoint(pd.DataFrame({"case": [7, 7], "split": ["train", "test"]}))
+    Traceback (most recent call last):
+    ValueError: Case 7 is listed twice in the split: a case belongs to one part only.
     """
     if len(_place(splits)) > 1:
         raise InputError(
@@ -341,5 +369,9 @@ def image_folds(count: int, *, seed: int = 0, folds: int = 5) -> np.ndarray:
 
 
 def image_level(count: int, *, seed: int = 0, folds: int = 5) -> np.ndarray:
-    """A split by image at the shares of a grouped one: the part of each patch. To measure leakage only."""
+    """A split by image at the shares of a grouped one: the part of each patch. To measure leakage only.
+
+    >>> image_level(5, seed=1).tolist()
+    ['train', 'test', 'val', 'train', 'train']
+    """
     return roles(image_folds(count, seed=seed, folds=folds), folds, 0)

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from patch_files import as_folder, as_zip, name, packed, png
+from patch_files import as_folder, as_zip, chunk, name, packed, png
 from PIL import Image
 
 from bhi_utils.__main__ import main
@@ -31,8 +31,7 @@ from bhi_utils.data import archive
 def png_with(header: tuple[int, ...], kind: bytes, data: bytes) -> bytes:
     """A PNG of this width, height, bit depth and colour type with a chunk before random pixels of 50×50."""
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)), (kind, data), (b"IDAT", zlib.compress(b"\0" * 7550)), (b"IEND", b""))
-    packed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
 
 
 GOOD = {name(case, k // 2, 1 + 50 * k, 51): png(10 * case + k) for case in (8863, 10253) for k in range(4)}
@@ -67,8 +66,8 @@ def test_a_path_that_a_spreadsheet_would_run_is_harmless_in_the_lists_and_comes_
     assert main(["index", str(source), "--out", str(tmp_path / "lists")]) == 0
     pack = packed(source, tmp_path)
     assert pack.manifest["path"].str.startswith("=1+1/").all() and pack.rejected["path"].tolist() == ["=2+2/no.png"]
-    for name, frame in (("manifest.csv.gz", pack.manifest), ("rejected.csv", pack.rejected)):
-        written = tmp_path / "lists" / name
+    for table, frame in (("manifest.csv.gz", pack.manifest), ("rejected.csv", pack.rejected)):
+        written = tmp_path / "lists" / table
         assert pd.read_csv(written)["path"].str.startswith("'=").all()
         pd.testing.assert_frame_equal(atomic_files.read_csv(written), frame.reset_index(drop=True), check_dtype=False)
 
