@@ -35,7 +35,7 @@ class Pack:
     """
 
     folder: Path
-    patches: np.memmap
+    patches: np.ndarray
     manifest: pd.DataFrame
     rejected: pd.DataFrame
     info: dict[str, Any]
@@ -182,10 +182,8 @@ def require_data(run: Run, name: str, fingerprint: str | None) -> None:
         InputError: the two differ, or the artefact does not say.
     """
     if fingerprint != run.read_json("dataset.json")["fingerprint"]:
-        where = shown(run.artifacts / name)
-        raise InputError(
-            f"{where} was made from other data than dataset.json names: run notebook {WRITERS[name]} again, with the same OUT."
-        )
+        what = f"{shown(run.artifacts / name)} was made from other data than dataset.json names"
+        raise InputError(f"{what}: run notebook {WRITERS[name]} again, with the same OUT.")
 
 
 def rows_of(manifest: pd.DataFrame, patches: pd.DataFrame) -> np.ndarray:
@@ -198,10 +196,8 @@ def rows_of(manifest: pd.DataFrame, patches: pd.DataFrame) -> np.ndarray:
     rows = pd.MultiIndex.from_frame(manifest[place]).get_indexer(pd.MultiIndex.from_frame(patches[place]))
     if (rows < 0).any():
         case, x, y, label = patches[place].iloc[int(np.argmin(rows))]
-        raise InputError(
-            f"The data hold no patch of case {case} at x={x}, y={y} with label {label}: the predictions were made from other data, so run "
-            "notebook 05_training_cnn_vs_efficientnetb0 again."
-        )
+        what = f"The data hold no patch of case {case} at x={x}, y={y} with label {label}: the predictions were made from other data"
+        raise InputError(f"{what}, so run notebook 05_training_cnn_vs_efficientnetb0 again.")
     return rows
 
 

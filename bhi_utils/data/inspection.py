@@ -63,9 +63,9 @@ class Inspection:
         """The facts in brief, as a table of texts: ``what``, ``found``, and where they apply ``published`` and ``difference``."""
         totals, rows = self.facts["totals"], []
         shares = {name: totals["positive"][name] / totals["patches"][name] for name in ("found", "published") if totals["patches"][name]}
-        facts = self.facts | {"share": {name: f"{share:.1%}" for name, share in shares.items()}}
+        facts: Any = self.facts | {"share": {name: f"{share:.1%}" for name, share in shares.items()}}
         for what, place in published.TEXTS["table"]:
-            fact: Any = reduce(dict.get, place.split("."), facts)
+            fact: Any = reduce(lambda found, key: found.get(key), place.split("."), facts)
             if place.startswith(("totals", "share")):
                 rows.append((what, *(_number(fact.get(name), sign=name == "difference") for name in ("found", "published", "difference"))))
             elif fact is not None:  # the states of cases that are not compared
@@ -154,6 +154,7 @@ def _near(pack: Pack, records: np.ndarray, workers: int) -> NearDuplicates:
 
 def _place(pack: Pack) -> tuple[str, int]:
     """The file that holds a pack's pixels, and where in it they begin."""
+    assert isinstance(pack.patches, np.memmap), "only what lies on disk is inspected"
     return str(pack.patches.filename), pack.patches.offset
 
 

@@ -4,17 +4,18 @@ Used by the index of a source, by the splits and by the synthetic cohort of the 
 """
 
 import json
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bhi_utils.core.paths import PACKAGE
+
 #: Where people find the archive, and its name there.
 ARCHIVE_URL = "https://www.kaggle.com/datasets/paultimothymooney/breast-histopathology-images"
 KAGGLE_HANDLE = "paultimothymooney/breast-histopathology-images"
 #: Sentences and titles on the content of a source: of the index's table, its flags, its verdict, and what Kaggle may refuse.
-TEXTS: dict[str, Any] = json.loads((resources.files("bhi_utils.data") / "texts.json").read_text(encoding="utf-8"))
+TEXTS: dict[str, Any] = json.loads((PACKAGE / "data" / "texts.json").read_text(encoding="utf-8"))
 #: What a case can be beside the published table.
 STATES = ("as published", "fewer", "more", "missing", "not published")
 
@@ -25,8 +26,7 @@ def case_table() -> pd.DataFrame:
     >>> case_table().head(1).to_dict("records")
     [{'case': 8863, 'negative': 772, 'positive': 207, 'patches': 979}]
     """
-    with (resources.files("bhi_utils.data") / "published_cases.csv").open(encoding="utf-8") as stream:
-        counts = pd.read_csv(stream)
+    counts = pd.read_csv(PACKAGE / "data" / "published_cases.csv")
     return counts.assign(patches=counts["negative"] + counts["positive"])
 
 

@@ -9,7 +9,6 @@ depend on the order of the manifest's rows or the versions of the libraries. The
 import hashlib
 import io
 import json
-from importlib import resources
 from itertools import combinations
 
 import numpy as np
@@ -105,8 +104,8 @@ def official_lists() -> dict[str, list[int]]:
     >>> {part: len(cases) for part, cases in official_lists().items()}
     {'train': 84, 'val': 29, 'test': 49}
     """
-    text = (resources.files("bhi_utils.data") / "official_split.json").read_text(encoding="utf-8")
-    return {part: json.loads(text)[part] for part in PARTS}
+    lists = json.loads((paths.PACKAGE / "data" / "official_split.json").read_text(encoding="utf-8"))
+    return {part: lists[part] for part in PARTS}
 
 
 def _official(table: pd.DataFrame) -> pd.DataFrame:
@@ -320,17 +319,12 @@ def roles(number: np.ndarray, folds: int, fold: int) -> np.ndarray:
     return np.select([number == fold, number == (fold + 1) % folds], ["test", "val"], "train")
 
 
-def published_folds() -> pd.DataFrame:
-    """The shipped assignment of the archive's 279 cases to five folds with seed 0: ``case, grouped, runs``."""
-    with (resources.files("bhi_utils.data") / "folds_279.csv").open(encoding="utf-8") as stream:
-        return pd.read_csv(stream)
-
-
 def shipped_folds(table: pd.DataFrame, name: str, folds: int, seed: int) -> np.ndarray | None:
-    """The shipped folds, where ``table`` is the whole archive and the draw is the one that was recorded."""
+    """The shipped folds, where ``table`` is the whole archive and the draw is the one that was recorded: five folds with seed 0."""
     counts = ["case", "patches", "positive"]
-    whole = table[counts].reset_index(drop=True).equals(published.case_table()[counts])
-    return published_folds()[name].to_numpy() if whole and (folds, seed) == (5, 0) else None
+    if (folds, seed) != (5, 0) or not table[counts].reset_index(drop=True).equals(published.case_table()[counts]):
+        return None
+    return pd.read_csv(paths.PACKAGE / "data" / "folds_279.csv")[name].to_numpy()
 
 
 def folds_of(table: pd.DataFrame, scheme: str, *, folds: int, seed: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -123,8 +124,7 @@ class FeatureCache:
 
     def _todo(self, rows: np.ndarray, views: int) -> list[np.ndarray]:
         """Returns for each view which of ``rows`` are not on disk."""
-        marks = [self._marks(view) for view in range(views)]
-        return [rows if done is None else rows[~done[rows]] for done in marks]
+        return [rows if done is None else rows[~done[rows]] for done in map(self._marks, range(views))]
 
     def _fill(self, view: int, rows: np.ndarray, bar: tqdm) -> None:
         """Compute the outputs of ``rows`` under a view, and write them; the view's two files are made where they are missing or damaged."""
@@ -171,8 +171,7 @@ class FeatureCache:
     def _marks(self, view: int) -> np.ndarray | None:
         """Returns the bool array (count,) of the samples on disk; None when one of a view's two files is missing or damaged."""
         try:
-            done = np.load(self._outputs(view).with_name("done.npy"))
-            whole = np.load(self._outputs(view), mmap_mode="r").shape == self.shape
+            done, whole = np.load(self._outputs(view).with_name("done.npy")), self.read(view).shape == self.shape
         except (OSError, ValueError, EOFError):
             return None
         return done if whole and done.shape == self.shape[:1] and done.dtype == bool else None
@@ -239,10 +238,8 @@ class CachedBase:
         self._samples, self._recipe, self._views = samples, recipe, views
         self._every_label = pack.manifest["label"].to_numpy()
         self._rows = {part: indices(pack.manifest, table, part) for part in ("val", "test")}
-        frozen, rest, cache = front(model, name), keras.Model(place, pool), paths.cache_dir()
-        self._real = FeatureCache(
-            frozen, lambda rows: pack.patches[rows], len(pack.patches), identity=pack.info["fingerprint"], cache=cache
-        )
+        frozen, rest, patches, cache = front(model, name), keras.Model(place, pool), pack.patches, paths.cache_dir()
+        self._real = FeatureCache(frozen, lambda rows: patches[rows], len(patches), identity=pack.info["fingerprint"], cache=cache)
         self._real.ensure(samples.real, views, title="Features of training cases")
         evaluated = np.concatenate([*self._rows.values()])
         self._real.ensure(evaluated, title="Features of validation and test cases")
@@ -295,7 +292,8 @@ class CachedBase:
             float64 array (n,), one logit a row.
         """
         self._real.ensure(rows, views, title="Features to answer from")
-        return sum(_through(self.tail, self._real.read(view), rows)[:, 0].astype(np.float64) for view in range(views)) / views
+        by_view = [_through(self.tail, self._real.read(view), rows)[:, 0] for view in range(views)]
+        return np.stack(by_view).mean(axis=0, dtype=np.float64)
 
     def _plan_on_features(self, real: np.ndarray) -> None:
         """Add synthetic samples between patches whose pooled features are near each other, counted after the real ones."""
@@ -307,9 +305,8 @@ class CachedBase:
     def _run_synthetic(self, frozen: keras.Model, rest: keras.Model, pack: Pack, plan: SmotePlan) -> None:
         """Cache the features of the plan's synthetic patches, too."""
         digest = hashlib.sha256(pack.info["fingerprint"].encode() + plan.base.tobytes() + plan.neighbour.tobytes() + plan.step.tobytes())
-        made = FeatureCache(
-            frozen, lambda rows: smote.draw(pack.patches, plan, rows), len(plan), identity=digest.hexdigest(), cache=paths.cache_dir()
-        )
+        draw = partial(smote.draw, pack.patches, plan)
+        made = FeatureCache(frozen, draw, len(plan), identity=digest.hexdigest(), cache=paths.cache_dir())
         every = np.arange(len(plan))
         made.ensure(every, self._views, title="Features of SMOTE's patches")
         self.filling, self.cost = self.filling + made.filling, self.cost + made.cost(self._views * len(every))
