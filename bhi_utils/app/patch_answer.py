@@ -43,7 +43,7 @@ def check(file: Path | BinaryIO, language: str) -> tuple[np.ndarray | None, dict
     found = input_checks.check_file(file)
     doubts, notes = ([translated(one, language) for one in said] for said in (found.doubts, found.notes))
     details = {"problem": translated(found.problem, language), "doubts": doubts, "notes": notes, "size": list(found.size)}
-    return found.patch, {**details, "in_scope": found.patch is not None and not doubts}
+    return found.array, {**details, "in_scope": found.array is not None and not doubts}
 
 
 def answer(predictor: Predictor, patch: np.ndarray) -> dict[str, Any]:
@@ -194,10 +194,10 @@ def _batches(
     """How many files are read, and of up to `STEP` patches name, pixels, whether they look like tissue, and remarks."""
     waiting = []
     for done, (name, seen) in enumerate(many_files.checked(found, name=_name), start=1):
-        if seen.patch is None:
+        if seen.array is None:
             rejected.append((name, translated(seen.problem, language)))
         else:
-            waiting.append((name, seen.patch, not seen.doubts, " ".join(translated(one, language) for one in (*seen.doubts, *seen.notes))))
+            waiting.append((name, seen.array, not seen.doubts, " ".join(translated(one, language) for one in (*seen.doubts, *seen.notes))))
         if waiting and (len(waiting) == STEP or done == len(found)):
             yield done, waiting
             waiting = []

@@ -21,9 +21,6 @@ from bhi_utils.core.run import WRITERS, Run
 from bhi_utils.data import packing, patch_listing
 from bhi_utils.data.decode import PATCH
 
-#: What ``dataset.json`` holds beside the pack's own path.
-_FACTS = ("source", "kind", "synthetic", "fingerprint", "patches", "cases", "positive", "rejected", "nested_copy", "padded")
-
 
 @dataclass(frozen=True, eq=False)
 class Pack:
@@ -141,7 +138,7 @@ def open_pack(folder: Path) -> Pack:
         manifest = packing.load_manifest(folder)
         rejected = atomic_files.read_csv(folder / "rejected.csv", dtype="str", keep_default_na=False)
         whole = patches.shape == (info["patches"], PATCH, PATCH, 3) and patches.dtype == np.uint8
-        whole = whole and len(manifest) == info["patches"] and set(_FACTS) <= set(info)
+        whole = whole and len(manifest) == info["patches"]
         whole = whole and info["format"] == patch_listing.FORMAT
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise InputError(f"No whole pack in {shown(folder)}: run notebook 01_dataset_exploration again.") from error
@@ -152,7 +149,7 @@ def open_pack(folder: Path) -> Pack:
 
 def describe(pack: Pack) -> dict[str, Any]:
     """The content of ``dataset.json``: what was packed, where the pack lies, and its fingerprint."""
-    return {**{name: pack.info[name] for name in _FACTS}, "pack": shown(pack.folder)}
+    return {**{name: fact for name, fact in pack.info.items() if name != "format"}, "pack": shown(pack.folder)}
 
 
 def open_dataset(run: Run) -> Pack:
@@ -185,10 +182,8 @@ def require_data(run: Run, name: str, fingerprint: str | None) -> None:
         InputError: the two differ, or the artefact does not say.
     """
     if fingerprint != run.read_json("dataset.json")["fingerprint"]:
-        where = shown(run.artifacts / name)
-        raise InputError(
-            f"{where} was made from other data than dataset.json names: run notebook {WRITERS[name]} again, with the same OUT."
-        )
+        what = f"{shown(run.artifacts / name)} was made from other data than dataset.json names"
+        raise InputError(f"{what}: run notebook {WRITERS[name]} again, with the same OUT.")
 
 
 def rows_of(manifest: pd.DataFrame, patches: pd.DataFrame) -> np.ndarray:
@@ -201,10 +196,8 @@ def rows_of(manifest: pd.DataFrame, patches: pd.DataFrame) -> np.ndarray:
     rows = pd.MultiIndex.from_frame(manifest[place]).get_indexer(pd.MultiIndex.from_frame(patches[place]))
     if (rows < 0).any():
         case, x, y, label = patches[place].iloc[int(np.argmin(rows))]
-        raise InputError(
-            f"The data hold no patch of case {case} at x={x}, y={y} with label {label}: the predictions were made from other data, so run "
-            "notebook 05_training_cnn_vs_efficientnetb0 again."
-        )
+        what = f"The data hold no patch of case {case} at x={x}, y={y} with label {label}: the predictions were made from other data"
+        raise InputError(f"{what}, so run notebook 05_training_cnn_vs_efficientnetb0 again.")
     return rows
 
 

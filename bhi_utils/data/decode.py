@@ -24,7 +24,7 @@ LONGEST = 1 << 20
 CONFLICT = "the same position has another patch of this class, with other bytes"
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COLOURS = {0: "greyscale", 3: "palette", 4: "greyscale with alpha", 6: "RGB with alpha"}
+_COLOURS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGB with alpha"}
 _STORED, _DEFLATED = 0, 8
 
 
@@ -56,31 +56,25 @@ class Member(NamedTuple):
     copies: tuple["Member", ...] = ()
 
 
-class Decoded(NamedTuple):
-    """What became of a chunk of members.
-
-    ``found`` has, for each member, its width and height in pixels, or the reason why it is unusable. ``patches`` (uint8 (k, 50, 50, 3)) are
-    the usable ones.
-    """
-
-    found: list[tuple[int, int] | str]
-    patches: np.ndarray
-
-
 def file_stamp(status: os.stat_result) -> int:
     """A number that changes with a file's content (its time, upper bits) or readability (its mode, lower 16 bits)."""
     return status.st_mtime_ns << 16 | stat.S_IMODE(status.st_mode)
 
 
-def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
-    """Decode ``members`` of the zip or folder ``source`` in their order.
+def decode_chunk(target: str, source: str, zipped: bool, members: list[Member]) -> list[tuple[int, int] | str]:
+    """Decode ``members`` of the zip or folder ``source`` in their order, and write the pixels to the file ``target``.
+
+    A worker's results should be small, see ``core.worker_processes``, so the pixels do not come back with them.
+
+    Returns:
+        for each member its width and height in pixels, or the reason why it is unusable. The file holds the usable ones, uint8
+        (k, 50, 50, 3).
 
     Raises:
         SourceChanged: the source cannot be read any more, or is not what was indexed.
     """
     found: list[tuple[int, int] | str] = []
-    patches = np.full((len(members), PATCH, PATCH, 3), 255, np.uint8)
-    count = 0
+    patches = []
     try:
         # Pillow warns about odd metadata; the pixels decide here
         with open(source, "rb") if zipped else nullcontext() as archive, warnings.catch_warnings(action="ignore"):
@@ -92,29 +86,19 @@ def decode_chunk(source: str, zipped: bool, members: list[Member]) -> Decoded:
                 except Rejected as reason:
                     found.append(str(reason))
                     continue
-                height, width = pixels.shape[:2]
-                patches[count, :height, :width] = pixels
-                found.append((width, height))
-                count += 1
+                patches.append(pad(pixels).tobytes())
+                found.append((pixels.shape[1], pixels.shape[0]))
     except OSError as error:
         raise SourceChanged(error.strerror or str(error)) from error
-    return Decoded(found, patches[:count])
-
-
-def decode_to_file(target: str, source: str, zipped: bool, members: list[Member]) -> Decoded:
-    """`decode_chunk`, with the pixels left in the file ``target``: a worker's results should be small, see ``core.worker_processes``."""
-    done = decode_chunk(source, zipped, members)
-    Path(target).write_bytes(done.patches.data)
-    return done._replace(patches=done.patches[:0])
+    Path(target).write_bytes(b"".join(patches))
+    return found
 
 
 def pad(patch: np.ndarray) -> np.ndarray:
     """``patch`` (uint8 (h, w, 3), at most 50×50) at the upper left of a white 50×50 square: glass is white."""
     if patch.shape[:2] == (PATCH, PATCH):
         return patch
-    square = np.full((PATCH, PATCH, 3), 255, np.uint8)
-    square[: patch.shape[0], : patch.shape[1]] = patch
-    return square
+    return np.pad(patch, ((0, PATCH - patch.shape[0]), (0, PATCH - patch.shape[1]), (0, 0)), constant_values=255)
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -145,8 +129,7 @@ def _check_png(data: bytes) -> None:
     if width > PATCH or height > PATCH:
         raise Rejected(f"{width}×{height} pixels: larger than {PATCH}×{PATCH}")
     if colour != 2 or depth != 8:
-        what = _COLOURS.get(colour, "unknown colour type") if colour != 2 else "RGB"
-        raise Rejected(f"{depth}-bit {what}: only 8-bit RGB is used")
+        raise Rejected(f"{depth}-bit {_COLOURS.get(colour, 'unknown colour type')}: only 8-bit RGB is used")
     position, kind = 8, b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position) if position + 12 <= len(data) else (len(data), b"")

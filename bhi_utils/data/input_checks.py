@@ -8,7 +8,7 @@ why not.
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,15 +38,17 @@ class Pixels:
     """What became of an image.
 
     Attributes:
-        array: uint8 array (height, width, 3), or None when the image is refused.
-        problem: why it is refused and what to do; empty when it is not.
-        notes: what was done to the image.
+        array: uint8 array (height, width, 3), or None when the image is refused; (50, 50, 3) from `check_file`.
+        problem: one sentence that says why it is refused and what to do; empty when it is not.
+        notes: sentences on what was done to the image.
+        doubts: sentences on why a patch does not look like stained tissue at the archive's scale, so that an answer means little.
         size: width and height in pixels after the camera's rotation; (0, 0) when the file could not be read.
     """
 
     array: np.ndarray | None
     problem: str = ""
     notes: tuple[Sentence, ...] = ()
+    doubts: tuple[Sentence, ...] = ()
     size: tuple[int, int] = (0, 0)
 
 
@@ -105,15 +107,15 @@ def _unknown_tiff(stream: BinaryIO, head: bytes) -> Sentence:
 
 def _paged(image: Image.Image) -> tuple[Sentence, ...]:
     """Turn to the largest page of a TIFF, which may begin with a thumbnail, and to the first image of an animation; say so."""
-    frames, largest = getattr(image, "n_frames", 1), 0
+    frames = getattr(image, "n_frames", 1)
     if frames == 1:
         return ()
-    if image.format == "TIFF":
-        sizes = []
-        for page in range(frames):
-            image.seek(page)
-            sizes.append(image.width * image.height)
-        largest = sizes.index(max(sizes))
+
+    def pixels(page: int) -> int:
+        image.seek(page)
+        return image.width * image.height
+
+    largest = max(range(frames), key=pixels) if image.format == "TIFF" else 0
     image.seek(largest)
     return (say("frames_largest", frames=frames, number=largest + 1) if largest else say("frames", frames=frames),)
 
@@ -182,26 +184,7 @@ BLACK, BRIGHT = 40, 100
 _CHUNK = 512
 
 
-@dataclass(frozen=True)
-class Quality:
-    """What became of an image.
-
-    Attributes:
-        patch: uint8 array (50, 50, 3), or None when the image is refused.
-        problem: one sentence that says why it is refused and what to do; empty when it is not.
-        notes: sentences on what was done to the image.
-        doubts: sentences on why it does not look like stained tissue at the archive's scale, so that an answer means little.
-        size: width and height in pixels after the camera's rotation; (0, 0) when the file could not be read.
-    """
-
-    patch: np.ndarray | None
-    problem: str = ""
-    notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
-    size: tuple[int, int] = (0, 0)
-
-
-def check_file(file: Path | BinaryIO) -> Quality:
+def check_file(file: Path | BinaryIO) -> Pixels:
     """Turn a file, or a stream of its bytes, into a patch, or say why it cannot be one.
 
     Accepted are sides of 10 to 50 pixels; what is missing to 50×50 is filled with white at the right and below, as at the edges of the
@@ -212,11 +195,11 @@ def check_file(file: Path | BinaryIO) -> Quality:
     """
     found = read(file, _wrong_size, bomb="far_too_large")
     if found.array is None:
-        return Quality(None, found.problem, size=found.size)
+        return found
     height, width = found.array.shape[:2]
     whole = (width, height) == (PATCH, PATCH)
     notes = found.notes if whole else (*found.notes, say("padded", width=width, height=height))
-    return Quality(pad(found.array), notes=notes, doubts=doubts(found.array, whole=whole), size=found.size)
+    return replace(found, array=pad(found.array), notes=notes, doubts=doubts(found.array, whole=whole))
 
 
 def _wrong_size(width: int, height: int) -> Sentence | None:
@@ -241,8 +224,6 @@ def doubts(patch: np.ndarray, *, whole: bool = True) -> tuple[Sentence, ...]:
         return (say("glass"),)
     if eyepiece(patch):
         return (say("eyepiece"),)
-    if found["spread"][0] < GREY_LEVEL:
-        return (say("grey"),)
     return tuple(say(name) for name, wrong in judged(found).items() if wrong[0] and (whole or name != "blurred"))
 
 
@@ -253,10 +234,9 @@ def doubted(patches: np.ndarray) -> dict[str, np.ndarray]:
     """
     parts = [measure(patches[start : start + _CHUNK]) for start in range(0, max(len(patches), 1), _CHUNK)]
     measured = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    grey, coloured = measured["spread"] < GREY_LEVEL, measured["coloured"] >= ENOUGH
-    found = {"grey": grey, **{name: wrong & ~grey for name, wrong in judged(measured).items()}}
+    found, coloured = judged(measured), measured["coloured"] >= ENOUGH
     if coloured.sum() >= TOGETHER and measured["redness"][coloured].mean() < SWAPPED_TOGETHER:
-        found["swapped"] = coloured & ~grey
+        found["swapped"] = coloured & ~found["grey"]
     return {**found, "any": np.any(list(found.values()), axis=0)}
 
 
@@ -276,15 +256,17 @@ def eyepiece(pixels: np.ndarray) -> bool:
 
 
 def judged(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What was measured, held against the levels: reason, a key of `core.messages.SENTENCES`, to bool array."""
-    coloured = found["coloured"] >= ENOUGH
-    plain = found["deviation"] < PLAIN
+    """What was measured, held against the levels: reason, a key of `core.messages.SENTENCES`, to bool array. Grey ones have no other."""
+    grey = found["spread"] < GREY_LEVEL
+    coloured = ~grey & (found["coloured"] >= ENOUGH)
+    plain = ~grey & (found["deviation"] < PLAIN)
     return {
+        "grey": grey,
         "colours": coloured & (found["fitting"] < FITTING),
         "swapped": coloured & (found["redness"] < SWAPPED),
         "dark": coloured & (found["density"] > DARK),
         "plain": plain,
-        "blurred": ~plain & (found["detail"] < BLURRED),
+        "blurred": ~grey & ~plain & (found["detail"] < BLURRED),
     }
 
 

@@ -4,15 +4,13 @@ The measures are simple. They point at patches that are worth a look, and what t
 blood, a fold in pale tissue is pale, and a case that is blurred as a whole has nothing sharp to compare with.
 """
 
-import json
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from importlib import resources
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -39,13 +37,8 @@ FOLD = 0.2
 BLUR = 0.65
 #: Blur is judged where at least half is tissue without ink, and a case's median is taken where so many patches are judged.
 TISSUE, JUDGED = 0.5, 10
-#: What a patch can be flagged as, with the threshold, the measure that it is held against, and what that is in words.
-FLAGS = {
-    "background": (BACKGROUND, "background", "share of the patch that is bright or grey glass, at least"),
-    "pen": (PEN, "ink", "share of the patch in a colour that haematoxylin and eosin do not have, at least"),
-    "fold": (FOLD, "fold", "saturation minus brightness that a tenth of the patch reaches, neither inked nor background, at least"),
-    "blur": (BLUR, "relative_sharpness", "fineness of detail beside the median of the case's tissue, less than"),
-}
+#: What a patch can be flagged as, with the threshold and the measure that is held against it.
+FLAGS = {"background": (BACKGROUND, "background"), "pen": (PEN, "ink"), "fold": (FOLD, "fold"), "blur": (BLUR, "relative_sharpness")}
 
 _CHUNK = 256
 #: Below this many patches one process is faster: starting others costs about a second.
@@ -68,11 +61,31 @@ class Inspection:
 
     def table(self) -> pd.DataFrame:
         """The facts in brief, as a table of texts: ``what``, ``found``, and where they apply ``published`` and ``difference``."""
-        return facts_table(self.facts)
+        totals, rows = self.facts["totals"], []
+        shares = {name: totals["positive"][name] / totals["patches"][name] for name in ("found", "published") if totals["patches"][name]}
+        facts: Any = self.facts | {"share": {name: f"{share:.1%}" for name, share in shares.items()}}
+        for what, place in published.TEXTS["table"]:
+            fact: Any = reduce(lambda found, key: found.get(key), place.split("."), facts)
+            if place.startswith(("totals", "share")):
+                rows.append((what, *(_number(fact.get(name), sign=name == "difference") for name in ("found", "published", "difference"))))
+            elif fact is not None:  # the states of cases that are not compared
+                found = f"{len(fact) if isinstance(fact, dict) else fact:,}"
+                flag = "threshold" in facts[place.split(".")[0]]
+                rows.append((what, f"{found} ({fact / totals['patches']['found']:.2%})" if flag else found, "", ""))
+        return pd.DataFrame(rows, columns=["what", "found", "published", "difference"])
 
     def text(self) -> str:
-        """The table, the first of what is listed and the verdict, for a terminal of 80 columns."""
-        return facts_text(self.facts)
+        """The table with aligned columns, examples of what is wrong, and the verdict, for a terminal of 80 columns."""
+        facts, cells = self.facts, self.table()
+        rows = [["", *cells.columns[1:]], *cells.to_numpy().tolist()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"  {'  '.join([what.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])])}".rstrip() for what, *numbers in rows]
+        lines += [f"  rejected: {entry['path']} ({entry['reason']})" for entry in facts["rejected"]["listed"][:10]]
+        for name, what in (("exact_duplicates", "equal"), ("near_duplicates", "alike")):
+            for group in [group for group in facts[name]["listed"] if not group.get("one_colour")][:3]:
+                lines.append(f"  {what}: {', '.join(group['paths'][:2])}" + (" …" if group["patches"] > 2 else ""))
+        note = "Background, ink, folds and blur are simple measures: they say where to look, not what is there."
+        return "\n".join([*lines, *textwrap.wrap(note, 80), *textwrap.wrap(facts["verdict"], 80)])
 
 
 def inspect(pack: Pack, *, workers: int = 0, progress: bool = True) -> Inspection:
@@ -248,13 +261,13 @@ def edges(manifest: pd.DataFrame) -> Facts:
     return {"patches": len(odd), "sizes": {f"{width}×{height}": count for width, height, count in sizes.itertuples(index=False)}}
 
 
-def flagged(manifest: pd.DataFrame, measures: pd.DataFrame, name: str, threshold: float, column: str, meaning: str) -> Facts:
+def flagged(manifest: pd.DataFrame, measures: pd.DataFrame, name: str, threshold: float, column: str) -> Facts:
     """Patches with a flag: how many, of how many cases, and the clearest."""
     rows = np.flatnonzero(measures[f"is_{name}"])
     values = measures[column].to_numpy()[rows]
     order = rows[np.argsort(values if name == "blur" else -values, kind="stable")][:EXAMPLES]
     examples = [{"path": manifest["path"].iloc[row], "value": float(measures[column].iloc[row])} for row in order]
-    found: Facts = {"measure": column, "meaning": meaning, "threshold": threshold}
+    found: Facts = {"measure": column, "meaning": published.TEXTS["flags"][name], "threshold": threshold}
     found |= {"patches": len(rows), "cases": int(manifest["case"].iloc[rows].nunique())}
     if name == "pen":
         inks = ["ink_cool", "ink_warm", "ink_black"]
@@ -279,42 +292,7 @@ def concerns(facts: Facts) -> str:
     return f"Look first at what would mislead a model or a test: {', '.join(parts)}."
 
 
-def facts_table(facts: Facts) -> pd.DataFrame:
-    """The facts in brief, as texts: ``what, found, published, difference``."""
-    totals, rows = facts["totals"], []
-    shares = {name: totals["positive"][name] / totals["patches"][name] for name in ("found", "published") if totals["patches"][name]}
-    facts = facts | {"share": {name: f"{share:.1%}" for name, share in shares.items()}}
-    for what, place in json.loads((resources.files("bhi_utils.data") / "index_table.json").read_text(encoding="utf-8")):
-        fact: Any = facts
-        for key in place.split("."):
-            fact = fact.get(key)
-        if place.startswith(("totals", "share")):
-            rows.append((what, *(_number(fact.get(name), sign=name == "difference") for name in ("found", "published", "difference"))))
-        elif fact is not None:  # the states of cases that are not compared
-            found = f"{len(fact) if isinstance(fact, dict) else fact:,}"
-            flag = "threshold" in facts[place.split(".")[0]]
-            rows.append((what, f"{found} ({fact / totals['patches']['found']:.2%})" if flag else found, "", ""))
-    return pd.DataFrame(rows, columns=["what", "found", "published", "difference"])
-
-
 def _number(value: int | str | None, *, sign: bool = False) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:+,}".replace("-", "−") if sign and value else f"{value:,}"
-
-
-def facts_text(facts: Facts) -> str:
-    """The table with aligned columns, examples of what is wrong, and the verdict, for a terminal of 80 columns."""
-    cells = facts_table(facts)
-    cells = pd.concat([pd.DataFrame([["", *cells.columns[1:]]], columns=cells.columns), cells])
-    widths = [int(cells[name].str.len().max()) for name in cells]
-    lines = []
-    for what, *numbers in cells.itertuples(index=False):
-        aligned = [what.ljust(widths[0]), *(number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))]
-        lines.append(("  " + "  ".join(aligned)).rstrip())
-    lines += [f"  rejected: {entry['path']} ({entry['reason']})" for entry in facts["rejected"]["listed"][:10]]
-    for name, what in (("exact_duplicates", "equal"), ("near_duplicates", "alike")):
-        for group in [group for group in facts[name]["listed"] if not group.get("one_colour")][:3]:
-            lines.append(f"  {what}: {', '.join(group['paths'][:2])}" + (" …" if group["patches"] > 2 else ""))
-    note = "Background, ink, folds and blur are simple measures: they say where to look, not what is there."
-    return "\n".join([*lines, *textwrap.wrap(note, 80), *textwrap.wrap(facts["verdict"], 80)])

@@ -6,38 +6,28 @@ mount the data set, their folder is used and nothing is fetched.
 """
 
 import importlib.metadata
-import inspect
 import logging
 import os
 import zipfile
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from bhi_utils.core.atomic_files import check_space
 from bhi_utils.core.paths import InputError, shown
 from bhi_utils.data.packing import PATCH_BYTES
-from bhi_utils.data.published import ARCHIVE_URL, KAGGLE_HANDLE, archive_totals
+from bhi_utils.data.published import ARCHIVE_URL, KAGGLE_HANDLE, TEXTS, archive_totals
 
 #: Seconds to wait for a connection, and for the next bytes.
 TIMEOUT = (10, 30)
 _ZIP = f"{KAGGLE_HANDLE.rsplit('/', 1)[1]}.zip"
 _MANUAL = f"Or do it by hand: download the zip from {ARCHIVE_URL} in a browser and pass its path as the data."
-_REASONS = {
-    401: "Kaggle does not accept the credentials: check KAGGLE_API_TOKEN or kaggle.json",
-    403: "Kaggle refuses access: sign in with an account (KAGGLE_API_TOKEN or kaggle.json) and accept the data set's terms on its page",
-    404: f"Kaggle does not know the data set {KAGGLE_HANDLE} any more",
-    429: "Kaggle asks for patience after too many requests: try again later",
-}
+_DAMAGED = f"The download was damaged on its way and has been deleted: try again. {_MANUAL}"
 
 
 def kept(folder: Path) -> Path | None:
     """The zip that an earlier download left in ``folder``, or None."""
     path = Path(folder) / _ZIP
-    with suppress(OSError):  # a folder that may not be looked into
-        if path.is_file():
-            return path
-    return None
+    return path if os.path.isfile(path) else None  # False as well for a folder that may not be looked into
 
 
 def fetch(folder: Path) -> Path:
@@ -51,23 +41,14 @@ def fetch(folder: Path) -> Path:
     """
     if found := kept(folder):
         return found
-    try:
-        import kagglehub
-        import requests
-        from kagglehub.clients import build_kaggle_client, download_file  # noqa: F401
-        from kagglehub.exceptions import DataCorruptionError
-        from kagglesdk.kaggle_env import is_in_kaggle_notebook
-        from kagglesdk.kaggle_http_client import KaggleHttpClient
-
-        if "_session" not in inspect.getsource(KaggleHttpClient.__init__):
-            raise ImportError("kagglesdk's client keeps its session elsewhere")
-    except ImportError as error:
-        what = f"kagglehub {importlib.metadata.version('kagglehub')} is not the one that was tried ({error})"
-        raise InputError(f"{what}: pip install -c constraints.txt kagglehub. {_MANUAL}") from error
+    import requests
 
     target = Path(folder) / _ZIP
     part = target.with_suffix(".zip.part")
     try:
+        import kagglehub
+        from kagglesdk.kaggle_env import is_in_kaggle_notebook
+
         if is_in_kaggle_notebook() or kagglehub.env.is_in_colab_notebook():
             return Path(kagglehub.dataset_download(KAGGLE_HANDLE))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,12 +60,14 @@ def fetch(folder: Path) -> Path:
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
                 if _size(part) == before:  # otherwise the line dropped half-way: go on at once
                     raise
+    except (ImportError, AttributeError) as error:
+        what = f"kagglehub {importlib.metadata.version('kagglehub')} is not the one that was tried ({error})"
+        raise InputError(f"{what}: pip install -c constraints.txt kagglehub. {_MANUAL}") from error
     except requests.HTTPError as error:
         status = error.response.status_code
         error.response.close()
-        raise InputError(f"{_REASONS.get(status, f'Kaggle answers with an error ({status}): try again later')}. {_MANUAL}") from error
-    except DataCorruptionError as error:
-        raise InputError(f"The download was damaged on its way and has been deleted: try again. {_MANUAL}") from error
+        refusal = TEXTS["kaggle"].get(str(status), f"Kaggle answers with an error ({status}): try again later")
+        raise InputError(f"{refusal}. {_MANUAL}") from error
     except requests.RequestException as error:
         come = "; what has come is kept" if _size(part) else ""
         raise InputError(f"Kaggle cannot be reached ({_cause(error)}): check the network{come}. {_MANUAL}") from error
@@ -134,9 +117,12 @@ def _download(part: Path) -> None:
                 part.unlink(missing_ok=True)
             # the pack that comes of it is counted too: nobody wants to learn of it after the download
             check_space(part.parent, total - _size(part) + archive_totals()["patches"] * PATCH_BYTES)
-            download_file(response, str(part), handle)
+            try:
+                download_file(response, str(part), handle)
+            except DataCorruptionError as error:
+                raise InputError(_DAMAGED) from error
     if _size(part) < total:
         raise requests.ConnectionError("the connection ended early")
     if total and _size(part) > total:
         part.unlink()
-        raise DataCorruptionError(f"more than the {total} bytes that were announced")
+        raise InputError(_DAMAGED)

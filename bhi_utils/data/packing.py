@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from bhi_utils.core import atomic_files, worker_processes
 from bhi_utils.core.paths import InputError, brief, plain, shown
-from bhi_utils.data.decode import CONFLICT, PATCH, Decoded, SourceChanged, decode_to_file
+from bhi_utils.data.decode import CONFLICT, PATCH, SourceChanged, decode_chunk
 from bhi_utils.data.patch_listing import FORMAT, Listing, require_classes, zip_state
 
 #: Bytes of a packed patch, and what the tables may take beside it.
@@ -120,12 +120,12 @@ def _write_patches(
     total = len(listing.members)
     chunks = [listing.members[start : start + _CHUNK] for start in range(0, total, _CHUNK)]
     rows, digest, differing = [], hashlib.sha256(), 0
-    begin = _write_header(stream, total)
+    _write_header(stream, total)
     with tqdm(total=total, desc="Packing", unit="patch", file=sys.stderr, disable=not progress) as bar:
-        for chunk, done in zip(chunks, _decoded(listing, chunks, Path(stream.name).parent, workers), strict=True):
-            stream.write(done.patches.data)
-            digest.update(done.patches.data)
-            for member, found in zip(chunk, done.found, strict=True):
+        for chunk, (results, pixels) in zip(chunks, _decoded(listing, chunks, Path(stream.name).parent, workers), strict=True):
+            stream.write(pixels)
+            digest.update(pixels)
+            for member, found in zip(chunk, results, strict=True):
                 if isinstance(found, str):
                     others = member.copies if found == CONFLICT else ()
                     rejected.extend((plain(one.name), found) for one in (member, *others))
@@ -137,24 +137,21 @@ def _write_patches(
         (path, reason), where = min(rejected), shown(listing.source)
         raise InputError(f"No readable patch in {where}: {len(rejected)} rejected, such as {brief(path)} ({brief(reason)}).")
     stream.seek(0)
-    if _write_header(stream, len(rows)) != begin:
-        raise AssertionError("NumPy's header did not keep its length")
+    _write_header(stream, len(rows))
     return rows, digest, differing
 
 
-def _write_header(stream: BinaryIO, count: int) -> int:
-    """Write the header of ``count`` patches and return its length, which NumPy keeps alike for every count."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, PATCH, PATCH, 3)}
-    np.lib.format.write_array_header_1_0(stream, header)
-    return stream.tell()
+def _write_header(stream: BinaryIO, count: int) -> None:
+    """Write the header of ``count`` patches. NumPy keeps its length alike for every count."""
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (count, PATCH, PATCH, 3)})
 
 
-def _decoded(listing: Listing, chunks: list[tuple], scratch: Path, processes: int) -> Iterator[Decoded]:
-    """The chunks' contents in order, handed over in files within ``scratch``."""
+def _decoded(listing: Listing, chunks: list[tuple], scratch: Path, processes: int) -> Iterator[tuple[list, bytes]]:
+    """For each chunk what `decode.decode_chunk` returns, and the pixels, handed over in files within ``scratch``."""
     source, zipped = str(listing.source.resolve()), listing.kind == "zip"
     calls = [(str(scratch / f"chunk-{number}"), source, zipped, chunk) for number, chunk in enumerate(chunks)]
-    with closing(worker_processes.in_order(decode_to_file, calls, processes, fallback="packing")) as results:
+    with closing(worker_processes.in_order(decode_chunk, calls, processes, fallback="packing")) as results:
         for (target, *_), found in zip(calls, results, strict=True):
-            pixels = np.frombuffer(Path(target).read_bytes(), np.uint8).reshape(-1, PATCH, PATCH, 3)
+            pixels = Path(target).read_bytes()
             os.unlink(target)
-            yield found._replace(patches=pixels)
+            yield found, pixels

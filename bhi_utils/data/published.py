@@ -3,19 +3,19 @@
 Used by the index of a source, by the splits and by the synthetic cohort of the archive's size.
 """
 
-from importlib import resources
+import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bhi_utils.core.messages import counted
+from bhi_utils.core.paths import PACKAGE
 
 #: Where people find the archive, and its name there.
 ARCHIVE_URL = "https://www.kaggle.com/datasets/paultimothymooney/breast-histopathology-images"
 KAGGLE_HANDLE = "paultimothymooney/breast-histopathology-images"
-
-
+#: Sentences and titles on the content of a source: of the index's table, its flags, its verdict, and what Kaggle may refuse.
+TEXTS: dict[str, Any] = json.loads((PACKAGE / "data" / "texts.json").read_text(encoding="utf-8"))
 #: What a case can be beside the published table.
 STATES = ("as published", "fewer", "more", "missing", "not published")
 
@@ -26,8 +26,7 @@ def case_table() -> pd.DataFrame:
     >>> case_table().head(1).to_dict("records")
     [{'case': 8863, 'negative': 772, 'positive': 207, 'patches': 979}]
     """
-    with (resources.files("bhi_utils.data") / "published_cases.csv").open(encoding="utf-8") as stream:
-        counts = pd.read_csv(stream)
+    counts = pd.read_csv(PACKAGE / "data" / "published_cases.csv")
     return counts.assign(patches=counts["negative"] + counts["positive"])
 
 
@@ -75,24 +74,21 @@ def _states(both: pd.DataFrame) -> np.ndarray:
 
 def verdict(facts: dict[str, Any]) -> str:
     """What the counts say, in a sentence or two."""
-    totals, states = facts["totals"], facts["states"]
-    patches, cases = totals["patches"], totals["cases"]
+    states, found = facts["states"], facts["totals"]["cases"]["found"]
     if not facts["compared"]:
-        return "The cohort is synthetic and its case ids are its own, so its counts are not compared with the archive's."
-    if states["as published"] == len(facts["cases"]):
-        counts = f"All {counted(patches['found'], 'patch')} of {counted(cases['found'], 'case')}"
-        return f"{counts} are there, each case with its published counts."
-    if not states["more"] and not states["not published"]:
-        return (
-            f"This is a part of the archive, {patches['found']:,} of {patches['published']:,} patches and {cases['found']:,} of "
-            f"{cases['published']:,} cases; no case has more than was published, so the counts differ because it is a sample and not "
-            "because something is broken."
-        )
-    if states["not published"] == cases["found"]:
-        return "No case id is the archive's: this is another collection, and its counts say nothing about the archive."
-    wrong = []
-    for state, text in (("more", "more patches than were published"), ("not published", "an id that is not the archive's")):
-        ids = [str(case["case"]) for case in facts["cases"] if case["state"] == state]
-        if ids:
-            wrong.append(f"{len(ids):,} with {text} ({', '.join(ids[:5])}{', …' if len(ids) > 5 else ''})")
-    return f"Something is wrong with the counts of cases: {' and '.join(wrong)}."
+        kind = "synthetic"
+    elif states["as published"] == len(facts["cases"]):
+        kind = "whole"
+    elif not states["more"] and not states["not published"]:
+        kind = "part"
+    elif states["not published"] == found:
+        kind = "other"
+    else:
+        ids = {state: [str(case["case"]) for case in facts["cases"] if case["state"] == state] for state in TEXTS["wrong"]}
+        wrong = [
+            f"{len(some):,} with {TEXTS['wrong'][state]} ({', '.join(some[:5])}{', …' if len(some) > 5 else ''})"
+            for state, some in ids.items()
+            if some
+        ]
+        return f"Something is wrong with the counts of cases: {' and '.join(wrong)}."
+    return TEXTS["verdicts"][kind].format(**facts["totals"])

@@ -51,14 +51,17 @@ def assemble(patches: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, tuple
 
     Returns:
         uint8 array (height, width, 4), transparent where there is no patch, and the extent (left, right, bottom, top) in pixels.
+
+    >>> slide, extent = assemble(np.zeros((2, 50, 50, 3), np.uint8), pd.DataFrame({"x": [1, 101], "y": 1, "width": 50, "height": 50}))
+    >>> slide.shape, extent
+    ((50, 150, 4), (1, 151, 51, 1))
     """
     left, top = int(rows["x"].min()), int(rows["y"].min())
     width, height = int(rows["x"].max()) - left + PATCH, int(rows["y"].max()) - top + PATCH
     canvas = np.zeros((height, width, 4), np.uint8)
     for patch, row in zip(patches, rows.itertuples(), strict=True):
         y, x = row.y - top, row.x - left
-        canvas[y : y + row.height, x : x + row.width, :3] = patch[: row.height, : row.width]
-        canvas[y : y + row.height, x : x + row.width, 3] = 255
+        canvas[y : y + row.height, x : x + row.width] = np.insert(patch[: row.height, : row.width], 3, 255, axis=2)
     return canvas, (left, left + width, top + height, top)
 
 
@@ -73,6 +76,10 @@ def leakage(manifest: pd.DataFrame, *, part_of: np.ndarray | None = None, seed: 
     Returns:
         One row a pair of parts: ``shared cases``; ``touching pairs`` (patches that share an edge and lie in two parts);
         ``second part`` (its patches); ``with a neighbour`` (how many of those touch a patch of the first part).
+
+    >>> slide = pd.DataFrame({"case": 7, "x": [1, 51, 101], "y": 1})
+    >>> leakage(slide, part_of=np.array(["train", "test", "train"])).loc["train and test"].to_dict()
+    {'shared cases': 1, 'touching pairs': 2, 'second part': 1, 'with a neighbour': 1}
     """
     part_of = image_level(len(manifest), seed=seed) if part_of is None else np.asarray(part_of)
     near, case = beside(manifest, SIDES), manifest["case"].to_numpy()

@@ -9,7 +9,6 @@ depend on the order of the manifest's rows or the versions of the libraries. The
 import hashlib
 import io
 import json
-from importlib import resources
 from itertools import combinations
 
 import numpy as np
@@ -65,6 +64,12 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
 
     Raises:
         InputError: unknown scheme, too few cases, or a part that is empty or holds one class only.
+
+    >>> make(pd.DataFrame({"case": np.repeat([7, 8, 9], 4), "label": [0, 0, 0, 1] * 3}), folds=3)
+       case  split  fold
+    0     7    val     1
+    1     8   test     0
+    2     9  train     2
     """
     check(scheme, folds=folds, fold=fold)
     table = per_case(manifest)
@@ -84,7 +89,8 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
         places = manifest[["case", "x", "y"]].reset_index(drop=True)
         return places.assign(split=roles(number, folds, fold), fold=number)
     if scheme == "loco":
-        number, fold = folds_without(table, fold, folds=folds, seed=seed), -1
+        others = table.drop(index=table.index[fold]).reset_index(drop=True)
+        number, fold = np.insert(deal(others, folds=folds, seed=seed), fold, -1), -1
     else:
         number = folds_of(table, "runs" if scheme == "runs" else "grouped", folds=folds, seed=seed)
     splits = table[["case"]].assign(split=roles(number, folds, fold), fold=number)
@@ -93,18 +99,21 @@ def make(manifest: pd.DataFrame, *, scheme: str = "grouped", seed: int = 0, fold
 
 
 def official_lists() -> dict[str, list[int]]:
-    """The published case lists: ``train``, ``val`` and ``test`` (Cruz-Roa 2014, as re-created by Janowczyk 2016)."""
-    text = (resources.files("bhi_utils.data") / "official_split.json").read_text(encoding="utf-8")
-    return {part: json.loads(text)[part] for part in PARTS}
+    """The published case lists: ``train``, ``val`` and ``test`` (Cruz-Roa 2014, as re-created by Janowczyk 2016).
+
+    >>> {part: len(cases) for part, cases in official_lists().items()}
+    {'train': 84, 'val': 29, 'test': 49}
+    """
+    lists = json.loads((paths.PACKAGE / "data" / "official_split.json").read_text(encoding="utf-8"))
+    return {part: lists[part] for part in PARTS}
 
 
 def _official(table: pd.DataFrame) -> pd.DataFrame:
     part_of = {case: part for part, ids in official_lists().items() for case in ids}
     split = table["case"].map(part_of).fillna("unused")
-    for part in PARTS:
-        if not (split == part).any():
-            advice = "use SPLIT='grouped', or data with cases of all three lists"
-            raise InputError(f"The official {part} list has no case in these data: {advice}.")
+    if absent := [part for part in PARTS if part not in set(split)]:
+        advice = "use SPLIT='grouped', or data with cases of all three lists"
+        raise InputError(f"The official {absent[0]} list has no case in these data: {advice}.")
     return pd.DataFrame({"case": table["case"], "split": split, "fold": -1})
 
 
@@ -121,6 +130,9 @@ def parts(manifest: pd.DataFrame, splits: pd.DataFrame) -> np.ndarray:
 
     Raises:
         InputError: the manifest has a case or patch that the split does not know, so the split was made from other data.
+
+    >>> parts(pd.DataFrame({"case": [7, 7, 9]}), pd.DataFrame({"case": [7, 9], "split": ["train", "test"]})).tolist()
+    ['train', 'train', 'test']
     """
     place = _place(splits)
     found = manifest[place].merge(splits[[*place, "split"]], on=place, how="left", validate="many_to_one")["split"]
@@ -140,6 +152,9 @@ def indices(manifest: pd.DataFrame, splits: pd.DataFrame, part: str) -> np.ndarr
 
     Raises:
         InputError: the split was made from other data, or ``part`` is no part.
+
+    >>> indices(pd.DataFrame({"case": [7, 9, 7]}), pd.DataFrame({"case": [7, 9], "split": ["train", "test"]}), "train").tolist()
+    [0, 2]
     """
     if part not in (*PARTS, "unused"):
         raise InputError(f"{part!r} is no part of a split: use {', '.join(PARTS)} or unused.")
@@ -147,16 +162,21 @@ def indices(manifest: pd.DataFrame, splits: pd.DataFrame, part: str) -> np.ndarr
 
 
 def summary(manifest: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
-    """One row a part: ``cases, patches, IDC−, IDC+, IDC share``; ``unused`` only where there is such a case."""
+    """One row a part: ``cases, patches, IDC−, IDC+, IDC share``; ``unused`` only where there is such a case.
+
+    >>> manifest = pd.DataFrame({"case": [7, 7, 8, 9], "label": [0, 1, 0, 0]})
+    >>> summary(manifest, pd.DataFrame({"case": [7, 8, 9], "split": ["train", "val", "test"]})).reset_index()
+        part  cases  patches  IDC−  IDC+  IDC share
+    0  train      1        2     1     1        0.5
+    1    val      1        1     1     0        0.0
+    2   test      1        1     1     0        0.0
+    """
     part_of = parts(manifest, splits)
     names = [*PARTS, *(["unused"] if (part_of == "unused").any() else [])]
-    rows = []
-    for part in names:
-        mine = manifest[part_of == part]
-        positive = int(mine["label"].sum())
-        share = positive / len(mine) if len(mine) else float("nan")
-        rows.append((mine["case"].nunique(), len(mine), len(mine) - positive, positive, share))
-    return pd.DataFrame(rows, pd.Index(names, name="part"), ["cases", "patches", "IDC−", "IDC+", "IDC share"])
+    columns = {"cases": ("case", "nunique"), "patches": ("label", "size"), "IDC−": ("negative", "sum"), "IDC+": ("label", "sum")}
+    table = manifest.assign(negative=1 - manifest["label"]).groupby(part_of).agg(**columns)
+    table = table.reindex(pd.Index(names, name="part"), fill_value=0)
+    return table.assign(**{"IDC share": table["IDC+"] / table["patches"]})
 
 
 def assert_disjoint(splits: pd.DataFrame) -> None:
@@ -165,6 +185,10 @@ def assert_disjoint(splits: pd.DataFrame) -> None:
     Raises:
         InputError: the split is one by image.
         ValueError: a case is listed twice, or a part has an unknown name.
+
+    >>> assert_disjoint(pd.DataFrame({"case": [7, 7], "split": ["train", "test"]}))
+    Traceback (most recent call last):
+    ValueError: Case 7 is listed twice in the split: a case belongs to one part only.
     """
     if len(_place(splits)) > 1:
         raise InputError(
@@ -234,54 +258,54 @@ def deal(table: pd.DataFrame, *, folds: int, seed: int) -> np.ndarray:
     Returns:
         int array, the fold of each row of ``table``.
     """
-    rng = np.random.default_rng(seed)
-    positive = [*map(int, table["positive"])]
-    counts = (positive, [int(n) - p for n, p in zip(table["patches"], positive, strict=True)])
+    rng, share = np.random.default_rng(seed), table["share"].to_numpy()
+    counts = [[*map(int, table["positive"])], [*map(int, table["patches"] - table["positive"])]]
+    totals = [sum(count) for count in counts]
+    # patches in a unit that suits both classes: an equal share of either is `equal` of them
+    weights = [[n * folds * total for n in count] for count, total in zip(counts, totals[::-1], strict=True)]
+    equal, limit = totals[0] * totals[1], TOLERANCE * totals[0] * totals[1]
     best, lowest = [], None
     for _ in range(STARTS):
         shuffled = rng.permutation(len(table))
-        order = [*map(int, shuffled[np.argsort(table["share"].to_numpy()[shuffled], kind="stable")])]
+        order = shuffled[np.argsort(share[shuffled], kind="stable")].tolist()
         blocks = [order[start : start + folds] for start in range(0, len(order), folds)]
         number = [0] * len(order)
         for block in blocks:
-            for case, fold in zip(block, rng.permutation(folds), strict=False):
-                number[case] = int(fold)
-        sums = [[sum(n for n, f in zip(count, number, strict=True) if f == fold) for fold in range(folds)] for count in counts]
-        _even_out(number, sums, counts, [pair for block in blocks for pair in combinations(block, 2)])
-        if not _is_even(sums):
-            _even_out(number, sums, counts, list(combinations(order, 2)))
-        cost = sum(_off(sums, kind, fold) ** 2 for kind in (0, 1) for fold in range(folds))
+            for case, fold in zip(block, rng.permutation(folds).tolist(), strict=False):
+                number[case] = fold
+        off = [[sum(n for n, f in zip(weight, number, strict=True) if f == fold) - equal for fold in range(folds)] for weight in weights]
+        _even_out(number, off, weights, [pair for block in blocks for pair in combinations(block, 2)])
+        if max(map(abs, off[0] + off[1])) > limit:
+            _even_out(number, off, weights, list(combinations(order, 2)))
+        cost = sum(one**2 for one in off[0] + off[1])
         if lowest is None or cost < lowest:
             best, lowest = number, cost
-        if _is_even(sums):
+        if max(map(abs, off[0] + off[1])) <= limit:
             break
     return np.array(best, dtype=np.int64)
 
 
-def _off(sums: list[list[int]], kind: int, fold: int, moved: int = 0) -> int:
-    """How far a fold is from an equal share of one class once ``moved`` patches join it, in units that suit both classes."""
-    return ((sums[kind][fold] + moved) * len(sums[kind]) - sum(sums[kind])) * sum(sums[1 - kind])
+def _even_out(number: list[int], off: list[list[int]], weights: list[list[int]], pairs: list[tuple[int, int]]) -> None:
+    """Let the ``pairs`` of cases change folds, in place, until no exchange brings the folds nearer to equal shares.
 
-
-def _is_even(sums: list[list[int]]) -> bool:
-    limit = TOLERANCE * sum(sums[0]) * sum(sums[1])
-    return all(abs(_off(sums, kind, fold)) <= limit for kind in (0, 1) for fold in range(len(sums[0])))
-
-
-def _even_out(number: list[int], sums: list[list[int]], counts: tuple[list[int], list[int]], pairs: list[tuple[int, int]]) -> None:
-    """Let the ``pairs`` of cases change folds, in place, until no exchange evens out the folds' ``sums`` of patches any more."""
+    Args:
+        number: the fold of each case.
+        off: for IDC+ and IDC−, how far each fold is from an equal share.
+        weights: for IDC+ and IDC−, what each case adds to its fold.
+        pairs: cases that may change places.
+    """
     improved = True
     while improved:
         improved = False
         for first, second in pairs:
             a, b = number[first], number[second]
-            moved = [count[second] - count[first] for count in counts]
-            now = sum(_off(sums, kind, a) ** 2 + _off(sums, kind, b) ** 2 for kind in (0, 1))
-            then = sum(_off(sums, kind, a, moved[kind]) ** 2 + _off(sums, kind, b, -moved[kind]) ** 2 for kind in (0, 1))
+            moved = [weight[second] - weight[first] for weight in weights]
+            now = sum(one[a] ** 2 + one[b] ** 2 for one in off)
+            then = sum((one[a] + more) ** 2 + (one[b] - more) ** 2 for one, more in zip(off, moved, strict=True))
             if a != b and then < now:
-                for kind in (0, 1):
-                    sums[kind][a] += moved[kind]
-                    sums[kind][b] -= moved[kind]
+                for one, more in zip(off, moved, strict=True):
+                    one[a] += more
+                    one[b] -= more
                 number[first], number[second] = b, a
                 improved = True
 
@@ -295,17 +319,12 @@ def roles(number: np.ndarray, folds: int, fold: int) -> np.ndarray:
     return np.select([number == fold, number == (fold + 1) % folds], ["test", "val"], "train")
 
 
-def published_folds() -> pd.DataFrame:
-    """The shipped assignment of the archive's 279 cases to five folds with seed 0: ``case, grouped, runs``."""
-    with (resources.files("bhi_utils.data") / "folds_279.csv").open(encoding="utf-8") as stream:
-        return pd.read_csv(stream)
-
-
 def shipped_folds(table: pd.DataFrame, name: str, folds: int, seed: int) -> np.ndarray | None:
-    """The shipped folds, where ``table`` is the whole archive and the draw is the one that was recorded."""
+    """The shipped folds, where ``table`` is the whole archive and the draw is the one that was recorded: five folds with seed 0."""
     counts = ["case", "patches", "positive"]
-    whole = table[counts].reset_index(drop=True).equals(published.case_table()[counts])
-    return published_folds()[name].to_numpy() if whole and (folds, seed) == (5, 0) else None
+    if (folds, seed) != (5, 0) or not table[counts].reset_index(drop=True).equals(published.case_table()[counts]):
+        return None
+    return pd.read_csv(paths.PACKAGE / "data" / "folds_279.csv")[name].to_numpy()
 
 
 def folds_of(table: pd.DataFrame, scheme: str, *, folds: int, seed: int) -> np.ndarray:
@@ -338,17 +357,15 @@ def runs_of(cases: np.ndarray) -> np.ndarray:
     return np.cumsum(np.r_[True, np.diff(known) != 1])[np.searchsorted(known, cases)]
 
 
-def folds_without(table: pd.DataFrame, place: int, *, folds: int, seed: int) -> np.ndarray:
-    """Fold of each case but the one at ``place``, whose fold is -1."""
-    number = deal(table.drop(index=table.index[place]).reset_index(drop=True), folds=folds, seed=seed)
-    return np.insert(number, place, -1)
-
-
 def image_folds(count: int, *, seed: int = 0, folds: int = 5) -> np.ndarray:
     """Folds of shuffled patches, int array (count,), as many projects draw them. To measure leakage only."""
     return np.random.default_rng(seed).permutation(count) * folds // max(count, 1)
 
 
 def image_level(count: int, *, seed: int = 0, folds: int = 5) -> np.ndarray:
-    """A split by image at the shares of a grouped one: the part of each patch. To measure leakage only."""
+    """A split by image at the shares of a grouped one: the part of each patch. To measure leakage only.
+
+    >>> image_level(5, seed=1).tolist()
+    ['train', 'test', 'val', 'train', 'train']
+    """
     return roles(image_folds(count, seed=seed, folds=folds), folds, 0)

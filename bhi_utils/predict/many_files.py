@@ -66,11 +66,11 @@ def predict(predictor: Predictor, given: Sequence[str | Path], *, progress: bool
 
     def usable() -> Iterator[tuple[str, np.ndarray]]:
         for name, seen in tqdm(checked(found), total=len(found), desc="Predicting", unit="file", file=sys.stderr, disable=not progress):
-            if seen.patch is None:
+            if seen.array is None:
                 rejected.append((name, str(seen.problem)))
             else:
                 notes.update((*seen.doubts, *seen.notes))
-                yield name, seen.patch
+                yield name, seen.array
 
     images = usable()
     while batch := list(islice(images, _BATCH)):
@@ -138,7 +138,7 @@ def _path(path: Path, member: str | None) -> str:
 
 def checked(
     found: Iterable[tuple[Path, str | None]], *, name: Callable[[Path, str | None], str] = _path
-) -> Iterator[tuple[str, input_checks.Quality]]:
+) -> Iterator[tuple[str, input_checks.Pixels]]:
     """Yields each image's ``name`` for the table and its check; a zip is opened once for all of its members."""
     for path, group in groupby(found, key=itemgetter(0)):
         members = [member for _, member in group]
@@ -150,15 +150,15 @@ def checked(
                 yield plain(name(path, member)), _member(archive, member)
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> input_checks.Quality:
+def _member(archive: zipfile.ZipFile, name: str) -> input_checks.Pixels:
     """Checks a zip's member; at most `LONGEST` bytes are unpacked, whatever size the zip claims."""
     try:
         if archive.getinfo(name).file_size > LONGEST:
-            return input_checks.Quality(None, say("too_long"))
+            return input_checks.Pixels(None, say("too_long"))
         with archive.open(name) as stream:
             data = stream.read(LONGEST + 1)
     except Exception:  # a damaged or encrypted member raises whatever its bytes lead to
-        return input_checks.Quality(None, say("unreadable"))
+        return input_checks.Pixels(None, say("unreadable"))
     if len(data) > LONGEST:
-        return input_checks.Quality(None, say("too_long"))
+        return input_checks.Pixels(None, say("too_long"))
     return input_checks.check_file(io.BytesIO(data))

@@ -14,8 +14,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,7 +72,6 @@ class FeatureCache:
         self._front, self._fetch = front, fetch
         self.shape = (count, *front.output_shape[1:])
         self.folder = cache / "features" / _key(front, identity, self.shape)
-        self._maps: dict[int, np.ndarray] = {}
         self.filling = 0.0
 
     def missing(self, rows: np.ndarray, views: int) -> int:
@@ -98,37 +98,46 @@ class FeatureCache:
             f"{size * every / 1e6:,.0f} MB on disk, {known} known"
         )
         if total:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            atomic_files.check_space(self.folder, size * total + 200_000_000, advice="free some, or lower VIEWS or IMAGE_SIZE")
-            with tqdm(total=total, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:
-                for view, part in enumerate(todo):
-                    if len(part):
-                        self._fill(view, part, bar)
-        self._maps = {view: np.load(self._outputs(view), mmap_mode="r") for view in range(views)} if len(rows) else {}
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                atomic_files.check_space(self.folder, size * total + 200_000_000, advice="free some, or lower VIEWS or IMAGE_SIZE")
+                with tqdm(total=total, desc=title, unit="patch", file=sys.stderr, mininterval=1) as bar:
+                    for view, part in enumerate(todo):
+                        if len(part):
+                            self._fill(view, part, bar)
+            except OSError as error:
+                where, why = shown(self.folder), error.strerror or error
+                raise InputError(f"Cannot write {where}: {why}; free some disk space or check the folder.") from error
         if self.missing(rows, views):
             raise InputError(f"{shown(self.folder)} was changed by another process while it was filled: run this again.")
 
     def read(self, view: int) -> np.ndarray:
         """The outputs under one view: float16 memory map (count, …), read-only; only rows that were ensured mean anything."""
-        if view not in self._maps:
-            self._maps[view] = np.load(self._outputs(view), mmap_mode="r")
-        return self._maps[view]
+        return np.load(self._outputs(view), mmap_mode="r")
 
     def gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
         """Outputs of samples ``rows``, each under its own view: float32 array (k, …)."""
         result = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
-        for place, (row, view) in enumerate(zip(rows, views, strict=True)):
-            result[place] = self.read(int(view))[row]
+        for view in np.unique(views):
+            result[views == view] = self.read(view)[rows[views == view]]
         return result
 
     def _todo(self, rows: np.ndarray, views: int) -> list[np.ndarray]:
         """Returns for each view which of ``rows`` are not on disk."""
-        marks = [self._marks(view) for view in range(views)]
-        return [rows if done is None else rows[~done[rows]] for done in marks]
+        return [rows if done is None else rows[~done[rows]] for done in map(self._marks, range(views))]
 
     def _fill(self, view: int, rows: np.ndarray, bar: tqdm) -> None:
-        """Compute the outputs of ``rows`` under a view, and write them."""
-        with self._opened(view) as (target, notes):
+        """Compute the outputs of ``rows`` under a view, and write them; the view's two files are made where they are missing or damaged."""
+        folder = self._outputs(view).parent
+        if folder.exists() and self._marks(view) is None:
+            atomic_files.set_aside(folder)
+        if not folder.exists():
+            atomic_files.sweep(self.folder)
+            with atomic_files.building(folder) as temporary:
+                np.lib.format.open_memmap(temporary / "outputs.npy", mode="w+", dtype=np.float16, shape=self.shape).flush()
+                np.save(temporary / "done.npy", np.zeros(self.shape[0], dtype=bool))
+                atomic_files.commit(temporary, folder)
+        with open(folder / "outputs.npy", "r+b") as target, open(folder / "done.npy", "r+b") as notes:
             for start in range(0, len(rows), _NOTE_EVERY):
                 began, block = time.perf_counter(), rows[start : start + _NOTE_EVERY]
                 for first in range(0, len(block), BATCH):
@@ -149,27 +158,6 @@ class FeatureCache:
                     spent = {"outputs": known["outputs"] + len(block), "seconds": known["seconds"] + seconds}
                     atomic_files.write_json(self.folder / "spent.json", spent)
 
-    @contextmanager
-    def _opened(self, view: int) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-        """The files of a view, outputs and marks, for writing; made where there are none, or none that are whole."""
-        folder = self._outputs(view).parent
-        try:
-            if folder.exists() and self._marks(view) is None:
-                atomic_files.set_aside(folder)
-            if not folder.exists():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                atomic_files.sweep(self.folder)
-                with atomic_files.building(folder) as temporary:
-                    np.lib.format.open_memmap(temporary / "outputs.npy", mode="w+", dtype=np.float16, shape=self.shape).flush()
-                    np.save(temporary / "done.npy", np.zeros(self.shape[0], dtype=bool))
-                    atomic_files.commit(temporary, folder)
-            with open(folder / "outputs.npy", "r+b") as target, open(folder / "done.npy", "r+b") as notes:
-                yield target, notes
-        except OSError as error:
-            raise InputError(
-                f"Cannot write {shown(folder)}: {error.strerror or error}; free some disk space or check the folder."
-            ) from error
-
     def cost(self, outputs: int) -> float:
         """Estimates the seconds that so many outputs take to compute, from what those on disk took; NaN where none was computed yet."""
         known = self._spent()
@@ -183,8 +171,7 @@ class FeatureCache:
     def _marks(self, view: int) -> np.ndarray | None:
         """Returns the bool array (count,) of the samples on disk; None when one of a view's two files is missing or damaged."""
         try:
-            done = np.load(self._outputs(view).with_name("done.npy"))
-            whole = np.load(self._outputs(view), mmap_mode="r").shape == self.shape
+            done, whole = np.load(self._outputs(view).with_name("done.npy")), self.read(view).shape == self.shape
         except (OSError, ValueError, EOFError):
             return None
         return done if whole and done.shape == self.shape[:1] and done.dtype == bool else None
@@ -251,15 +238,13 @@ class CachedBase:
         self._samples, self._recipe, self._views = samples, recipe, views
         self._every_label = pack.manifest["label"].to_numpy()
         self._rows = {part: indices(pack.manifest, table, part) for part in ("val", "test")}
-        frozen, rest, cache = front(model, name), keras.Model(place, pool), paths.cache_dir()
-        self._real = FeatureCache(
-            frozen, lambda rows: pack.patches[rows], len(pack.patches), identity=pack.info["fingerprint"], cache=cache
-        )
+        frozen, rest, patches, cache = front(model, name), keras.Model(place, pool), pack.patches, paths.cache_dir()
+        self._real = FeatureCache(frozen, lambda rows: patches[rows], len(patches), identity=pack.info["fingerprint"], cache=cache)
         self._real.ensure(samples.real, views, title="Features of training cases")
         evaluated = np.concatenate([*self._rows.values()])
         self._real.ensure(evaluated, title="Features of validation and test cases")
         self.filling, self.cost = self._real.filling, self._real.cost(views * len(samples.real) + len(evaluated))
-        self._pooled = _Pooled(self._real, rest, np.concatenate([samples.real, evaluated]))
+        self._pooled = _pooled(self._real, rest, np.concatenate([samples.real, evaluated]))
         self._made: tuple[Gather, Gather] | None = None
         self._labels, self._weights = samples.labels, samples.weights
         if samples.mode == "feature_smote":
@@ -269,55 +254,17 @@ class CachedBase:
 
     def probe_logits(self) -> dict[str, np.ndarray]:
         """Returns the logits of a logistic regression on pooled features of patches as they are: float arrays for ``val`` and ``test``."""
-        real, values = self._samples.real, self._pooled.values
+        real, values = self._samples.real, self._pooled
         probe = cross_validation.logistic_regression().fit(values[real], self._every_label[real])
         return {part: probe.decision_function(values[rows]) for part, rows in self._rows.items()}
 
-    def batches(self) -> tuple[Batches, Batches]:
-        """Returns training batches of cached features, a random view of each sample in each epoch, and validation batches."""
-        return self._both(self._real.gather, self._made and self._made[0], views=self._views)
+    def batches(self, *, pooled: bool = False) -> tuple[Batches, Batches]:
+        """Returns training batches of cached features, a random view of each sample in each epoch, and validation batches.
 
-    def pooled_batches(self) -> tuple[Batches, Batches]:
-        """Returns the same of pooled features of patches as they are: what the classifier alone starts from."""
-        return self._both(self._pooled.gather, self._made and self._made[1], views=1)
-
-    def logits(self, rows: np.ndarray, *, views: int = 1) -> np.ndarray:
-        """Computes logits with the tail's weights as they are now.
-
-        Args:
-            rows: rows of the pack; what the cache lacks of them is computed first.
-            views: 1 answers for the patch as it is, 8 gives the mean logit of its dihedral views.
-
-        Returns:
-            float64 array (n,), one logit a row.
+        With ``pooled``, they hold pooled features of patches as they are: what the classifier alone starts from.
         """
-        self._real.ensure(rows, views, title="Features to answer from")
-        total = np.zeros(len(rows))
-        for view in range(views):
-            for start in range(0, len(rows), 256):
-                part = rows[start : start + 256]
-                total[start : start + 256] += answers(self.tail, self._real.gather(part, np.full(len(part), view)), whole=256)[:, 0]
-        return total / views
-
-    def _plan_on_features(self, real: np.ndarray) -> None:
-        """Add synthetic samples between patches whose pooled features are near each other, counted after the real ones."""
-        plan = smote.smote_plan(self._pooled.values, self._every_label, seed=self._recipe.seed, rows=real)
-        self._made = _between(self._real.gather, plan), _between(self._pooled.gather, plan)
-        self._labels = np.concatenate([self._labels, np.full(len(plan), plan.label, dtype=self._labels.dtype)])
-        self._weights = np.ones(len(self._labels), dtype=np.float32)
-
-    def _run_synthetic(self, frozen: keras.Model, rest: keras.Model, pack: Pack, plan: SmotePlan) -> None:
-        """Cache the features of the plan's synthetic patches, too."""
-        digest = hashlib.sha256(pack.info["fingerprint"].encode() + plan.base.tobytes() + plan.neighbour.tobytes() + plan.step.tobytes())
-        made = FeatureCache(
-            frozen, lambda rows: smote.draw(pack.patches, plan, rows), len(plan), identity=digest.hexdigest(), cache=paths.cache_dir()
-        )
-        every = np.arange(len(plan))
-        made.ensure(every, self._views, title="Features of SMOTE's patches")
-        self.filling, self.cost = self.filling + made.filling, self.cost + made.cost(self._views * len(every))
-        self._made = made.gather, _Pooled(made, rest, every).gather
-
-    def _both(self, real: Gather, made: Gather | None, *, views: int) -> tuple[Batches, Batches]:
+        real, views = (_lookup(self._pooled), 1) if pooled else (self._real.gather, self._views)
+        made = self._made and self._made[pooled]
         rows, valid, recipe = self._samples.rows, self._rows["val"], self._recipe
 
         def fetch(index: np.ndarray, seed: list[int]) -> np.ndarray:
@@ -334,19 +281,57 @@ class CachedBase:
         as_they_are = np.zeros(256, dtype=int)
         return train, Batches(lambda index, _: real(valid[index], as_they_are[: len(index)]), self._every_label[valid], batch_size=256)
 
+    def logits(self, rows: np.ndarray, *, views: int = 1) -> np.ndarray:
+        """Computes logits with the tail's weights as they are now.
 
-class _Pooled:
-    """Cached features of patches as they are, run through the remaining blocks as pretrained, and pooled; they fit into memory."""
+        Args:
+            rows: rows of the pack; what the cache lacks of them is computed first.
+            views: 1 answers for the patch as it is, 8 gives the mean logit of its dihedral views.
 
-    def __init__(self, features: FeatureCache, rest: keras.Model, rows: np.ndarray) -> None:
-        self.values = np.zeros((features.shape[0], rest.output_shape[-1]), dtype=np.float32)
-        rows, source = np.unique(rows), features.read(0)
-        for start in range(0, len(rows), 256):
-            part = rows[start : start + 256]
-            self.values[part] = answers(rest, source[part].astype(np.float32), whole=256)
+        Returns:
+            float64 array (n,), one logit a row.
+        """
+        self._real.ensure(rows, views, title="Features to answer from")
+        by_view = [_through(self.tail, self._real.read(view), rows)[:, 0] for view in range(views)]
+        return np.stack(by_view).mean(axis=0, dtype=np.float64)
 
-    def gather(self, rows: np.ndarray, _: np.ndarray) -> np.ndarray:
-        return self.values[rows]
+    def _plan_on_features(self, real: np.ndarray) -> None:
+        """Add synthetic samples between patches whose pooled features are near each other, counted after the real ones."""
+        plan = smote.smote_plan(self._pooled, self._every_label, seed=self._recipe.seed, rows=real)
+        self._made = _between(self._real.gather, plan), _between(_lookup(self._pooled), plan)
+        self._labels = np.concatenate([self._labels, np.full(len(plan), plan.label, dtype=self._labels.dtype)])
+        self._weights = np.ones(len(self._labels), dtype=np.float32)
+
+    def _run_synthetic(self, frozen: keras.Model, rest: keras.Model, pack: Pack, plan: SmotePlan) -> None:
+        """Cache the features of the plan's synthetic patches, too."""
+        digest = hashlib.sha256(pack.info["fingerprint"].encode() + plan.base.tobytes() + plan.neighbour.tobytes() + plan.step.tobytes())
+        draw = partial(smote.draw, pack.patches, plan)
+        made = FeatureCache(frozen, draw, len(plan), identity=digest.hexdigest(), cache=paths.cache_dir())
+        every = np.arange(len(plan))
+        made.ensure(every, self._views, title="Features of SMOTE's patches")
+        self.filling, self.cost = self.filling + made.filling, self.cost + made.cost(self._views * len(every))
+        self._made = made.gather, _lookup(_pooled(made, rest, every))
+
+
+def _through(part: keras.Model, features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns the outputs of ``part`` for ``rows`` of cached ``features``."""
+    blocks = np.split(rows, range(256, len(rows), 256))
+    return np.concatenate([answers(part, features[block].astype(np.float32), whole=256) for block in blocks])
+
+
+def _pooled(features: FeatureCache, rest: keras.Model, rows: np.ndarray) -> np.ndarray:
+    """Returns the cached features of ``rows``, as they are, run through the remaining blocks as pretrained, and pooled.
+
+    A float32 array (count, channels) that fits into memory; other rows are zero.
+    """
+    rows, values = np.unique(rows), np.zeros((features.shape[0], rest.output_shape[-1]), dtype=np.float32)
+    values[rows] = _through(rest, features.read(0), rows)
+    return values
+
+
+def _lookup(values: np.ndarray) -> Gather:
+    """Returns what gathers rows of ``values``, whatever the view."""
+    return lambda rows, _: values[rows]
 
 
 def _between(gather: Gather, plan: SmotePlan) -> Gather:

@@ -105,7 +105,7 @@ def train_efficientnetb0(
     cut = CachedBase(model, blocks, pack, table, samples, recipe, views) if views else None
     with ExitStack() as opened:
         if cut:
-            stages = [(0, cut.head, *cut.pooled_batches()), (blocks, cut.tail, *cut.batches())][: 1 + min(blocks, 1)]
+            stages = [(0, cut.head, *cut.batches(pooled=True)), (blocks, cut.tail, *cut.batches())][: 1 + min(blocks, 1)]
         else:
             fed = opened.enter_context(_patches(model, pack, table, samples, recipe))
             stages = [(depth, *fed) for depth in range(blocks + 1)]

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from patch_files import as_folder, as_zip, chunk, name, packed, png
 from PIL import Image
 
 from bhi_utils.__main__ import main
@@ -27,47 +27,15 @@ from bhi_utils.core import atomic_files
 from bhi_utils.core.paths import PACKAGE, InputError
 from bhi_utils.data import archive
 
-Files = dict[str, bytes]
-
-
-def name(case: object, label: int, x: int = 1, y: int = 1, prefix: str = "") -> str:
-    return f"{prefix}{case}/{label}/{case}_idx5_x{x}_y{y}_class{label}.png"
-
-
-def png(seed: int = 0) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (50, 50, 3), dtype=np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
-
 
 def png_with(header: tuple[int, ...], kind: bytes, data: bytes) -> bytes:
     """A PNG of this width, height, bit depth and colour type with a chunk before random pixels of 50×50."""
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)), (kind, data), (b"IDAT", zlib.compress(b"\0" * 7550)), (b"IEND", b""))
-    packed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
 
 
 GOOD = {name(case, k // 2, 1 + 50 * k, 51): png(10 * case + k) for case in (8863, 10253) for k in range(4)}
 FIRST = next(iter(GOOD))
-
-
-def as_zip(path: Path, files: Files, more: tuple[tuple[str, bytes], ...] = ()) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that are there already
-        for member, data in (*files.items(), *more):
-            target.writestr(zipfile.ZipInfo(member), data, compress_type=zipfile.ZIP_DEFLATED)
-    return path
-
-
-def as_folder(path: Path, files: Files) -> Path:
-    for member, data in files.items():
-        (path / member).parent.mkdir(parents=True, exist_ok=True)
-        (path / member).write_bytes(data)
-    return path
-
-
-def packed(source: Path, tmp_path: Path) -> archive.Pack:
-    return archive.pack(source, tmp_path / "cache", progress=False)
 
 
 def reasons(pack: archive.Pack) -> dict[str, str]:
@@ -94,12 +62,12 @@ def test_a_phantom_is_written_and_indexed(tmp_path, monkeypatch, capsys):
 
 def test_a_path_that_a_spreadsheet_would_run_is_harmless_in_the_lists_and_comes_back_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
-    source = as_zip(tmp_path / "s.zip", {f"=1+1/{member}": data for member, data in GOOD.items()}, (("=2+2/no.png", b""),))
+    source = as_zip(tmp_path / "s.zip", {f"=1+1/{member}": data for member, data in GOOD.items()}, more=(("=2+2/no.png", b""),))
     assert main(["index", str(source), "--out", str(tmp_path / "lists")]) == 0
     pack = packed(source, tmp_path)
     assert pack.manifest["path"].str.startswith("=1+1/").all() and pack.rejected["path"].tolist() == ["=2+2/no.png"]
-    for name, frame in (("manifest.csv.gz", pack.manifest), ("rejected.csv", pack.rejected)):
-        written = tmp_path / "lists" / name
+    for table, frame in (("manifest.csv.gz", pack.manifest), ("rejected.csv", pack.rejected)):
+        written = tmp_path / "lists" / table
         assert pd.read_csv(written)["path"].str.startswith("'=").all()
         pd.testing.assert_frame_equal(atomic_files.read_csv(written), frame.reset_index(drop=True), check_dtype=False)
 
@@ -133,9 +101,9 @@ def test_zip64_and_data_descriptors_are_read(tmp_path):
 
 
 def test_a_name_that_stands_twice_counts_once_and_other_bytes_are_listed(tmp_path):
-    same = packed(as_zip(tmp_path / "same.zip", GOOD, ((FIRST, GOOD[FIRST]),)), tmp_path)
+    same = packed(as_zip(tmp_path / "same.zip", GOOD, more=((FIRST, GOOD[FIRST]),)), tmp_path)
     assert not reasons(same) and same.info["nested_copy"] == 1
-    other = packed(as_zip(tmp_path / "other.zip", GOOD, ((FIRST, png(99)), (f"IDC_regular_ps50_idx5/{FIRST}", png(98)))), tmp_path)
+    other = packed(as_zip(tmp_path / "other.zip", GOOD, more=((FIRST, png(99)), (f"IDC_regular_ps50_idx5/{FIRST}", png(98)))), tmp_path)
     assert set(other.rejected["path"]) == {FIRST, f"IDC_regular_ps50_idx5/{FIRST}"} and other.info["patches"] == 7
     assert set(other.rejected["reason"]) == {"the same position has another patch of this class, with other bytes"}
     assert other.info["nested_copy"] == 0

@@ -83,7 +83,7 @@ def test_one_patch_is_judged_as_among_many(tissue):
 def test_a_doubt_reaches_whoever_asks_about_a_file(tmp_path):
     Image.fromarray(photograph("china.jpg")[0]).save(tmp_path / "photo.png")
     found = input_checks.check_file(tmp_path / "photo.png")
-    assert found.patch is not None and "photograph" in " ".join(found.doubts)
+    assert found.array is not None and "photograph" in " ".join(found.doubts)
 
 
 @pytest.mark.skipif(not os.environ.get("BHI_TEST_ARCHIVE"), reason="BHI_TEST_ARCHIVE names no real archive")
@@ -111,7 +111,7 @@ def saved(folder: Path, image: Image.Image, name: str = "patch.png", **options) 
     return path
 
 
-def check(image: Image.Image) -> input_checks.Quality:
+def check(image: Image.Image) -> input_checks.Pixels:
     """What becomes of an image that is sent as a PNG."""
     image.save(stream := io.BytesIO(), "PNG")
     return input_checks.check_file(stream)
@@ -127,8 +127,8 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
-def assert_refused(found: input_checks.Quality, *words: str) -> None:
-    assert found.patch is None
+def assert_refused(found: input_checks.Pixels, *words: str) -> None:
+    assert found.array is None
     assert re.fullmatch(r"[A-Z].*\.", found.problem), "one sentence"
     assert "\n" not in found.problem
     for word in words:
@@ -138,14 +138,14 @@ def assert_refused(found: input_checks.Quality, *words: str) -> None:
 def test_a_patch_arrives_pixel_for_pixel_and_without_notes(tmp_path, pixels):
     found = input_checks.check_file(saved(tmp_path, Image.fromarray(pixels)))
     assert found.problem == "" and found.notes == ()
-    assert found.patch.dtype == np.uint8
-    np.testing.assert_array_equal(found.patch, pixels)
+    assert found.array.dtype == np.uint8
+    np.testing.assert_array_equal(found.array, pixels)
 
 
 def test_a_smaller_patch_is_filled_with_white_at_the_right_and_below(pixels):
     found = check(Image.fromarray(pixels[:20, :35]))
-    np.testing.assert_array_equal(found.patch[:20, :35], pixels[:20, :35])
-    assert (found.patch[20:] == 255).all() and (found.patch[:, 35:] == 255).all()
+    np.testing.assert_array_equal(found.array[:20, :35], pixels[:20, :35])
+    assert (found.array[20:] == 255).all() and (found.array[:, 35:] == 255).all()
     assert found.size == (35, 20)
     assert "35×20" in " ".join(found.notes)
 
@@ -230,7 +230,7 @@ def test_the_reason_is_the_true_one_and_names_the_way_out_in_both_languages(pixe
 def test_of_a_tiff_that_begins_with_a_thumbnail_the_largest_page_is_used_and_that_is_said(tmp_path, pixels):
     path = saved(tmp_path, Image.fromarray(pixels[:20, :20]), "pages.tif", save_all=True, append_images=[Image.fromarray(pixels)])
     found = input_checks.check_file(path)
-    np.testing.assert_array_equal(found.patch, pixels)
+    np.testing.assert_array_equal(found.array, pixels)
     assert "2 images" in (said := " ".join(found.notes)) and "number 2" in said
     found = regions.read(
         saved(tmp_path, Image.fromarray(pixels), "map.tif", save_all=True, append_images=[Image.fromarray(np.tile(pixels, (4, 3, 1)))])
@@ -245,7 +245,7 @@ def test_a_missing_file_is_refused(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "gif", "webp"])
 def test_a_file_cut_short_is_refused(tmp_path, pixels, suffix):
     path = saved(tmp_path, Image.fromarray(pixels), f"whole.{suffix}")
-    assert input_checks.check_file(path).patch is not None
+    assert input_checks.check_file(path).array is not None
     content = path.read_bytes()
     for share in (0.02, 0.5):
         path.write_bytes(content[: int(share * len(content))])
@@ -255,7 +255,7 @@ def test_a_file_cut_short_is_refused(tmp_path, pixels, suffix):
 def test_sixteen_bits_become_eight(tmp_path):
     deep = (np.arange(2500, dtype=np.uint16).reshape(50, 50) * 26).astype(np.uint16)
     found = input_checks.check_file(saved(tmp_path, Image.fromarray(deep)))
-    np.testing.assert_allclose(found.patch[..., 0], deep / 257, atol=0.51)
+    np.testing.assert_allclose(found.array[..., 0], deep / 257, atol=0.51)
     assert "16-bit" in " ".join(found.notes)
 
 
@@ -267,7 +267,7 @@ def test_thirty_two_bits_are_refused(tmp_path):
 
 def test_grey_is_read_and_doubted(pixels):
     found = check(Image.fromarray(pixels).convert("L"))
-    assert (found.patch[..., 0] == found.patch[..., 2]).all()
+    assert (found.array[..., 0] == found.array[..., 2]).all()
     assert "grey" in " ".join(found.doubts)
 
 
@@ -275,11 +275,11 @@ def test_transparent_parts_are_laid_on_white(tmp_path, pixels):
     alpha = np.full((50, 50, 1), 255, dtype=np.uint8)
     opaque = input_checks.check_file(saved(tmp_path, Image.fromarray(np.concatenate([pixels, alpha], axis=-1))))
     assert opaque.notes == ()
-    np.testing.assert_array_equal(opaque.patch, pixels)
+    np.testing.assert_array_equal(opaque.array, pixels)
     alpha[:25] = 0
     found = input_checks.check_file(saved(tmp_path, Image.fromarray(np.concatenate([pixels, alpha], axis=-1))))
-    assert (found.patch[:25] == 255).all()
-    np.testing.assert_array_equal(found.patch[25:], pixels[25:])
+    assert (found.array[:25] == 255).all()
+    np.testing.assert_array_equal(found.array[25:], pixels[25:])
     assert "white" in " ".join(found.notes)
 
 
@@ -288,13 +288,13 @@ def test_a_transparent_palette_colour_is_laid_on_white(tmp_path):
     image.putpalette([10, 20, 30, 200, 100, 150])
     image.paste(1, (0, 0, 25, 50))
     found = input_checks.check_file(saved(tmp_path, image, transparency=0))
-    assert (found.patch[:, 25:] == 255).all()
-    assert (found.patch[:, :25] == (200, 100, 150)).all()
+    assert (found.array[:, 25:] == 255).all()
+    assert (found.array[:, :25] == (200, 100, 150)).all()
 
 
 def test_cmyk_is_converted_and_said(tmp_path, pixels):
     found = input_checks.check_file(saved(tmp_path, Image.fromarray(pixels).convert("CMYK"), "print.tif"))
-    assert np.abs(found.patch.astype(int) - pixels).max() <= 2
+    assert np.abs(found.array.astype(int) - pixels).max() <= 2
     assert "CMYK" in " ".join(found.notes)
 
 
@@ -302,7 +302,7 @@ def test_of_an_animation_the_first_frame_is_used(tmp_path):
     frames = [Image.new("RGB", (50, 50), colour) for colour in ((180, 90, 160), (90, 60, 120))]
     path = saved(tmp_path, frames[0], "moving.gif", save_all=True, append_images=frames[1:])
     found = input_checks.check_file(path)
-    assert (found.patch == (180, 90, 160)).all()
+    assert (found.array == (180, 90, 160)).all()
     assert "2 images" in " ".join(found.notes)
 
 
@@ -314,11 +314,11 @@ def test_the_cameras_rotation_is_undone(pixels):
     image.save(stream, "png", exif=exif)
     found = input_checks.check_file(stream)
     assert found.size == (30, 50)
-    np.testing.assert_array_equal(found.patch[:, :30], np.rot90(pixels[:30], -1))
+    np.testing.assert_array_equal(found.array[:, :30], np.rot90(pixels[:30], -1))
     assert "EXIF" in " ".join(found.notes)
 
 
 def test_an_empty_patch_is_doubted():
     found = check(Image.new("RGB", (50, 50), (240, 238, 241)))
-    assert found.patch is not None
+    assert found.array is not None
     assert "glass" in " ".join(found.doubts)

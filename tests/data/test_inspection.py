@@ -361,7 +361,7 @@ def test_table_and_json_say_the_same(tmp_path, tissue):
     assert table.loc["patches", "published"] == "277,524" and table.loc["patches", "difference"] == f"−{277524 - len(patches):,}"
     assert facts["verdict"].startswith("Something is wrong") and "rejected files (3)" in facts["verdict"]
     assert json.loads(atomic_files.write_json(tmp_path / "index.json", facts).read_text(encoding="utf-8")) == facts
-    for flag, (threshold, column, _) in inspection.FLAGS.items():
+    for flag, (threshold, column) in inspection.FLAGS.items():
         assert facts[flag]["threshold"] == threshold and column in found.measures
 
 

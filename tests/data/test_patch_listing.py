@@ -423,7 +423,7 @@ def test_a_member_that_claims_to_inflate_to_far_more_than_a_patch_is_not_opened(
         archive.writestr("bomb.png", b"\0" * (17 << 20))
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("the member was opened"))
     ((name, seen),) = many_files.checked(many_files.places(path))
-    assert name.endswith("bomb.png") and seen.patch is None and seen.problem
+    assert name.endswith("bomb.png") and seen.array is None and seen.problem
 
 
 def test_a_zip_cut_short_is_damaged_and_not_the_zip_that_it_holds(tmp_path):

@@ -16,7 +16,7 @@ WITH_EXAMPLES = [
     if ">>> " in path.read_text(encoding="utf-8")
 ]
 #: How many of the functions that notebooks call have an example.
-AT_LEAST = 15
+AT_LEAST = 20
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

@@ -229,7 +229,7 @@ def test_smote_on_features_blends_maps_of_both_parents_under_one_view(pack, tabl
     batches, _ = part.batches()
     negative, positive = np.bincount(batches.labels)
     assert negative == positive > np.bincount(train.labels).min()
-    pooled, _ = part.pooled_batches()
+    pooled, _ = part.batches(pooled=True)
     plan = smote.smote_plan(pooled.fetch(np.arange(len(train)), [0, 0, 0]), train.labels, seed=0)
     synthetic = batches.fetch(np.arange(len(train), len(train) + 5), [0, 0, 0])
     parents = [batches.fetch(rows[:5], [0, 0, 0]) for rows in (plan.base, plan.neighbour)]

@@ -158,10 +158,10 @@ def fat_cells(rng: np.random.Generator, room: np.ndarray, size: float) -> tuple[
     return fat, wall
 
 
-#: Optical density per unit of stain in red, green and blue: Ruifrok & Johnston (2001), and a second measurement of the same
-#: stains that is in wide use with the method of Macenko et al. (2009). A case's own stain lies between the two.
-HAEMATOXYLIN = np.array([[0.650, 0.704, 0.286], [0.563, 0.720, 0.406]])
-EOSIN = np.array([[0.072, 0.990, 0.105], [0.216, 0.801, 0.558]])
+#: Optical density per unit of haematoxylin and of eosin in red, green and blue, float array (2 stains, 2 sources, 3): Ruifrok & Johnston
+#: (2001), and a second measurement of the same stains that is in wide use with the method of Macenko et al. (2009). A case's own stain
+#: lies between the two.
+STAINS = np.array([[[0.650, 0.704, 0.286], [0.563, 0.720, 0.406]], [[0.072, 0.990, 0.105], [0.216, 0.801, 0.558]]])
 #: Absorbance (natural logarithm) of one unit of stain along a vector of length 1: what makes the painted amounts, about 1 at
 #: a dark nucleus, as dark as a common section.
 DEPTH = np.float32(1.27)
@@ -172,8 +172,7 @@ class Style:
     """What is one case's own: its stain, its scanner and the habit of its tissue.
 
     Attributes:
-        haematoxylin: optical density (3,) per unit of the stain.
-        eosin: the same of eosin.
+        stains: optical density per unit of haematoxylin and of eosin, (2, 3).
         white: the scanner's white (3,), 0–255.
         blur: standard deviation of the scanner's blur, in pixels.
         grain: standard deviation of the scanner's noise, in grey values.
@@ -184,8 +183,7 @@ class Style:
         angle: main direction of the fibres, in radians.
     """
 
-    haematoxylin: np.ndarray
-    eosin: np.ndarray
+    stains: np.ndarray
     white: np.ndarray
     blur: float
     grain: float
@@ -196,50 +194,16 @@ class Style:
     angle: float
 
 
+#: Least and most of a style's numbers from ``blur`` to ``angle``, in the order of its fields.
+_LEAST, _MOST = (0.2, 0.6, 0.1, 0.3, 0.75, 0, 0), (0.5, 2.0, 0.4, 0.65, 1.25, 1, np.pi)
+
+
 def draw_style(rng: np.random.Generator) -> Style:
     """A case's style."""
-    toward, strength = rng.uniform([0, 0.4], 1), rng.uniform([0.85, 0.8], [1.25, 1.3])
-    pairs = zip(toward, (HAEMATOXYLIN, EOSIN), strict=True)
-    vectors = [(1 - t) * first + t * second + rng.normal(0, 0.02, 3) for t, (first, second) in pairs]
-    return Style(
-        haematoxylin=strength[0] * vectors[0].clip(0.02),
-        eosin=strength[1] * vectors[1].clip(0.02),
-        white=rng.uniform(238, 247) + rng.normal(0, 1.2, 3),
-        blur=rng.uniform(0.2, 0.5),
-        grain=rng.uniform(0.6, 2.0),
-        fat=rng.uniform(0.1, 0.4),
-        glands=rng.uniform(0.3, 0.65),
-        cellularity=rng.uniform(0.75, 1.25),
-        cords=rng.uniform(0, 1),
-        angle=rng.uniform(0, np.pi),
-    )
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """Where what lies on the canvas; float arrays in [0, 1] unless said otherwise.
-
-    Attributes:
-        invasive: invasive tumour, its stroma included.
-        nests: cells of the tumour.
-        rim: epithelium of ducts and lobules.
-        lumen: the hollow within them.
-        cuff: dense collagen around them.
-        fat: bool, fat cells.
-        wall: the walls of those.
-        crowd: crowds of lymphocytes.
-        clefts: cracks in the stroma, and gaps around nests.
-    """
-
-    invasive: np.ndarray
-    nests: np.ndarray
-    rim: np.ndarray
-    lumen: np.ndarray
-    cuff: np.ndarray
-    fat: np.ndarray
-    wall: np.ndarray
-    crowd: np.ndarray
-    clefts: np.ndarray
+    toward, strength = rng.uniform([0, 0.4], 1)[:, None], rng.uniform([0.85, 0.8], [1.25, 1.3])[:, None]
+    stains = (1 - toward) * STAINS[:, 0] + toward * STAINS[:, 1] + rng.normal(0, 0.02, (2, 3))
+    white = rng.uniform(238, 247) + rng.normal(0, 1.2, 3)
+    return Style(strength * stains.clip(0.02), white, *rng.uniform(_LEAST, _MOST).tolist())
 
 
 def _glands(rng: np.random.Generator, room: np.ndarray, share: float, tissue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -263,8 +227,8 @@ def _glands(rng: np.random.Generator, room: np.ndarray, share: float, tissue: np
     return outer, inner
 
 
-def compose(rng: np.random.Generator, style: Style, fibres: Fibres, tissue: np.ndarray, invasive: np.ndarray) -> Anatomy:
-    """Lay out the tissue.
+class Anatomy:
+    """Where what lies on the canvas.
 
     Args:
         rng: the case's generator.
@@ -272,35 +236,44 @@ def compose(rng: np.random.Generator, style: Style, fibres: Fibres, tissue: np.n
         fibres: the course of its fibres.
         tissue: bool canvas, tissue against glass.
         invasive: float canvas, positive inside the tumour; its unit is the standard deviation of a smooth field.
+
+    Attributes:
+        invasive: invasive tumour, its stroma included; like the others a float canvas in [0, 1] unless said otherwise.
+        nests: cells of the tumour.
+        rim: epithelium of ducts and lobules.
+        lumen: the hollow within them.
+        cuff: dense collagen around them.
+        fat: bool, fat cells.
+        wall: the walls of those.
+        crowd: crowds of lymphocytes.
+        clefts: cracks in the stroma, and gaps around nests.
     """
-    shape = tissue.shape
-    infiltrated = step(invasive + 0.12 * field(rng, shape, 9), 0.15)
-    outside = tissue & (invasive < 0)
-    room = above(field(rng, shape, 38) + 0.4 * field(rng, shape, 14) - 0.9 * infiltrated, style.fat, outside)
-    fat, wall = fat_cells(rng, room, rng.uniform(9, 13))
-    room = above(field(rng, shape, 45), style.glands, outside) - 4 * (invasive > -0.1) - 4 * fat
-    outer, inner = _glands(rng, room, style.glands, tissue)
-    lumen = step(inner, 1.2)
-    # nests: a blend of round islands and strands along the fibres, and single files
-    island, strand = field(rng, shape, 5), fibres.texture(rng, 4.5, 16)
-    blend = (1 - style.cords) * island + style.cords * strand
-    blend = blend / np.hypot(1 - style.cords, style.cords) - 0.35 + 0.25 * field(rng, shape, 40)
-    files = step(0.16 - np.abs(fibres.texture(rng, 5, 26)), 0.1) * step(field(rng, shape, 25), 1)
-    crowd = step(above(field(rng, shape, 18), 0.16, tissue) - 0.3 * infiltrated, 0.5)
-    cracks = step(above(fibres.texture(rng, 2, 22), 0.07, tissue), 0.8) * (1 - 0.6 * infiltrated)
-    # tissue shrinks away from nests
-    gaps = step(0.4 - np.abs(blend + 0.55), 0.2) * step(field(rng, shape, 12) - 0.4, 0.5) * infiltrated
-    return Anatomy(
-        invasive=infiltrated,
-        nests=np.maximum(step(blend, 0.4), files) * infiltrated * ~fat,
-        rim=step(outer, 1.2) * (1 - lumen) * (1 - infiltrated),
-        lumen=lumen * (1 - infiltrated),
-        cuff=step(outer + 4, 3) * (1 - infiltrated),
-        fat=fat & (outer < -1),
-        wall=wall,
-        crowd=crowd * ~fat * (1 - step(outer, 1)),
-        clefts=np.maximum(cracks, 0.8 * gaps) * ~fat,
-    )
+
+    def __init__(self, rng: np.random.Generator, style: Style, fibres: Fibres, tissue: np.ndarray, invasive: np.ndarray):
+        shape = tissue.shape
+        self.invasive = step(invasive + 0.12 * field(rng, shape, 9), 0.15)
+        outside = tissue & (invasive < 0)
+        room = above(field(rng, shape, 38) + 0.4 * field(rng, shape, 14) - 0.9 * self.invasive, style.fat, outside)
+        fat, self.wall = fat_cells(rng, room, rng.uniform(9, 13))
+        room = above(field(rng, shape, 45), style.glands, outside) - 4 * (invasive > -0.1) - 4 * fat
+        outer, inner = _glands(rng, room, style.glands, tissue)
+        hollow = step(inner, 1.2)
+        self.fat = fat & (outer < -1)
+        self.rim = step(outer, 1.2) * (1 - hollow) * (1 - self.invasive)
+        self.lumen = hollow * (1 - self.invasive)
+        self.cuff = step(outer + 4, 3) * (1 - self.invasive)
+        # nests: a blend of round islands and strands along the fibres, and single files
+        island, strand = field(rng, shape, 5), fibres.texture(rng, 4.5, 16)
+        blend = (1 - style.cords) * island + style.cords * strand
+        blend = blend / np.hypot(1 - style.cords, style.cords) - 0.35 + 0.25 * field(rng, shape, 40)
+        files = step(0.16 - np.abs(fibres.texture(rng, 5, 26)), 0.1) * step(field(rng, shape, 25), 1)
+        self.nests = np.maximum(step(blend, 0.4), files) * self.invasive * ~fat
+        crowd = step(above(field(rng, shape, 18), 0.16, tissue) - 0.3 * self.invasive, 0.5)
+        self.crowd = crowd * ~fat * (1 - step(outer, 1))
+        cracks = step(above(fibres.texture(rng, 2, 22), 0.07, tissue), 0.8) * (1 - 0.6 * self.invasive)
+        # tissue shrinks away from nests
+        gaps = step(0.4 - np.abs(blend + 0.55), 0.2) * step(field(rng, shape, 12) - 0.4, 0.5) * self.invasive
+        self.clefts = np.maximum(cracks, 0.8 * gaps) * ~fat
 
 
 def nuclei(rng: np.random.Generator, style: Style, fibres: Fibres, anatomy: Anatomy) -> np.ndarray:
@@ -340,7 +313,7 @@ def paint(rng: np.random.Generator, style: Style, tissue: np.ndarray, invasive: 
     shape = tissue.shape
     fibres = Fibres(rng, shape, style.angle)
     cover = step(tissue + 0.08 * field(rng, shape, 8) + 0.03 * field(rng, shape, 3), 0.04)
-    anatomy = compose(rng, style, fibres, cover > 0.5, invasive)
+    anatomy = Anatomy(rng, style, fibres, cover > 0.5, invasive)
     strand = fibres.texture(rng, 1.5, 12) + 0.6 * fibres.texture(rng, 5, 40)
     eosin = 0.42 + 0.09 * strand + 0.12 * field(rng, shape, 50) + 0.14 * anatomy.cuff
     crowded = np.maximum(anatomy.rim, 0.7 * anatomy.crowd)
@@ -354,7 +327,7 @@ def paint(rng: np.random.Generator, style: Style, tissue: np.ndarray, invasive: 
     thickness = np.exp(0.16 * field(rng, shape, 60))
     amount = (np.stack([haematoxylin, eosin * solid]).clip(0) * thickness).astype(np.float32)
     amount = ndimage.gaussian_filter(amount, (0, style.blur, style.blur), truncate=3)
-    vectors = -DEPTH * np.stack([style.haematoxylin, style.eosin]).astype(np.float32)
+    vectors = -DEPTH * style.stains.astype(np.float32)
     grain = np.float32(style.grain) * rng.standard_normal((*shape, 1), dtype=np.float32)
     image = np.empty((*shape, 3), np.uint8)
     for rows in blocks(len(image), 32):

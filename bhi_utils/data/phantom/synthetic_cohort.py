@@ -7,15 +7,15 @@ not depend on how many others there are.
 
 import heapq
 import io
+import itertools
 import json
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,10 @@ CUT_EVERY = 6
 #: Bytes of a patch, rounded up: in a zip with its two entries' names, and as a file in blocks of 4 KiB.
 _ZIPPED_BYTES, _FILE_BYTES = 6_500, 8_192
 
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+#: Names and contents.
+Files = list[tuple[str, bytes]]
+
 
 @dataclass(frozen=True)
 class Slide:
@@ -76,7 +80,7 @@ class Slide:
             named.append((f"{self.case}/{label}/{self.case}_idx5_x{x}_y{y}_class{label}.png", pixels))
         return sorted(named, key=lambda item: item[0])
 
-    def files(self) -> list[tuple[str, bytes]]:
+    def files(self) -> Files:
         """Each patch's path and the bytes of its PNG, sorted by path."""
         found = []
         for name, pixels in self.patches():
@@ -123,7 +127,7 @@ def noisy_labels(rng: np.random.Generator, truth: np.ndarray, taken: np.ndarray,
     return labels if len(np.unique(labels[taken])) == 2 else truth
 
 
-def draw_tissue(rng: np.random.Generator, count: int, *, room: float = 1.7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_tissue(rng: np.random.Generator, count: int, *, room: float = 1.7) -> Arrays:
     """Tissue of ``count`` patches in its bounding box.
 
     It grows on a canvas ``room`` times as wide as a square of as many patches. With little room, pieces are blocks with round corners, and
@@ -148,14 +152,7 @@ def draw_tissue(rng: np.random.Generator, count: int, *, room: float = 1.7) -> t
     return taken[top:bottom, left:right], tissue, tumour
 
 
-def paint_piece(
-    rng: np.random.Generator,
-    tissue: tuple[np.ndarray, np.ndarray, np.ndarray],
-    positive: int,
-    *,
-    style: painting.Style | None,
-    cut: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def paint_piece(rng: np.random.Generator, tissue: Arrays, positive: int, *, style: painting.Style | None, cut: bool) -> Arrays:
     """Paint a piece of tissue.
 
     Args:
@@ -184,12 +181,9 @@ def paint_piece(
 
 def whole_patches(count: int, *, seed: int = 1) -> np.ndarray:
     """The first patches of full size of as many slides as it takes: uint8 array (count, 50, 50, 3). For benchmarks and comparisons."""
-    found: list[np.ndarray] = []
-    index = 0
-    while len(found) < count:
-        found += [pixels for _, pixels in draw_slide(index, patches=200, seed=seed).patches() if pixels.shape == (PATCH, PATCH, 3)]
-        index += 1
-    return np.stack(found[:count])
+    drawn = (pixels for index in itertools.count() for _, pixels in draw_slide(index, patches=200, seed=seed).patches())
+    whole = (pixels for pixels in drawn if pixels.shape == (PATCH, PATCH, 3))
+    return np.stack(list(itertools.islice(whole, count)))
 
 
 def draw_slide(index: int, *, patches: int, seed: int) -> Slide:
@@ -237,9 +231,7 @@ def write(out: Path, *, cases: int = 48, patches_per_case: int = 60, seed: int =
     return write_files(out, slides, expected=cases * patches_per_case, parameters=parameters, nested=nested)
 
 
-def write_files(
-    out: Path, cases: Iterable[list[tuple[str, bytes]]], *, expected: int, parameters: dict[str, int | bool], nested: bool = True
-) -> Path:
+def write_files(out: Path, cases: Iterable[Files], *, expected: int, parameters: dict[str, int | bool], nested: bool = True) -> Path:
     """Write the files of a cohort and the one that says what it is, whole or not at all.
 
     What a killed process left of an earlier try is deleted.
@@ -280,7 +272,7 @@ def write_files(
     return Path(out)
 
 
-def _named(cases: Iterable[list[tuple[str, bytes]]], parameters: dict[str, int | bool], nested: bool) -> Iterator[tuple[str, bytes]]:
+def _named(cases: Iterable[Files], parameters: dict[str, int | bool], nested: bool) -> Iterator[tuple[str, bytes]]:
     """Every file of the cohort, name and content; the one that says what it is comes last."""
     patches = positive = 0
     for files in cases:
@@ -362,10 +354,9 @@ def write_archive(out: Path, *, counts: pd.DataFrame | None = None, seed: int = 
         InputError: ``out`` is taken or cannot be written, or the disk is too small.
     """
     counts = published.case_table() if counts is None else counts
-    total, processes = int((counts["negative"] + counts["positive"]).sum()), _processes(workers, len(counts))
+    processes, total = _processes(workers, len(counts)), int(counts[["negative", "positive"]].to_numpy().sum())
     parameters = {"like_archive": True, "cases": len(counts), "seed": seed}
-    bar = partial(tqdm, total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress)
-    with closing(_painted(Path(out).absolute(), counts, seed, processes, bar)) as cases:
+    with closing(_painted(Path(out).absolute(), counts, seed, processes, total, progress)) as cases:
         return write_files(out, cases, expected=total, parameters=parameters)
 
 
@@ -375,33 +366,29 @@ def _processes(asked: int, cases: int) -> int:
     return max(1, min(asked or min(worker_processes.cores(), fit), cases, worker_processes.MOST))
 
 
-def _painted(
-    out: Path, counts: pd.DataFrame, seed: int, processes: int, bar: Callable[[], tqdm]
-) -> Generator[list[tuple[str, bytes]], None, None]:
+def _painted(out: Path, counts: pd.DataFrame, seed: int, processes: int, total: int, progress: bool) -> Generator[Files, None, None]:
     """Each case's files, in the order of ``counts``. Processes hand them over in a folder beside ``out``."""
-    with atomic_files.building(out.with_name(f"bhi-{out.name}")) as scratch, bar() as shows:
+    with atomic_files.building(out.with_name(f"bhi-{out.name}")) as scratch:
         calls = [(str(scratch / f"{row.case}"), int(row.case), int(row.negative), int(row.positive), seed) for row in counts.itertuples()]
         try:
-            with closing(worker_processes.in_order(_files_to, calls, processes)) as results:
+            with (
+                closing(worker_processes.in_order(_files_to, calls, processes)) as results,
+                tqdm(total=total, desc="Painting", unit="patch", file=sys.stderr, disable=not progress) as bar,
+            ):
                 for (target, *_), lengths in zip(calls, results, strict=True):
                     with open(target, "rb") as stream:
                         yield [(name, stream.read(length)) for name, length in lengths]
                     os.unlink(target)
-                    shows.update(len(lengths))
+                    bar.update(len(lengths))
         except (BrokenProcessPool, MemoryError) as error:
             raise InputError(f"A process that paints ended early, perhaps for want of memory; {shown(out)} is not written.") from error
 
 
-def _files(case: int, negative: int, positive: int, seed: int) -> list[tuple[str, bytes]]:
-    """One case's files, sorted by path."""
-    return sorted(file for piece in draw_case(case, negative=negative, positive=positive, seed=seed) for file in piece.files())
-
-
 def _files_to(target: str, case: int, negative: int, positive: int, seed: int) -> list[tuple[str, int]]:
-    """Write one case's files one after the other into ``target`` and return their names and lengths.
+    """Write one case's files, sorted by path, one after the other into ``target`` and return their names and lengths.
 
     Megabytes sent through the pool's pipe could block it when a worker dies.
     """
-    files = _files(case, negative, positive, seed)
+    files = sorted(file for piece in draw_case(case, negative=negative, positive=positive, seed=seed) for file in piece.files())
     Path(target).write_bytes(b"".join(content for _, content in files))
     return [(name, len(content)) for name, content in files]

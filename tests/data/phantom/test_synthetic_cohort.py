@@ -318,11 +318,11 @@ def test_published_cases_small_and_large_are_drawn_with_their_counts(unpainted):
 def test_by_default_every_published_case_is_drawn_with_its_counts(tmp_path, monkeypatch):
     asked = []
 
-    def files(case: int, negative: int, positive: int, seed: int) -> list[tuple[str, bytes]]:
+    def draw(case: int, *, negative: int, positive: int, seed: int) -> list:
         asked.append((case, negative, positive))
-        return [(f"{case}", b"")]
+        return []
 
-    monkeypatch.setattr(synthetic_cohort, "_files", files)
+    monkeypatch.setattr(synthetic_cohort, "draw_case", draw)
     synthetic_cohort.write_archive(tmp_path / "like.zip", workers=1, progress=False)
     assert asked == list(published.case_table()[["case", "negative", "positive"]].itertuples(index=False, name=None))
 
@@ -362,10 +362,10 @@ if __name__ == "__main__":
 def test_an_interrupted_job_cleans_up_and_leaves_an_older_zip_alone(tmp_path, monkeypatch):
     (tmp_path / "like.zip").write_bytes(b"older")
 
-    def interrupted(*_) -> None:
+    def interrupted(*_, **__) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic_cohort, "_files", interrupted)
+    monkeypatch.setattr(synthetic_cohort, "draw_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
         synthetic_cohort.write_archive(tmp_path / "like.zip", counts=COUNTS, workers=1, progress=False)
     assert os.listdir(tmp_path) == ["like.zip"] and (tmp_path / "like.zip").read_bytes() == b"older"

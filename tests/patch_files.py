@@ -1,10 +1,11 @@
-"""Small sources of patches, as folders and zips, for the tests of this folder."""
+"""Small sources of patches, as folders and zips, for the tests of ``data`` and of the commands."""
 
 import io
 import os
 import struct
 import sys
 import textwrap
+import warnings
 import zipfile
 import zlib
 from functools import cache
@@ -48,9 +49,10 @@ def good(prefix: str = "") -> Files:
     return {name(*place, prefix=prefix): png(i) for i, place in enumerate(places)}
 
 
-def as_zip(path: Path, files: Files, method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as target:
-        for member, data in files.items():
+def as_zip(path: Path, files: Files, method: int = zipfile.ZIP_DEFLATED, *, more: tuple[tuple[str, bytes], ...] = ()) -> Path:
+    """A zip of ``files``, and of ``more``, whose names may be there already."""
+    with zipfile.ZipFile(path, "w", method) as target, warnings.catch_warnings(action="ignore"):
+        for member, data in (*files.items(), *more):
             target.writestr(zipfile.ZipInfo(member), data, compress_type=method)
     return path
 
