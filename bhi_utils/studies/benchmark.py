@@ -6,9 +6,7 @@ Used by the benchmarks, such as ``studies.benchmark_archive``.
 import os
 import platform
 import statistics
-import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,34 +30,26 @@ _EVERY = 0.05
 
 
 def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[float, int]:
-    """Seconds that a command takes, and the peak of the unique set size (bytes) summed over its process and all below it.
+    """Returns the seconds that a command takes, and the peak of the unique set size (bytes) summed over its process and all below it.
 
     Raises:
         RuntimeError: it fails; the message ends with what it printed.
     """
     with tempfile.TemporaryFile("w+") as said:
-        start = time.perf_counter()
-        with subprocess.Popen(command, stdout=said, stderr=said, env=environment) as process:
-            root, peak, ended = psutil.Process(process.pid), 0, threading.Event()
-
-            def watch() -> None:
-                nonlocal peak
-                while not ended.wait(_EVERY):
-                    peak = max(peak, _private(root))
-
-            watcher = threading.Thread(target=watch, daemon=True)
-            watcher.start()
-            code = process.wait()
+        start, peak = time.perf_counter(), 0
+        with psutil.Popen(command, stdout=said, stderr=said, env=environment) as process:
+            while process.poll() is None:
+                peak = max(peak, _private(process))
+                with suppress(psutil.TimeoutExpired):
+                    process.wait(_EVERY)
             seconds = time.perf_counter() - start
-            ended.set()
-            watcher.join()
-        if code:
+        if process.returncode:
             said.seek(0)
-            raise RuntimeError(f"{' '.join(command)} ended with {code}: {said.read()[-2000:]}")
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said.read()[-2000:]}")
     return seconds, peak
 
 
-def _private(root: psutil.Process) -> int:
+def _private(root: psutil.Process | psutil.Popen) -> int:
     """Unique set size of a process and of all that it has started, in bytes; one that ends meanwhile counts as nothing."""
     total = 0
     with suppress(psutil.Error):
@@ -70,8 +60,8 @@ def _private(root: psutil.Process) -> int:
 
 
 @contextmanager
-def on_cores(count: int) -> Iterator[int]:
-    """Keep this process and those it starts on ``count`` cores, where the system has such a setting; gives the number in use."""
+def on_cores(count: int = 2) -> Iterator[int]:
+    """Keeps this process and those it starts on ``count`` cores, where the system has such a setting; gives the number in use."""
     if not hasattr(os, "sched_setaffinity"):
         yield os.cpu_count() or 1
         return

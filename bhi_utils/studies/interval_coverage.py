@@ -7,9 +7,10 @@ a case scatters on the logit scale and may go along with z. So true AUC, recall 
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,27 +23,19 @@ from bhi_utils.core.run import Run
 from bhi_utils.evaluation import metrics
 
 
-def students_t(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, float]:
-    """`intervals.scaled` for shares with the draws' own standard error."""
-    cases = len(left_out)
-    reach = float(stdtrit(cases - 1, 1 - metrics.LEVEL / 2)) * metrics.standard_error(drawn, cases) / (value * (1 - value))
-    return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
-
-
-def normal(value: float, drawn: np.ndarray) -> tuple[float, float]:
-    """The normal interval on the logit scale: `students_t` without the corrections for few cases."""
-    middle, reach = logit(value), ndtri(1 - metrics.LEVEL / 2) * np.nanstd(drawn, ddof=1) / (value * (1 - value))
+def around(value: float, error: float, quantile: float) -> tuple[float, float]:
+    """Returns the interval of a share that reaches ``quantile`` standard errors to either side on the logit scale."""
+    middle, reach = logit(value), quantile * error / (value * (1 - value))
     return float(expit(middle - reach)), float(expit(middle + reach))
 
 
-def percentile(drawn: np.ndarray) -> tuple[float, float]:
-    """The plain bootstrap: the 2.5th and 97.5th percentile of the draws."""
-    low, high = np.nanpercentile(drawn, [50 * metrics.LEVEL, 100 - 50 * metrics.LEVEL])
-    return float(low), float(high)
+def percentile(value: float, drawn: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Returns the plain bootstrap's interval: the 2.5th and 97.5th percentile of the draws."""
+    return np.nanpercentile(drawn, [50 * metrics.LEVEL, 100 - 50 * metrics.LEVEL])
 
 
-def bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, float]:
-    """Percentiles corrected for bias and acceleration (Efron 1987, doi 10.1080/01621459.1987.10478410).
+def bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Returns percentiles corrected for bias and acceleration (Efron 1987, doi 10.1080/01621459.1987.10478410).
 
     Args:
         value: the metric of the data.
@@ -55,27 +48,36 @@ def bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, f
     spread = np.sum(gap**2) ** 1.5
     acceleration = np.sum(gap**3) / (6 * spread) if spread else 0.0
     moved = bias + ndtri([metrics.LEVEL / 2, 1 - metrics.LEVEL / 2])
-    low, high = np.percentile(drawn, 100 * ndtr(bias + moved / (1 - acceleration * moved)))
-    return float(low), float(high)
+    return np.percentile(drawn, 100 * ndtr(bias + moved / (1 - acceleration * moved)))
 
 
-#: Ways to an interval of a share, each from the value, the draws and the values without each case.
-WAYS: dict[str, Callable[[float, np.ndarray, np.ndarray], tuple[float | None, float | None]]] = {
-    "percentile": lambda value, drawn, left_out: percentile(drawn),
+#: Returns low and high of a metric from its value, its draws and its values without each case.
+Way = Callable[[float, np.ndarray, np.ndarray], Sequence[float | None] | np.ndarray]
+_UPPER = 1 - metrics.LEVEL / 2
+#: Ways to an interval of a share. The two before the last are `metrics.scaled` without its corrections for few cases.
+WAYS: dict[str, Way] = {
+    "percentile": percentile,
     "BCa": bca,
-    "logit, normal": lambda value, drawn, left_out: normal(value, drawn),
-    "logit, Student's t": students_t,
-    "logit, Student's t, larger error": lambda value, drawn, left_out: metrics.scaled(value, drawn, left_out, scale="share"),
+    "logit, normal": lambda value, drawn, left_out: around(value, np.nanstd(drawn, ddof=1), ndtri(_UPPER)),
+    "logit, Student's t": lambda value, drawn, left_out: around(
+        value, metrics.standard_error(drawn, len(left_out)), stdtrit(len(left_out) - 1, _UPPER)
+    ),
+    "logit, Student's t, larger error": partial(metrics.scaled, scale="share"),
 }
+#: Ways to an interval of a difference, which has no bounds that matter.
+DIFFERENCE_WAYS: dict[str, Way] = {
+    "percentile": percentile,
+    "BCa": bca,
+    "Student's t, larger error": partial(metrics.scaled, scale="plain"),
+}
+PATCH_WAY = "percentile, by patch"
+#: The interval that ``evaluation.metrics`` uses, by the metric that it is an interval of.
+CHOSEN = {name: "logit, Student's t, larger error" for name in ("auc", "recall", "precision")}
+CHOSEN |= {"difference in AUC": "Student's t, larger error"}
 
 RESULTS = "intervals.json"
 #: Coverage of a 95 % interval that passes for right.
 BAND = (0.92, 0.97)
-PATCH_WAY = "percentile, by patch"
-METRICS = ("auc", "recall", "precision", "difference in AUC")
-#: The interval that ``evaluation.metrics`` uses, by what it is an interval of.
-CHOSEN = {name: "logit, Student's t, larger error" for name in ("auc", "recall", "precision")}
-CHOSEN |= {"difference in AUC": "Student's t, larger error"}
 #: Draws of patches for the patch-wise intervals: fewer, since they miss by far more than the draws' own scatter.
 _PATCH_DRAWS = 200
 #: How strongly the second model's errors go along with the first one's, and how far its AUC lies below.
@@ -159,12 +161,7 @@ SCENARIOS = {
 }
 
 
-def recorded() -> dict[str, Any]:
-    """The result that the repository keeps; its form is that of `study`."""
-    return provenance.result(RESULTS)
-
-
-def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str, Any]:
+def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict:
     """Simulate every scenario, and write ``intervals.json`` into the run's artefacts.
 
     Args:
@@ -194,7 +191,7 @@ def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str,
     return result
 
 
-def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np.random.Generator, *, title: str) -> dict[str, Any]:
+def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np.random.Generator, *, title: str) -> dict:
     """One scenario: its truth, and of each metric and way the coverage."""
     d, second = scenario.distance, scenario.rival.distance
     threshold = d - 1.2
@@ -203,26 +200,16 @@ def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np
     counts = metrics.weights(scenario.cases, resamples, 0)
     # how often each patch counts in a draw of patches: Poisson's law, which drawing with replacement comes to
     bank = np.random.default_rng(1).poisson(1.0, (_PATCH_DRAWS, 6 * scenario.cases * scenario.patches)).astype(np.float32)
-    found: dict[str, dict[str, list[tuple[float | None, float | None]]]] = {metric: {} for metric in METRICS}
+    found: dict = {metric: defaultdict(list) for metric in CHOSEN}
     for _ in tqdm(range(simulations), desc=title, unit="test set", file=sys.stderr, mininterval=2):
         case, label, first, other = scenario.draw(generator, d, second)
-        values = _values(case, label, first, other, counts, threshold)
-        for metric, drawn in values.items():
-            ways = DIFFERENCE_WAYS if metric == "difference in AUC" else WAYS
-            for way, interval in ways.items():
-                made = interval(*metrics.parts(drawn, scenario.cases))
-                found[metric].setdefault(way, []).append(made)
-        found["auc"].setdefault(PATCH_WAY, []).append(percentile(_patchwise(label, first, bank)))
+        for metric, drawn in _values(case, label, first, other, counts, threshold).items():
+            for way, interval in (DIFFERENCE_WAYS if metric == "difference in AUC" else WAYS).items():
+                found[metric][way].append(interval(*metrics.parts(drawn, scenario.cases)))
+        drawn = _patchwise(label, first, bank)
+        found["auc"][PATCH_WAY].append(percentile(np.nan, drawn, drawn))
     coverage = {metric: {way: _covered(made, truth[metric]) for way, made in ways.items()} for metric, ways in found.items()}
     return {"setting": asdict(scenario), "truth": truth, "coverage": coverage}
-
-
-#: Ways to an interval of a difference, which has no bounds that matter.
-DIFFERENCE_WAYS: dict[str, Callable[[float, np.ndarray, np.ndarray], tuple[float | None, float | None]]] = {
-    "percentile": WAYS["percentile"],
-    "BCa": bca,
-    "Student's t, larger error": lambda value, drawn, left_out: metrics.scaled(value, drawn, left_out, scale="plain"),
-}
 
 
 def _values(
@@ -246,52 +233,61 @@ def _patchwise(label: np.ndarray, score: np.ndarray, bank: np.ndarray) -> np.nda
     return np.einsum("rp,rp->r", positive, below[:, label]) / (positive.sum(axis=1) * below[:, -1])
 
 
-def _covered(made: list[tuple[float | None, float | None]], truth: float) -> dict[str, float]:
+def _covered(made: list, truth: float) -> dict[str, float]:
+    """Returns the shares of intervals that cover the truth, lie below it and lie above it, and their mean width."""
     low, high = np.array(made, dtype=float).T
     below, above = high < truth, low > truth
     measured = {"covered": ~below & ~above, "below": below, "above": above, "width": high - low}
     return {name: float(values.mean()) for name, values in measured.items()}
 
 
-def table(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
-    """One row a scenario, one column a way: how often the 95 % interval covers the truth."""
-    rows = {
-        name: {way: f"{one['covered']:.1%}" for way, one in found["coverage"][metric].items()}
-        for name, found in result["scenarios"].items()
-    }
+def shares(result: Mapping, metric: str) -> pd.DataFrame:
+    """Returns how often the 95 % interval covers the truth, 0 to 1: one row a scenario, one column a way.
+
+    >>> from bhi_utils.core import provenance
+    >>> shares(provenance.result(RESULTS), "auc")["BCa"].round(3).tolist()
+    [0.919, 0.868, 0.909, 0.915]
+    """
+    scenarios = result["scenarios"].items()
+    rows = {name: {way: one["covered"] for way, one in found["coverage"][metric].items()} for name, found in scenarios}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")
 
 
-def settings(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a scenario: what was simulated, and the true metrics."""
+def table(result: Mapping, *, metric: str = "auc") -> pd.DataFrame:
+    """Shows `shares` in percent."""
+    return shares(result, metric).map("{:.1%}".format)
+
+
+def settings(result: Mapping) -> pd.DataFrame:
+    """One row a scenario: what was simulated, and the true metrics.
+
+    >>> from bhi_utils.core import provenance
+    >>> settings(provenance.result(RESULTS))["cases"].to_dict()
+    {'49 cases': 49, '20 cases': 20, '49 cases, strong effects': 49, '49 cases, AUC 0.98': 49}
+    """
     names = {"cases": "cases", "effect": "shift of a case", "separation": "spread of separation", "together": "shift goes with share"}
-    rows = {}
-    for name, found in result["scenarios"].items():
-        truth = {title: found["truth"][metric] for metric, title in (("auc", "true AUC"), ("recall", "recall"), ("precision", "precision"))}
-        rows[name] = {title: found["setting"][key] for key, title in names.items()} | truth
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario").astype({"cases": int})
+    names |= {"auc": "true AUC", "recall": "recall", "precision": "precision"}
+    rows = {name: found["setting"] | found["truth"] for name, found in result["scenarios"].items()}
+    return pd.DataFrame.from_dict(rows, orient="index")[list(names)].rename(columns=names).rename_axis("scenario")
 
 
-def misses(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
+def misses(result: Mapping, *, metric: str = "auc") -> pd.DataFrame:
     """One row a way, in the first scenario: shares of intervals wholly below and above the truth, and their mean width."""
-    found = next(iter(result["scenarios"].values()))["coverage"][metric]
-    rows = {
-        way: {name: f"{one[name]:{form}}" for name, form in (("below", ".1%"), ("above", ".1%"), ("width", ".4f"))}
-        for way, one in found.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("interval")
+    found = pd.DataFrame(next(iter(result["scenarios"].values()))["coverage"][metric]).T.rename_axis("interval")
+    forms = {"below": "{:.1%}", "above": "{:.1%}", "width": "{:.4f}"}
+    return pd.DataFrame({name: found[name].map(form.format) for name, form in forms.items()})
 
 
-def goals(result: Mapping[str, Any]) -> pd.DataFrame:
+def goals(result: Mapping) -> pd.DataFrame:
     """One row a metric: the least and the greatest coverage of the interval in use, the plain bootstrap's, and whether the band holds."""
     rows = {}
     for metric, way in CHOSEN.items():
-        used, plain = ([found["coverage"][metric][one]["covered"] for found in result["scenarios"].values()] for one in (way, "percentile"))
-        inside = all(BAND[0] <= value <= BAND[1] for value in used)
+        found = shares(result, metric)
+        reach = found.agg(["min", "max"]).map("{:.1%}".format).agg(" to ".join)
         rows[metric] = {
             "interval in use": way,
-            "coverage": f"{min(used):.1%} to {max(used):.1%}",
-            "plain bootstrap": f"{min(plain):.1%} to {max(plain):.1%}",
-            "within the band": "yes" if inside else "no",
+            "coverage": reach[way],
+            "plain bootstrap": reach["percentile"],
+            "within the band": "yes" if found[way].between(*BAND).all() else "no",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")

@@ -4,10 +4,9 @@ Used by ``notebooks/studies/leakage.ipynb`` only. This is the one place that tra
 SMOTE over all cases; its results carry the name of what they leak and never become a model.
 """
 
-import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,12 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import cache_dir
-from bhi_utils.core.provenance import git_commit
+from bhi_utils.core import titles
 from bhi_utils.core.run import Run
 from bhi_utils.data import archive, slide_grid, splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics
+from bhi_utils.studies import study_base
 from bhi_utils.training import smote
 from bhi_utils.training.cross_validation import logistic_regression
 
@@ -39,11 +37,6 @@ PAIRS = tuple(map(tuple, _ARMS["pairs"]))
 METRICS = ("auc", "auprc", "brier")
 HEADS = ("logistic regression", "one hidden layer")
 RESULTS = "leakage.json"
-
-
-def recorded() -> dict[str, Any]:
-    """The result that the repository keeps, of the real sample; its form is that of `study`."""
-    return provenance.result(RESULTS)
 
 
 def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, seed: int, resamples: int) -> dict[str, Any]:
@@ -65,23 +58,14 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
         InputError: the source, its cases or the weights do not allow it.
     """
     pack = archive.open_source(source)
-    features = _frozen(pack, weights=weights, image_size=image_size, seed=seed, cache=cache_dir())
+    features = study_base.frozen_features(pack, weights=weights, image_size=image_size, seed=seed)
     material = prepare(pack, features, folds=folds, seed=seed)
     given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size, "FOLDS": folds, "SEED": seed}
-    result = {
-        "command": provenance.command("leakage", **given, RESAMPLES=resamples),
-        "commit": git_commit(),
-        "data": {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")},
-        "parameters": {"image_size": image_size, "folds": folds, "seed": seed},
-    }
+    parameters = {"image_size": image_size, "folds": folds, "seed": seed}
+    result = study_base.facts("leakage", pack, parameters, **given, RESAMPLES=resamples)
     result |= measure(material, seed=seed, resamples=resamples)
     run.write_json(RESULTS, result)
     return result
-
-
-#: Gives features, float32 array (n, d), of patches that are fetched by their numbers: how to fetch them, how many there are, bytes that
-#: tell them from others of the same data set, and the title of the progress bar.
-Features = Callable[[Callable[[np.ndarray], np.ndarray], int, bytes, str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -114,28 +98,7 @@ def head(name: str, seed: int) -> Pipeline:
     return make_pipeline(StandardScaler(), network)
 
 
-def _frozen(pack: Pack, *, weights: str, image_size: int, seed: int, cache: Path) -> Features:
-    """The output of the frozen EfficientNetB0, kept in ``cache``.
-
-    Raises:
-        InputError: the weights cannot be had, or have seen these cases.
-    """
-    from bhi_utils.model import networks, seen
-    from bhi_utils.training import frozen_features
-
-    seen.guard(pack, weights)
-    front = frozen_features.front(networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed), "pool")
-
-    def features(fetch: Callable[[np.ndarray], np.ndarray], count: int, what: bytes, title: str) -> np.ndarray:
-        identity = hashlib.sha256(pack.info["fingerprint"].encode() + what).hexdigest()
-        found = frozen_features.FeatureCache(front, fetch, count, identity=identity, cache=cache)
-        found.ensure(np.arange(count), title=title)
-        return found.read(0).astype(np.float32)
-
-    return features
-
-
-def prepare(pack: Pack, features: Features, *, folds: int, seed: int) -> Material:
+def prepare(pack: Pack, features: study_base.Features, *, folds: int, seed: int) -> Material:
     """Deal the folds, plan SMOTE, and compute the features of every patch that any arm needs, once.
 
     Raises:

@@ -124,8 +124,10 @@ def _answered(made: Study, name: str, values: Mapping[str, Any], *, weights: str
     if name == "fast":
         return made.answer(name, values, study_base.fine_tuned(values, weights=weights, seed=seed))
     if name == "probe":
-        features = study_base.frozen_features(made.pack, weights=weights, seed=seed)
-        return made.answer(name, {"IMAGE_SIZE": study_base.PROBE_SIZE}, cross_validation.linear(features))
+        patches, size = made.pack.patches, study_base.PROBE_SIZE
+        features = study_base.frozen_features(made.pack, weights=weights, image_size=size, seed=seed)
+        found = features(lambda rows: patches[rows], len(patches), b"real", "Features of the probe")
+        return made.answer(name, {"IMAGE_SIZE": size}, cross_validation.linear(found))
     if name == "colour":
         return made.answer(name, {}, cross_validation.linear(cross_validation.colour_histograms(made.pack.patches)))
     own = {**values, **CNN}
