@@ -50,7 +50,7 @@ def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[float
 
 
 def _private(root: psutil.Process | psutil.Popen) -> int:
-    """Unique set size of a process and of all that it has started, in bytes; one that ends meanwhile counts as nothing."""
+    """Returns the unique set size of a process and of all that it has started, in bytes; one that ends meanwhile counts as nothing."""
     total = 0
     with suppress(psutil.Error):
         for process in [root, *root.children(recursive=True)]:
@@ -73,9 +73,14 @@ def on_cores(count: int = 2) -> Iterator[int]:
         os.sched_setaffinity(0, before)
 
 
-def turns(sides: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, list[float]]:
-    """What each side measures in ``repeats`` rounds. The sides take turns, so that a busy moment of the machine meets all of them."""
-    found: dict[Any, list[float]] = {name: [] for name in sides}
+def turns(sides: Mapping, repeats: int) -> dict:
+    """Returns what each side measures in ``repeats`` rounds: its name to a list. The sides take turns, so that a busy moment meets all.
+
+    Args:
+        sides: name to a function that measures once and returns a number.
+        repeats: number of rounds.
+    """
+    found: dict = {name: [] for name in sides}
     for _ in range(repeats):
         for name, measure in sides.items():
             found[name].append(measure())
@@ -83,7 +88,7 @@ def turns(sides: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, l
 
 
 def pace(ask: Callable[[np.ndarray], Any], batch: np.ndarray, calls: int) -> float:
-    """Patches a second that a network answers, called ``calls`` times with the same batch, after one call that does not count."""
+    """Returns the patches a second of ``calls`` calls of a network with the same batch, after one that does not count."""
     ask(batch)
     start = time.perf_counter()
     for _ in range(calls):
@@ -92,7 +97,7 @@ def pace(ask: Callable[[np.ndarray], Any], batch: np.ndarray, calls: int) -> flo
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, smallest and largest of several runs.
+    """Returns median, smallest and largest of several runs.
 
     >>> spread([3.0, 1.0, 2.0])
     {'median': 2.0, 'low': 1.0, 'high': 3.0}
@@ -100,8 +105,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def facts(command: str, cores: int) -> dict[str, Any]:
-    """How a result was made: the command, the commit, and the machine with its cores, processor, system and versions."""
+def facts(command: str, cores: int) -> dict:
+    """Returns how a result was made: the command, the commit, and the machine with its cores, processor, system and versions."""
     machine = {"cores": cores, "processor": _processor(), "system": platform.system(), **provenance.versions()}
     return {"command": command, "commit": provenance.git_commit(), "machine": machine}
 
@@ -119,8 +124,8 @@ EXPORT_RESULTS = "export.json"
 BATCHES, LEAST = (1, 8, 64, 128), 512
 
 
-def study_export(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, least: int = LEAST, repeats: int = 3) -> dict[str, Any]:
-    """Export, measure, and write ``export.json`` into the run's artefacts.
+def study_export(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, least: int = LEAST, repeats: int = 3) -> dict:
+    """Exports, measures, and writes ``export.json`` into the run's artefacts.
 
     Args:
         run: the study's folder.
@@ -149,13 +154,10 @@ def study_export(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, 
         result["difference"] = export.write(predictor, path)
         result["export_seconds"], result["megabytes"] = time.perf_counter() - start, path.stat().st_size / 1e6
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        asked = {
-            "keras": predictor.network.predict_on_batch,
-            "onnx": lambda batch: session.run(list(export.OUTPUTS), {export.INPUT: batch}),
-        }
-        rates = turns(
-            {(size, side): partial(pace, asked[side], patches[:size], max(1, least // size)) for size in batches for side in asked}, repeats
-        )
+        asked = {"keras": predictor.network.predict_on_batch}
+        asked["onnx"] = lambda batch: session.run(list(export.OUTPUTS), {export.INPUT: batch})
+        sides = {(size, side): partial(pace, asked[side], patches[:size], max(1, least // size)) for size in batches for side in asked}
+        rates = turns(sides, repeats)
     result["batches"] = {}
     for size in batches:
         ratios = [onnx / keras for onnx, keras in zip(rates[size, "onnx"], rates[size, "keras"], strict=True)]
@@ -164,7 +166,7 @@ def study_export(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, 
     return result
 
 
-def export_table(result: dict[str, Any]) -> pd.DataFrame:
+def export_table(result: Mapping) -> pd.DataFrame:
     """One row a batch size: patches a second of both sides, and how many times as many the file answers, with its spread."""
     rows = {}
     for size, found in result["batches"].items():

@@ -22,7 +22,7 @@ import pandas as pd
 
 from bhi_utils.core import hardware
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import InputError, cache_dir
+from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.data.archive import Pack
@@ -81,10 +81,9 @@ def study(
         raise InputError("A benchmark needs at least one repeat, batches of one patch or more, and 0 epochs or more.")
     if not 0 <= blocks <= 6:
         raise InputError(f"{blocks} blocks cannot be fine-tuned behind a cache: give 1 to 6, or 0 for those of recipe fast.")
-    start, path = time.perf_counter(), archive.find_source(source, cache=cache_dir())
-    pack = archive.pack(path, cache_dir())
+    start, pack = time.perf_counter(), archive.open_source(source)
     blocks = blocks or int(recipes.settings("fast")["FINE_TUNE_BLOCKS"])
-    command = f"bhi bench --of training --data {source if source == 'phantom' else path.name}"
+    command = f"bhi bench --of training --data {Path(source).name}"
     command += f" --weights {Path(weights).name}" if weights else ""
     command += f" --sizes {' '.join(map(str, batches))}" if batches else ""
     command += f" --epochs {epochs} --blocks {blocks} --repeats {repeats}"
@@ -94,7 +93,7 @@ def study(
         tempfile.TemporaryDirectory(prefix="bench-", dir=run.root, ignore_cleanup_errors=True) as folder,
     ):
         gpu, fold = bool(hardware.gpus()), Fold(fixed, table, 0, Path(folder))
-        options: dict[str, Any] = {"weights": weights or _random_weights(Path(folder)), "blocks": blocks, "image_size": image_size}
+        options: dict = {"weights": weights or _random_weights(Path(folder)), "blocks": blocks, "image_size": image_size}
         result = facts(command, used)
         result["data"] = {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "fingerprint")}
         result["machine"] |= {"device": hardware.device_line(), "gpu": gpu}
@@ -130,7 +129,7 @@ def fixed_patches(pack: Pack, train: int, valid: int, *, seed: int) -> tuple[Pac
 
 
 def _random_weights(folder: Path) -> str:
-    """A complete weight file of EfficientNetB0 with random weights, which take as long to train as any others."""
+    """Writes a complete weight file of EfficientNetB0 with random weights, which take as long to train as any others."""
     base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(224, 224, 3))
     normalization = next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization))
     normalization.set_weights([np.array([0.485, 0.456, 0.406]), np.full(3, networks.VARIANCE_COMPLETE, np.float32), np.array(0)])
@@ -147,7 +146,7 @@ def _throughput(fold: Fold, batches: Sequence[int], repeats: int, *, weights: st
         host = device_patches.Placement(False, device_patches.FLOAT32)
         for way in dict.fromkeys([host, replace(place, why="")]):
             model = networks.efficientnetb0(image_size=image_size, weights=weights, seed=0)
-            cell: dict[str, Any] = {"patches": "resident" if way.resident else "host", "precision": way.policy, "batch_size": batch}
+            cell: dict = {"patches": "resident" if way.resident else "host", "precision": way.policy, "batch_size": batch}
             with device_patches.precision(model, way.policy):
                 part, draw, _ = device_patches.feeds(model, train, fold.rows("val"), resident=way.resident)
                 for step in STEPS:
@@ -159,7 +158,7 @@ def _throughput(fold: Fold, batches: Sequence[int], repeats: int, *, weights: st
 
 
 def _rates(part: keras.Model, draw: Callable[[np.ndarray], Any], labels: np.ndarray, batch: int, step: str, repeats: int) -> list[float]:
-    """Patches a second of ``repeats`` runs of as many steps as fill `LEAST` seconds, in the loop of Keras that training and answers use."""
+    """Returns the patches a second of ``repeats`` runs in Keras' own loop; a run has as many steps as fill `LEAST` seconds."""
     part.compile(keras.optimizers.Adam(1e-4), keras.losses.BinaryCrossentropy(from_logits=True))
 
     def seconds(count: int) -> float:
@@ -181,8 +180,7 @@ def _recipes(fold: Fold, epochs: int, repeats: int, *, weights: str, blocks: int
     """Times both recipes, taking turns; a side pays for its samples, its cache and all of its epochs."""
     own = {"EPOCHS": epochs, "FINE_TUNE_BLOCKS": blocks, "IMAGE_SIZE": image_size}
     settings = {name: recipes.paper_settings(name) | own for name in recipes.PROFILES}
-    for values in settings.values():
-        values["VIEWS"] = VIEWS if values["VIEWS"] else 0
+    settings["fast"]["VIEWS"] = VIEWS
     seconds = turns({name: partial(_train, fold, values, weights=weights) for name, values in settings.items()}, repeats)
     ratios = [fast / paper for fast, paper in zip(seconds["fast"], seconds["paper"], strict=True)]
     result = {"patches": {part: len(fold.rows(part)) for part in ("train", "val")}, "epochs": epochs, "ratio": spread(ratios)}

@@ -49,9 +49,9 @@ def facts(notebook: str, pack: archive.Pack, parameters: Mapping, **given: Any) 
 
 
 class Study:
-    """Answers out of fold, arm by arm. What was answered is kept, so that a study that was stopped goes on.
+    """Fits arms on the folds of a data set. Their answers are kept, so that a study that was stopped goes on.
 
-    It is kept under all that it depends on: settings, seed, folds, data, weights, libraries, and the sources of what fits it.
+    An answer is kept under all that it depends on: settings, seed, folds, data, weights, libraries, and the code that fits it.
 
     Args:
         run: the study's folder.
@@ -83,8 +83,8 @@ class Study:
             self.pack = sampled(self.pack, per_case, seed=seed)
         self.folds = cross_validation.deal(self.pack, run.artifacts / "checkpoints", folds=number, seed=seed)
 
-    def answer(self, name: str, values: Mapping[str, Any], arm: Arm, *, on: list[Fold] | None = None) -> dict[str, pd.DataFrame]:
-        """What the models of an arm answer for every test patch: one table for each way of answering, such as ``", 8 views"``.
+    def answer(self, name: str, values: Mapping, arm: Arm, *, on: list[Fold] | None = None) -> dict[str, pd.DataFrame]:
+        """Returns what the models of an arm answer for every test patch: one table for each way of answering, such as ``", 8 views"``.
 
         Args:
             name: what is fitted and on what, in words that tell it from everything else with the same values.
@@ -105,13 +105,13 @@ class Study:
 
 
 #: What a recipe may also say, for the ablations: how the networks' parts are fed and frozen.
-USUAL = {"INPUT_RANGE": 255, "TRAIN_BATCHNORM": False}
+USUAL: dict = {"INPUT_RANGE": 255, "TRAIN_BATCHNORM": False}
 #: Side in pixels that the probe's patches are resized to: what a frozen network does best at, of those that were tried.
 PROBE_SIZE = 200
 
 
-def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_views: int = 8) -> Arm:
-    """An arm that trains EfficientNetB0.
+def fine_tuned(values: Mapping, *, weights: str, seed: int, answer_views: int = 8) -> Arm:
+    """Returns an arm that trains EfficientNetB0.
 
     Args:
         values: settings, see `recipes.settings`, and perhaps something of `USUAL`.
@@ -122,8 +122,7 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
         trained = train(fold, values, weights=weights, seed=seed)
-        cut = trained.cut
-        if cut is None:
+        if (cut := trained.cut) is None:
             return _answered(trained, fold, answer_views=1)
         # what the cache held already is counted as if it had been computed for this fit
         seconds = trained.seconds - cut.filling + cut.cost
@@ -158,8 +157,8 @@ def frozen_features(pack: archive.Pack, *, weights: str, image_size: int, seed: 
     return features
 
 
-def custom_cnn(values: Mapping[str, Any], *, seed: int, answer_views: int = 8) -> Arm:
-    """An arm that trains the custom CNN from scratch; its arguments are those of `fine_tuned`.
+def custom_cnn(values: Mapping, *, seed: int, answer_views: int = 8) -> Arm:
+    """Returns an arm that trains the custom CNN from scratch; its arguments are those of `fine_tuned`.
 
     ``CNN_EPOCHS`` may be left out of the settings where both networks train equally long, for ``EPOCHS``.
     """
@@ -177,7 +176,7 @@ def custom_cnn(values: Mapping[str, Any], *, seed: int, answer_views: int = 8) -
 
 
 def _answered(trained: "Trained", fold: Fold, *, answer_views: int) -> dict[str, dict[str, np.ndarray]]:
-    """What a network answers for the patches themselves and for their views, and what it cost."""
+    """Returns what a network answers for the patches themselves and for their views, and the seconds of its training; see `_by_way`."""
     from bhi_utils.model import augment
 
     logits = {}
@@ -189,13 +188,13 @@ def _answered(trained: "Trained", fold: Fold, *, answer_views: int) -> dict[str,
 
 
 def _by_way(answer_views: int, seconds: float, logits: Callable[[str, int], np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """By the arm's names for its ways of answering, from one view and from ``answer_views``: logits of each part, and the seconds."""
+    """Returns logits of both parts, and the seconds, by way of answering: ``""`` for one view, and ``", 8 views"`` for that many."""
     ways = {"": 1} | ({f", {answer_views} views": answer_views} if answer_views > 1 else {})
     return {way: {"val": logits("val", views), "test": logits("test", views), "seconds": np.array(seconds)} for way, views in ways.items()}
 
 
-def train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> "Trained":
-    """EfficientNetB0 trained on a fold as ``values`` say."""
+def train(fold: Fold, values: Mapping, *, weights: str, seed: int) -> "Trained":
+    """Trains EfficientNetB0 on a fold as ``values`` say; samples and features count as part of it."""
     from bhi_utils.training import fit_phases, samples, train_networks
 
     values = USUAL | dict(values)
