@@ -41,7 +41,7 @@ def bench(
         from bhi_utils.studies import benchmark_archive as archive
 
         found = archive.study(Run.open(out), data, sizes=sizes or archive.SIZES, repeats=repeats)
-        tables, form = [archive.ingest_table(found), archive.epochs_table(found), archive.delivery_table(found)], "{:,.1f}"
+        tables, form = [archive.ingest_table(found), archive.epochs_table(found)], "{:,.1f}"
     elif of == "training":
         from bhi_utils.studies import benchmark_training as training
 

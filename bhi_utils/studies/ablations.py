@@ -7,13 +7,12 @@ these studies are about: absolute values lie below those of ``studies.recipes``,
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from bhi_utils.core import provenance, titles
+from bhi_utils.core import titles
 from bhi_utils.core.run import Run
 from bhi_utils.data import published
 from bhi_utils.evaluation import metrics
@@ -25,7 +24,7 @@ from bhi_utils.training import cross_validation
 PER_CASE = 20
 _ARMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: What all arms share but for their own change.
-BASE: dict[str, Any] = _ARMS["base"]
+BASE: dict = _ARMS["base"]
 #: What the base is called under each question.
 HERE: dict[str, str] = {question: asked["here"] for question, asked in _ARMS["questions"].items()}
 #: Arms of one question that are compared with each other as well, first minus second: the paper's choice, and leaving it out.
@@ -33,20 +32,13 @@ PAIRS = tuple(map(tuple, _ARMS["pairs"]))
 RESULTS, CURVE = "ablations.json", "learning_curve.json"
 
 
-def recorded(name: str = RESULTS) -> dict[str, Any]:
-    """A result that the repository keeps, of the real sample; its form is that of `study`, or of `learning_curve` for `CURVE`."""
-    return provenance.result(name)
-
-
-def changes() -> dict[tuple[str, str], dict[str, Any]]:
-    """All arms but the base: question and name to what is changed."""
+def changes() -> dict[tuple[str, str], dict]:
+    """Returns what each arm but the base changes, by question and name."""
     return {(question, name): change for question, asked in _ARMS["questions"].items() for name, change in asked["arms"].items()}
 
 
-def study(
-    run: Run, source: str, *, weights: str, per_case: int = PER_CASE, number: int = 3, seed: int = 0, resamples: int = 2000
-) -> dict[str, Any]:
-    """Fit every arm on every fold and write ``ablations.json`` into the run's artefacts.
+def study(run: Run, source: str, *, weights: str, per_case: int = PER_CASE, number: int = 3, seed: int = 0, resamples: int = 2000) -> dict:
+    """Fits every arm on every fold and writes ``ablations.json`` into the run's artefacts.
 
     Args:
         run: the study's folder.
@@ -63,42 +55,37 @@ def study(
         "low", "high"}``, minutes those of training all folds, each from an empty cache.
     """
     made = Study(run, source, weights=weights, number=number, seed=seed, per_case=per_case)
+    draws = {"resamples": resamples, "seed": seed}
     base = made.answer("base", BASE, study_base.fine_tuned(BASE, weights=weights, seed=seed))
-    frames: dict[tuple[str, str], tuple[pd.DataFrame, dict[str, Any]]] = {("", "base"): (base[""], {})}
+    frames = {("", "base"): base[""]}
     for (question, name), change in changes().items():
-        values = BASE | change
-        arm = study_base.fine_tuned(values, weights=weights, seed=seed, answer_views=1)
-        frames[question, name] = (made.answer("arm", values, arm)[""], change)
-    frames["answer", "mean of eight views"] = (base[", 8 views"], {})
-    frames["network", "custom CNN"] = (made.answer("cnn", BASE, study_base.custom_cnn(BASE, seed=seed, answer_views=1))[""], {})
-    found = [
-        {"question": question, "arm": name, "change": change}
-        | _measured(frame, None if name == "base" else base[""], resamples=resamples, seed=seed)
-        for (question, name), (frame, change) in frames.items()
-    ]
+        arm = study_base.fine_tuned(BASE | change, weights=weights, seed=seed, answer_views=1)
+        frames[question, name] = made.answer("arm", BASE | change, arm)[""]
+    frames["answer", "mean of eight views"] = base[", 8 views"]
+    frames["network", "custom CNN"] = made.answer("cnn", BASE, study_base.custom_cnn(BASE, seed=seed, answer_views=1))[""]
+    arms = []
+    for (question, name), frame in frames.items():
+        found = cross_validation.pooled(frame, **draws)
+        row: dict = {"question": question, "arm": name, "change": changes().get((question, name), {})}
+        row["minutes"] = round(float(frame.groupby("fold")["seconds"].first().sum()) / 60, 2)
+        row |= {metric: found[metric] for metric in ("auc", "recall", "precision")}
+        arms.append(row | {"difference": None if name == "base" else cross_validation.paired(frame, base[""], **draws)["auc"]})
     pairs = []
     for question, first, second in PAIRS:
-        gap = cross_validation.paired(frames[question, first][0], frames[question, second][0], resamples=resamples, seed=seed)["auc"]
+        gap = cross_validation.paired(frames[question, first], frames[question, second], **draws)["auc"]
         pairs.append({"question": question, "first": first, "second": second, "difference": gap})
     result = made.facts("ablations", PER_CASE=per_case, RESAMPLES=resamples)
-    result |= {"base": BASE, "per_case": per_case, "resamples": resamples, "arms": found, "pairs": pairs}
+    result |= {"base": BASE, "per_case": per_case, "resamples": resamples, "arms": arms, "pairs": pairs}
     run.write_json(RESULTS, result)
     return result
-
-
-def _measured(frame: pd.DataFrame, base: pd.DataFrame | None, *, resamples: int, seed: int) -> dict[str, Any]:
-    found = cross_validation.pooled(frame, resamples=resamples, seed=seed)
-    gap = None if base is None else cross_validation.paired(frame, base, resamples=resamples, seed=seed)["auc"]
-    minutes = round(float(frame.groupby("fold")["seconds"].first().sum()) / 60, 2)
-    return {"minutes": minutes, **{name: found[name] for name in ("auc", "recall", "precision")}, "difference": gap}
 
 
 #: Shares of the training cases, and of each of their patches, that a learning curve is drawn through.
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 
 
-def learning_curve(run: Run, source: str, *, weights: str, number: int = 3, seed: int = 0, resamples: int = 2000) -> dict[str, Any]:
-    """Train on ever more cases, and on ever more patches of all cases, and write ``learning_curve.json``. Arguments as for `study`.
+def learning_curve(run: Run, source: str, *, weights: str, number: int = 3, seed: int = 0, resamples: int = 2000) -> dict:
+    """Trains on ever more cases, and on ever more patches of all cases; writes ``learning_curve.json``. Arguments as for `study`.
 
     Returns:
         ``{"cases": [{"share", "cases", "patches", "auc"}, …], "patches": […], "forecast": {"cases": …, "patches": …}, …}``; counts are
@@ -109,7 +96,7 @@ def learning_curve(run: Run, source: str, *, weights: str, number: int = 3, seed
     for kind in ("cases", "patches"):
         rows, draws = [], []
         for share in SHARES:
-            part: dict[str, Any] = {kind: share}
+            part: dict = {kind: share}
             on = [cross_validation.thinned(fold, seed=seed, **part) for fold in made.folds]
             name = "arm" if share == 1 else f"{share} of {kind}"
             frame = made.answer(name, BASE, arm, on=on)[""]
@@ -126,8 +113,8 @@ def learning_curve(run: Run, source: str, *, weights: str, number: int = 3, seed
     return result
 
 
-def extrapolate(sizes: np.ndarray, auc: np.ndarray, cases: int, *, at: int) -> dict[str, Any]:
-    """Fit a power law to the error 1 − AUC, and follow it to another size.
+def extrapolate(sizes: np.ndarray, auc: np.ndarray, cases: int, *, at: int) -> dict:
+    """Fits a power law to the error 1 − AUC, and follows it to another size.
 
     Power laws describe how a network's error falls with its data (Hestness et al. 2017, arXiv 1712.00409), until the noise of the labels
     sets an end that these sizes do not show: the forecast is what would come if it went on like this.
@@ -149,7 +136,7 @@ def extrapolate(sizes: np.ndarray, auc: np.ndarray, cases: int, *, at: int) -> d
     return {"at": at, "factor": float(np.exp(height[0])), "exponent": float(exponent[0]), "auc": metrics.interval(reached, cases, "share")}
 
 
-def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:
+def table(result: Mapping, question: str) -> pd.DataFrame:
     """One row an arm of a question, the base first: AUC, its difference from the base, minutes, and what a minute brings."""
     rows = {}
     for row in (row for row in result["arms"] if row["question"] in ("", question)):
@@ -163,42 +150,42 @@ def table(result: Mapping[str, Any], question: str) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def verdicts(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row an arm: is it better than the base, worse, or not told apart (the interval holds zero)?"""
-    rows = [
-        {"question": row["question"], "arm": row["arm"], "than": HERE[row["question"]], "verdict": _verdict(row["difference"])}
-        for row in result["arms"]
-        if row["difference"] is not None
-    ]
+def verdicts(result: Mapping) -> pd.DataFrame:
+    """One row an arm: is it better than the base, worse, or not told apart (the interval holds zero)?
+
+    >>> from bhi_utils.core import provenance
+    >>> verdicts(provenance.result(RESULTS)).query("question == 'depth of phase 2'")["verdict"].tolist()
+    ['worse', 'better', 'better']
+    """
+    rows = []
+    for row in result["arms"][1:]:
+        gap = row["difference"]
+        verdict = "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "not told apart"
+        rows.append({"question": row["question"], "arm": row["arm"], "than": HERE[row["question"]], "verdict": verdict})
     return pd.DataFrame(rows)
 
 
-def _verdict(gap: Mapping[str, float]) -> str:
-    return "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "not told apart"
-
-
-def pairs_table(result: Mapping[str, Any]) -> pd.DataFrame:
+def pairs_table(result: Mapping) -> pd.DataFrame:
     """One row a pair of arms that are compared with each other: the difference in AUC."""
     rows = {f"{row['first']} − {row['second']}": titles.cell(row["difference"], sign=True) for row in result["pairs"]}
     return pd.DataFrame({"difference in AUC": rows})
 
 
-def curve_table(result: Mapping[str, Any]) -> pd.DataFrame:
+def curve_table(result: Mapping) -> pd.DataFrame:
     """One row a point of the learning curves."""
-    rows = [
-        {"more": kind, "cases": f"{row['cases']:,.0f}", "patches": f"{row['patches']:,.0f}", "AUC": titles.cell(row["auc"])}
-        for kind in ("cases", "patches")
-        for row in result[kind]
-    ]
+    rows = []
+    for kind in ("cases", "patches"):
+        for row in result[kind]:
+            counts = {name: f"{row[name]:,.0f}" for name in ("cases", "patches")}
+            rows.append({"more": kind, **counts, "AUC": titles.cell(row["auc"])})
     return pd.DataFrame(rows)
 
 
-def curve_result(result: Mapping[str, Any]) -> pd.DataFrame:
+def curve_result(result: Mapping) -> pd.DataFrame:
     """One row a way to have more: AUC with all that is here, the law's exponent, its AUC at the archive's size, and the gain."""
     rows = []
     for kind, law in result["forecast"].items():
-        last = result[kind][-1]
-        gain = law["auc"]["value"] - last["auc"]["value"]
-        here = {"more": kind, "here": round(last[kind]), "AUC here": round(last["auc"]["value"], 3), "exponent": round(law["exponent"], 3)}
-        rows.append({**here, "archive": law["at"], "AUC at the archive": round(law["auc"]["value"], 3), "gain": round(gain, 3)})
-    return pd.DataFrame(rows)
+        last, reached = result[kind][-1], law["auc"]["value"]
+        now = last["auc"]["value"]
+        rows.append([kind, round(last[kind]), now, law["exponent"], law["at"], reached, reached - now])
+    return pd.DataFrame(rows, columns=["more", "here", "AUC here", "exponent", "archive", "AUC at the archive", "gain"]).round(3)

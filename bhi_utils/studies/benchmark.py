@@ -6,9 +6,7 @@ Used by the benchmarks, such as ``studies.benchmark_archive``.
 import os
 import platform
 import statistics
-import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,35 +30,27 @@ _EVERY = 0.05
 
 
 def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[float, int]:
-    """Seconds that a command takes, and the peak of the unique set size (bytes) summed over its process and all below it.
+    """Returns the seconds that a command takes, and the peak of the unique set size (bytes) summed over its process and all below it.
 
     Raises:
         RuntimeError: it fails; the message ends with what it printed.
     """
     with tempfile.TemporaryFile("w+") as said:
-        start = time.perf_counter()
-        with subprocess.Popen(command, stdout=said, stderr=said, env=environment) as process:
-            root, peak, ended = psutil.Process(process.pid), 0, threading.Event()
-
-            def watch() -> None:
-                nonlocal peak
-                while not ended.wait(_EVERY):
-                    peak = max(peak, _private(root))
-
-            watcher = threading.Thread(target=watch, daemon=True)
-            watcher.start()
-            code = process.wait()
+        start, peak = time.perf_counter(), 0
+        with psutil.Popen(command, stdout=said, stderr=said, env=environment) as process:
+            while process.poll() is None:
+                peak = max(peak, _private(process))
+                with suppress(psutil.TimeoutExpired):
+                    process.wait(_EVERY)
             seconds = time.perf_counter() - start
-            ended.set()
-            watcher.join()
-        if code:
+        if process.returncode:
             said.seek(0)
-            raise RuntimeError(f"{' '.join(command)} ended with {code}: {said.read()[-2000:]}")
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said.read()[-2000:]}")
     return seconds, peak
 
 
-def _private(root: psutil.Process) -> int:
-    """Unique set size of a process and of all that it has started, in bytes; one that ends meanwhile counts as nothing."""
+def _private(root: psutil.Process | psutil.Popen) -> int:
+    """Returns the unique set size of a process and of all that it has started, in bytes; one that ends meanwhile counts as nothing."""
     total = 0
     with suppress(psutil.Error):
         for process in [root, *root.children(recursive=True)]:
@@ -70,8 +60,8 @@ def _private(root: psutil.Process) -> int:
 
 
 @contextmanager
-def on_cores(count: int) -> Iterator[int]:
-    """Keep this process and those it starts on ``count`` cores, where the system has such a setting; gives the number in use."""
+def on_cores(count: int = 2) -> Iterator[int]:
+    """Keeps this process and those it starts on ``count`` cores, where the system has such a setting; gives the number in use."""
     if not hasattr(os, "sched_setaffinity"):
         yield os.cpu_count() or 1
         return
@@ -83,9 +73,14 @@ def on_cores(count: int) -> Iterator[int]:
         os.sched_setaffinity(0, before)
 
 
-def turns(sides: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, list[float]]:
-    """What each side measures in ``repeats`` rounds. The sides take turns, so that a busy moment of the machine meets all of them."""
-    found: dict[Any, list[float]] = {name: [] for name in sides}
+def turns(sides: Mapping, repeats: int) -> dict:
+    """Returns what each side measures in ``repeats`` rounds: its name to a list. The sides take turns, so that a busy moment meets all.
+
+    Args:
+        sides: name to a function that measures once and returns a number.
+        repeats: number of rounds.
+    """
+    found: dict = {name: [] for name in sides}
     for _ in range(repeats):
         for name, measure in sides.items():
             found[name].append(measure())
@@ -93,7 +88,7 @@ def turns(sides: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, l
 
 
 def pace(ask: Callable[[np.ndarray], Any], batch: np.ndarray, calls: int) -> float:
-    """Patches a second that a network answers, called ``calls`` times with the same batch, after one call that does not count."""
+    """Returns the patches a second of ``calls`` calls of a network with the same batch, after one that does not count."""
     ask(batch)
     start = time.perf_counter()
     for _ in range(calls):
@@ -102,7 +97,7 @@ def pace(ask: Callable[[np.ndarray], Any], batch: np.ndarray, calls: int) -> flo
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, smallest and largest of several runs.
+    """Returns median, smallest and largest of several runs.
 
     >>> spread([3.0, 1.0, 2.0])
     {'median': 2.0, 'low': 1.0, 'high': 3.0}
@@ -110,8 +105,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def facts(command: str, cores: int) -> dict[str, Any]:
-    """How a result was made: the command, the commit, and the machine with its cores, processor, system and versions."""
+def facts(command: str, cores: int) -> dict:
+    """Returns how a result was made: the command, the commit, and the machine with its cores, processor, system and versions."""
     machine = {"cores": cores, "processor": _processor(), "system": platform.system(), **provenance.versions()}
     return {"command": command, "commit": provenance.git_commit(), "machine": machine}
 
@@ -129,8 +124,8 @@ EXPORT_RESULTS = "export.json"
 BATCHES, LEAST = (1, 8, 64, 128), 512
 
 
-def study_export(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, least: int = LEAST, repeats: int = 3) -> dict[str, Any]:
-    """Export, measure, and write ``export.json`` into the run's artefacts.
+def study_export(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, least: int = LEAST, repeats: int = 3) -> dict:
+    """Exports, measures, and writes ``export.json`` into the run's artefacts.
 
     Args:
         run: the study's folder.
@@ -159,13 +154,10 @@ def study_export(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, 
         result["difference"] = export.write(predictor, path)
         result["export_seconds"], result["megabytes"] = time.perf_counter() - start, path.stat().st_size / 1e6
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        asked = {
-            "keras": predictor.network.predict_on_batch,
-            "onnx": lambda batch: session.run(list(export.OUTPUTS), {export.INPUT: batch}),
-        }
-        rates = turns(
-            {(size, side): partial(pace, asked[side], patches[:size], max(1, least // size)) for size in batches for side in asked}, repeats
-        )
+        asked = {"keras": predictor.network.predict_on_batch}
+        asked["onnx"] = lambda batch: session.run(list(export.OUTPUTS), {export.INPUT: batch})
+        sides = {(size, side): partial(pace, asked[side], patches[:size], max(1, least // size)) for size in batches for side in asked}
+        rates = turns(sides, repeats)
     result["batches"] = {}
     for size in batches:
         ratios = [onnx / keras for onnx, keras in zip(rates[size, "onnx"], rates[size, "keras"], strict=True)]
@@ -174,7 +166,7 @@ def study_export(run: Run, bundle: Path, *, batches: tuple[int, ...] = BATCHES, 
     return result
 
 
-def export_table(result: dict[str, Any]) -> pd.DataFrame:
+def export_table(result: Mapping) -> pd.DataFrame:
     """One row a batch size: patches a second of both sides, and how many times as many the file answers, with its spread."""
     rows = {}
     for size, found in result["batches"].items():

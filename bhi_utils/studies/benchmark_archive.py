@@ -12,61 +12,41 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from bhi_utils.core import provenance
 from bhi_utils.core.atomic_files import check_space
 from bhi_utils.core.paths import InputError, cache_dir, shown
 from bhi_utils.core.run import Run
-from bhi_utils.data import archive, decode, patch_listing, published
+from bhi_utils.data import archive, decode, patch_listing
 from bhi_utils.data.packing import PATCH_BYTES
-from bhi_utils.studies.benchmark import facts, measured, on_cores, pace, spread, turns
-
-if TYPE_CHECKING:
-    from bhi_utils.training.samples import Batches
+from bhi_utils.studies.benchmark import facts, measured, on_cores, spread, turns
 
 RESULTS = "benchmarks.json"
 #: Numbers of patches at which growth is looked at; the archive's own comes last.
 SIZES = (10_000, 50_000, 100_000, 277_524)
 BATCH_SIZE = 32
-#: Side in pixels that the paper resizes patches to.
-IMAGE_SIZE = 200
 #: An epoch is read again until so many seconds are over: one epoch may be over in an instant.
 LEAST = 2.0
 #: The sides of the comparison of epochs, as tables and figures name them.
 PACK, DIRECTORY = "pack", "image_dataset_from_directory"
-#: What is wanted: of the whole archive in seconds, megabytes and milliseconds; of the pack's epoch over another's; of delivery over a step.
-SECONDS, MEGABYTES, MILLISECONDS, FASTER, AHEAD = 150, 800, 100, 100, 1
 
 
-def recorded() -> dict[str, Any]:
-    """The result that the repository keeps; its form is that of `study`."""
-    return provenance.result(RESULTS)
-
-
-def study(
-    run: Run, source: str, *, sizes: Sequence[int] = SIZES, repeats: int = 3, image_size: int = IMAGE_SIZE, cores: int = 2, seed: int = 0
-) -> dict[str, Any]:
-    """Measure everything and write ``benchmarks.json`` into the run's artefacts.
+def study(run: Run, source: str, *, sizes: Sequence[int] = SIZES, repeats: int = 3) -> dict:
+    """Measures everything on two cores and writes ``benchmarks.json`` into the run's artefacts.
 
     Args:
         run: the study's folder; it needs some 7 GB of scratch space for the whole archive.
         source: a zip in the archive's layout, or ``phantom`` for a synthetic one of the archive's size, which is painted first.
         sizes: numbers of patches; the first whole cases of the source that hold as many are taken.
         repeats: how often each side is measured.
-        image_size: side in pixels of the patches that are delivered to a network.
-        cores: the processor cores that may be used, where the system lets a program choose.
-        seed: seed of the orders.
 
     Returns:
-        ``{"command", "commit", "data", "machine", "repeats", "ingest": [...], "epochs": [...], "delivered": {...}, "steps": {...}}``; every
-        measurement is ``{"median", "low", "high"}`` with the smallest and largest of the repeats.
+        ``{"command", "commit", "data", "machine", "repeats", "ingest": [...], "epochs": [...]}``; every measurement is ``{"median", "low",
+        "high"}`` with the smallest and largest of the repeats.
 
     Raises:
         InputError: the source is no zip, the disk is too small, or a number is too small.
@@ -76,33 +56,24 @@ def study(
     start = time.perf_counter()
     # for subsets, pack and files
     check_space(run.root, 3 * max(sizes) * PATCH_BYTES + 2 * sum(sizes) * 5_000, advice="free some or pass another --out")
-    with on_cores(cores) as used, tempfile.TemporaryDirectory(prefix="bench-", dir=run.root, ignore_cleanup_errors=True) as folder:
-        scratch, path = Path(folder), _source(source, seed)
+    with on_cores() as used, tempfile.TemporaryDirectory(prefix="bench-", dir=run.root, ignore_cleanup_errors=True) as folder:
+        scratch, path = Path(folder), _source(source)
         cases, data = _inventory(path)
-        given = source if source == "phantom" else path.name
-        result = facts(f"bhi bench --data {given} --sizes {' '.join(map(str, sizes))} --repeats {repeats}", used) | {"data": data}
-        result |= {"repeats": repeats, "batch_size": BATCH_SIZE, "image_size": image_size, "ingest": [], "epochs": []}
+        result = facts(f"bhi bench --data {Path(source).name} --sizes {' '.join(map(str, sizes))} --repeats {repeats}", used)
+        result |= {"data": data, "repeats": repeats, "batch_size": BATCH_SIZE, "ingest": [], "epochs": []}
         for count in _within(sizes, cases):
             subset = _subset(path, cases, count, scratch)
             print(f"{count:,} patches: index and pack, then epochs", file=sys.stderr, flush=True)
             result["ingest"].append({"patches": count, **_ingest(subset, scratch, repeats)})
-            pack = archive.pack(subset, scratch / "cache", progress=False)
-            epochs = {name: partial(_epoch_rate, side, count) for name, side in _sides(pack, scratch, decode.PATCH, seed).items()}
-            result["epochs"].append({"patches": count, **_spread(turns(epochs, repeats))})
-            if "steps" not in result:  # of the smallest size
-                sides = _sides(pack, scratch, image_size, seed)
-                delivered = {name: partial(_delivered_rate, side, count, image_size) for name, side in sides.items()}
-                result |= {"delivered": _spread(turns(delivered, repeats)), "steps": _steps(pack, image_size, repeats)}
+            sides = _sides(archive.pack(subset, scratch / "cache", progress=False), scratch / "files")
+            rates = turns({name: partial(_epoch_rate, epoch, count) for name, epoch in sides.items()}, repeats)
+            result["epochs"].append({"patches": count, **{name: spread(values) for name, values in rates.items()}})
     result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
     return result
 
 
-def _spread(found: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
-    return {name: spread(values) for name, values in found.items()}
-
-
-def _source(source: str, seed: int) -> Path:
+def _source(source: str) -> Path:
     if source != "phantom":
         path = archive.find_source(source, cache=cache_dir())
         if not path.is_file():
@@ -110,15 +81,15 @@ def _source(source: str, seed: int) -> Path:
         return path
     from bhi_utils.data.phantom import synthetic_cohort
 
-    path = cache_dir() / "phantom" / f"like-archive-seed{seed}-v{synthetic_cohort.VERSION}.zip"
+    path = cache_dir() / "phantom" / f"like-archive-seed0-v{synthetic_cohort.VERSION}.zip"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        synthetic_cohort.write_archive(path, seed=seed)
+        synthetic_cohort.write_archive(path, seed=0)
     return path
 
 
-def _inventory(path: Path) -> tuple[pd.Series, dict[str, Any]]:
-    """Number of patches of each case, by case; and what the data is."""
+def _inventory(path: Path) -> tuple[pd.Series, dict]:
+    """Returns the number of patches of each case, by case, and what the data is."""
     listing = patch_listing.index(path)
     cases = pd.Series([member.case for member in listing.members]).value_counts().sort_index()
     data = {"kind": "phantom" if listing.synthetic else listing.kind, "synthetic": listing.synthetic, "patches": len(listing.members)}
@@ -126,14 +97,14 @@ def _inventory(path: Path) -> tuple[pd.Series, dict[str, Any]]:
 
 
 def _within(sizes: Sequence[int], cases: pd.Series) -> list[int]:
-    """The true numbers of patches of the first cases that hold each of ``sizes``; what the source does not hold is left out."""
+    """Returns how many patches the first whole cases hold that reach each of ``sizes``, or all there are where none can be reached."""
     running = cases.cumsum()
     found = {int(running[running >= size].iloc[0]) for size in sizes if size <= running.iloc[-1]}
     return sorted(found) or [int(running.iloc[-1])]
 
 
 def _subset(path: Path, cases: pd.Series, count: int, scratch: Path) -> Path:
-    """A zip of the first cases with ``count`` patches, nested copy included; the source itself when it has no more."""
+    """Returns a zip of the first cases with ``count`` patches, nested copy included; the source itself when it has no more."""
     if count == cases.sum():
         return path
     chosen = set(cases.index[cases.cumsum() <= count])
@@ -147,8 +118,8 @@ def _subset(path: Path, cases: pd.Series, count: int, scratch: Path) -> Path:
     return target
 
 
-def _ingest(path: Path, scratch: Path, repeats: int) -> dict[str, Any]:
-    """``bhi index`` from nothing, opening what it packed again, and unpacking one copy of the zip, which is what people do instead.
+def _ingest(path: Path, scratch: Path, repeats: int) -> dict:
+    """Times ``bhi index`` from nothing, opening its pack again, and unpacking one copy of the zip, which is what people do instead.
 
     It leaves the pack in ``scratch/cache`` and the unpacked files in ``scratch/files``.
     """
@@ -178,7 +149,7 @@ def _ingest(path: Path, scratch: Path, repeats: int) -> dict[str, Any]:
 
 
 def _unpack(path: Path, files: Path) -> float:
-    """Seconds to write one copy of the patches as files, into ``files/<0 or 1>``."""
+    """Writes one copy of the patches as files, into ``files/<0 or 1>``; returns the seconds."""
     shutil.rmtree(files, ignore_errors=True)
     members = patch_listing.index(path).members
     for label in "01":
@@ -190,29 +161,28 @@ def _unpack(path: Path, files: Path) -> float:
     return time.perf_counter() - start
 
 
-def _sides(pack: archive.Pack, scratch: Path, image_size: int, seed: int) -> dict[str, Any]:
-    """Two data sets of shuffled batches of every patch: the pack's as training draws them, and Keras' own of the unpacked files."""
+def _sides(pack: archive.Pack, files: Path) -> dict[str, Callable[[], Iterable]]:
+    """Returns what begins an epoch of shuffled batches: of the pack, as in training, and of the unpacked files, by Keras."""
     import keras
 
-    files = keras.utils.image_dataset_from_directory(
-        scratch / "files", label_mode="binary", image_size=(image_size, image_size), batch_size=BATCH_SIZE, seed=seed, verbose=False
-    )
-    return {PACK: _from_pack(pack, seed), DIRECTORY: files}
+    from bhi_utils.training.samples import Batches
+
+    labels, size = pack.manifest["label"].to_numpy(), (decode.PATCH, decode.PATCH)
+    batches = Batches(lambda index, _: pack.patches[index], labels, batch_size=BATCH_SIZE, seed=0)
+    options = {"label_mode": "binary", "image_size": size, "batch_size": BATCH_SIZE, "seed": 0, "verbose": False}
+    opened = keras.utils.image_dataset_from_directory(files, **options)
+
+    def drawn() -> Iterable:
+        batches.on_epoch_begin()
+        return (batches[number] for number in range(len(batches)))
+
+    return {PACK: drawn, DIRECTORY: lambda: opened}
 
 
-def _from_pack(pack: archive.Pack, seed: int) -> "Batches":
-    from bhi_utils.training.samples import Batches, Samples
+def _epoch_rate(epoch: Callable[[], Iterable], patches: int) -> float:
+    """Returns the patches a second of whole epochs in a plain loop, as many of them as fill `LEAST` seconds.
 
-    labels = pack.manifest["label"].to_numpy()
-    rows = np.arange(len(labels))
-    samples = Samples(pack.patches, rows, labels, np.ones(len(labels), np.float32), None, rows)
-    return Batches(lambda index, _: samples.fetch(index), labels, batch_size=BATCH_SIZE, seed=seed)
-
-
-def _epoch_rate(batches: Any, patches: int) -> float:
-    """Patches a second of whole epochs in a plain loop, as many of them as fill `LEAST` seconds.
-
-    Making the data set is not counted, which favours the sides that list files first.
+    Making the data set is not counted, which favours the side that lists files first.
 
     Raises:
         ValueError: an epoch does not have ``patches`` patches.
@@ -220,92 +190,27 @@ def _epoch_rate(batches: Any, patches: int) -> float:
     gc.collect()
     epochs, start = 0, time.perf_counter()
     while not epochs or time.perf_counter() - start < LEAST:
-        seen = sum(len(batch[0]) for batch in _epoch(batches))
+        seen = sum(len(batch[0]) for batch in epoch())
         if seen != patches:
             raise ValueError(f"An epoch gave {seen} patches, not {patches}.")
         epochs += 1
     return epochs * patches / (time.perf_counter() - start)
 
 
-def _epoch(batches: Any) -> Iterable:
-    if not hasattr(batches, "on_epoch_begin"):  # TensorFlow's data set
-        return batches
-    batches.on_epoch_begin()
-    return (batches[number] for number in range(len(batches)))
+def ingest_table(result: Mapping) -> pd.DataFrame:
+    """One row a size: seconds of index and pack, peak memory, milliseconds to open again, and seconds to unpack one copy; medians.
 
-
-def _delivered_rate(batches: Any, patches: int, image_size: int) -> float:
-    """Patches a second through Keras' own loop into a model that resizes them and computes next to nothing."""
-    from keras import Input, Sequential, layers
-
-    sink = Sequential([Input((None, None, 3)), layers.Resizing(image_size, image_size), layers.GlobalAveragePooling2D(), layers.Dense(1)])
-    sink.compile(loss="mse", jit_compile=False)
-    sink.evaluate(batches, steps=2, verbose=0)  # compiles
-    start = time.perf_counter()
-    sink.evaluate(batches, verbose=0)
-    return patches / (time.perf_counter() - start)
-
-
-def _steps(pack: archive.Pack, image_size: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Patches a second of bare training steps on one batch that lies ready: the pace that a loader has to keep.
-
-    ``custom CNN`` learns everything; ``EfficientNetB0, frozen`` learns its classifier only, the quickest step that it has.
+    >>> from bhi_utils.core import provenance
+    >>> ingest_table(provenance.result(RESULTS)).columns.tolist()
+    ['index + pack (s)', 'peak USS (MB)', 'open again (ms)', 'unpack one copy (s)']
     """
-    import keras
-
-    from bhi_utils.model import networks
-
-    batch = np.asarray(pack.patches[:BATCH_SIZE], np.float32)
-    labels = pack.manifest["label"].to_numpy(np.float32)[:BATCH_SIZE, None]
-    sides = {"custom CNN": networks.cnn(image_size=image_size, seed=0)}
-    sides["EfficientNetB0, frozen"] = networks.efficientnetb0(image_size=image_size, weights="none", seed=0)
-    networks.unfreeze(sides["EfficientNetB0, frozen"], 0)
-    for network in sides.values():
-        network.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
-
-    def rate(network: keras.Model) -> float:
-        return pace(lambda patches: network.train_on_batch(patches, labels), batch, 2)
-
-    return _spread(turns({name: partial(rate, network) for name, network in sides.items()}, repeats))
-
-
-def ingest_table(result: dict[str, Any]) -> pd.DataFrame:
-    """One row a size: seconds of index and pack, peak memory, milliseconds to open again, and seconds to unpack one copy; medians."""
     names = {"index_and_pack_seconds": "index + pack (s)", "peak_uss_mb": "peak USS (MB)", "open_again_ms": "open again (ms)"}
     names["unpack_one_copy_seconds"] = "unpack one copy (s)"
-    rows = [{"patches": row["patches"], **{title: row[name]["median"] for name, title in names.items()}} for row in result["ingest"]]
-    return pd.DataFrame(rows).set_index("patches")
+    rows = pd.DataFrame(result["ingest"]).set_index("patches")[list(names)]
+    return rows.map(lambda cell: cell["median"]).rename(columns=names)
 
 
-def epochs_table(result: dict[str, Any]) -> pd.DataFrame:
+def epochs_table(result: Mapping) -> pd.DataFrame:
     """One row a size: patches a second of an epoch on every side, and how many times faster the pack is; medians."""
-    rows = []
-    for row in result["epochs"]:
-        rates = {name: cell["median"] for name, cell in row.items() if name != "patches"}
-        own, *others = rates
-        rows.append({"patches": row["patches"], **rates, **{f"pack ÷ {name}": rates[own] / rates[name] for name in others}})
-    return pd.DataFrame(rows).set_index("patches")
-
-
-def delivery_table(result: dict[str, Any]) -> pd.DataFrame:
-    """Patches a second that each side delivers at the network's size, then of training steps, and how far each side is ahead of them."""
-    rows = {}
-    for name, cell in result["delivered"].items():
-        ahead = {f"÷ step of {step}": cell["median"] / pace["median"] for step, pace in result["steps"].items()}
-        rows[name] = {"patches/s": cell["median"], **ahead}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("delivered by")
-
-
-def goals(result: dict[str, Any]) -> pd.DataFrame:
-    """What was wanted beside what was measured: ``goal, measured, met``. Those for the whole archive only where it was whole."""
-    rows = []
-    largest, epoch, slowest = result["ingest"][-1], epochs_table(result).iloc[-1], delivery_table(result).iloc[0]
-    if largest["patches"] >= published.archive_totals()["patches"]:
-        rows += [
-            ("whole archive, index + pack", f"≤ {SECONDS} s", value := largest["index_and_pack_seconds"]["median"], value <= SECONDS),
-            ("whole archive, peak private memory", f"≤ {MEGABYTES} MB", value := largest["peak_uss_mb"]["median"], value <= MEGABYTES),
-            ("whole archive, opened again", f"≤ {MILLISECONDS} ms", value := largest["open_again_ms"]["median"], value <= MILLISECONDS),
-        ]
-    for what, ratios, wanted in (("epoch,", epoch, FASTER), ("delivery", slowest, AHEAD)):
-        rows += [(f"{what} {name}", f"≥ {wanted} times", ratio, ratio >= wanted) for name, ratio in ratios.items() if "÷" in name]
-    return pd.DataFrame(rows, columns=["what", "goal", "measured", "met"]).set_index("what")
+    rates = pd.DataFrame(result["epochs"]).set_index("patches").map(lambda cell: cell["median"])
+    return rates.assign(**{f"pack ÷ {name}": rates[PACK] / rates[name] for name in rates.columns.drop(PACK)})

@@ -5,12 +5,11 @@ filling of the cache and the planning of SMOTE count. They are called as noteboo
 others are given: time is the same.
 """
 
-import hashlib
 import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,14 +22,15 @@ import pandas as pd
 
 from bhi_utils.core import hardware
 from bhi_utils.core.messages import counted
-from bhi_utils.core.paths import InputError, cache_dir
+from bhi_utils.core.paths import InputError
 from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.model import networks
-from bhi_utils.studies import recipes
+from bhi_utils.studies import recipes, study_base
 from bhi_utils.studies.benchmark import facts, on_cores, spread, turns
-from bhi_utils.training import device_patches, fit_phases, samples, train_networks
+from bhi_utils.training import device_patches, fit_phases, samples
+from bhi_utils.training.cross_validation import Fold
 
 RESULTS = "training_speed.json"
 #: Side in pixels that the paper resizes patches to.
@@ -56,10 +56,8 @@ def study(
     repeats: int = 3,
     image_size: int = IMAGE_SIZE,
     patches: tuple[int, int] = (TRAIN, VALID),
-    cores: int = 2,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Measure both and write ``training_speed.json`` into the run's artefacts.
+) -> dict:
+    """Measures both, on two cores where there is no GPU, and writes ``training_speed.json`` into the run's artefacts.
 
     Args:
         run: the study's folder, and for scratch: recipe fast's cache lies there and is filled anew each time.
@@ -71,8 +69,6 @@ def study(
         repeats: how often each side is measured.
         image_size: side in pixels that the network sees.
         patches: how many training and validation patches the recipes have.
-        cores: the processor cores that may be used where there is no GPU.
-        seed: seed of the choice of patches and of the training.
 
     Returns:
         ``{"command", "commit", "data", "machine", …, "throughput": [...], "recipes": {...}}``; every measurement is
@@ -85,39 +81,36 @@ def study(
         raise InputError("A benchmark needs at least one repeat, batches of one patch or more, and 0 epochs or more.")
     if not 0 <= blocks <= 6:
         raise InputError(f"{blocks} blocks cannot be fine-tuned behind a cache: give 1 to 6, or 0 for those of recipe fast.")
-    start, path = time.perf_counter(), archive.find_source(source, cache=cache_dir())
-    pack = archive.pack(path, cache_dir())
+    start, pack = time.perf_counter(), archive.open_source(source)
     blocks = blocks or int(recipes.settings("fast")["FINE_TUNE_BLOCKS"])
-    command = f"bhi bench --of training --data {source if source == 'phantom' else path.name}"
+    command = f"bhi bench --of training --data {Path(source).name}"
     command += f" --weights {Path(weights).name}" if weights else ""
     command += f" --sizes {' '.join(map(str, batches))}" if batches else ""
     command += f" --epochs {epochs} --blocks {blocks} --repeats {repeats}"
-    fixed, table = fixed_patches(pack, *patches, seed=seed)
+    fixed, table = fixed_patches(pack, *patches, seed=0)
     with (
-        on_cores(cores if hardware.card() is None else os.cpu_count() or 1) as used,
+        on_cores(2 if hardware.card() is None else os.cpu_count() or 1) as used,
         tempfile.TemporaryDirectory(prefix="bench-", dir=run.root, ignore_cleanup_errors=True) as folder,
     ):
-        gpu = bool(hardware.gpus())
-        start_from = weights or _random_weights(Path(folder))
-        options: dict[str, Any] = {"weights": start_from, "blocks": blocks, "image_size": image_size, "seed": seed}
-        result = facts(command, used) | {
-            "data": {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "fingerprint")}
-        }
+        gpu, fold = bool(hardware.gpus()), Fold(fixed, table, 0, Path(folder))
+        options: dict = {"weights": weights or _random_weights(Path(folder)), "blocks": blocks, "image_size": image_size}
+        result = facts(command, used)
+        result["data"] = {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "fingerprint")}
         result["machine"] |= {"device": hardware.device_line(), "gpu": gpu}
         result |= {"repeats": repeats, "image_size": image_size, "weights": Path(weights).name or "random", "blocks": blocks}
-        result["throughput"] = _throughput(fixed, table, batches or BATCHES[gpu], repeats, **options)
+        result["throughput"] = _throughput(fold, batches or BATCHES[gpu], repeats, **options)
         if epochs:
-            result["recipes"] = _recipes(fixed, table, Path(folder), epochs, repeats, **options)
+            result["recipes"] = _recipes(fold, epochs, repeats, **options)
     result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
     return result
 
 
 def fixed_patches(pack: Pack, train: int, valid: int, *, seed: int) -> tuple[Pack, pd.DataFrame]:
-    """``train`` patches of training cases, ``valid`` of validation cases and one of a test case, chosen at random, and their split.
+    """Returns ``train`` patches of training cases, ``valid`` of validation cases and one of a test case, drawn at random, and their split.
 
     Raises:
-        InputError: the source has too few patches of a part, or those chosen have too few of a class.
+        InputError: the source has too few patches of a part, or those drawn have too few of a class.
     """
     table, random = splits.make(pack.manifest, seed=seed), np.random.default_rng(seed)
     chosen = []
@@ -131,15 +124,12 @@ def fixed_patches(pack: Pack, train: int, valid: int, *, seed: int) -> tuple[Pac
     labels = pack.manifest["label"].to_numpy()
     if min(np.bincount(labels[chosen[0]], minlength=2)) < 6 or len(set(labels[chosen[1]])) < 2:
         raise InputError("The patches that were chosen have too few of a class: pass a larger source.")
-    rows = np.sort(np.concatenate(chosen))
-    manifest = pack.manifest.iloc[rows].reset_index(drop=True)
-    fingerprint = hashlib.sha256(pack.info["fingerprint"].encode() + rows.tobytes()).hexdigest()
-    fixed = replace(pack, patches=pack.patches[rows], manifest=manifest, info={**pack.info, "fingerprint": fingerprint})
-    return fixed, table[table["case"].isin(manifest["case"])].reset_index(drop=True)
+    fixed = study_base.chosen(pack, np.sort(np.concatenate(chosen)), f"{train} {valid} {seed}")
+    return fixed, table[table["case"].isin(fixed.manifest["case"])].reset_index(drop=True)
 
 
 def _random_weights(folder: Path) -> str:
-    """A complete weight file of EfficientNetB0 with random weights, which take as long to train as any others."""
+    """Writes a complete weight file of EfficientNetB0 with random weights, which take as long to train as any others."""
     base = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(224, 224, 3))
     normalization = next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization))
     normalization.set_weights([np.array([0.485, 0.456, 0.406]), np.full(3, networks.VARIANCE_COMPLETE, np.float32), np.array(0)])
@@ -147,20 +137,18 @@ def _random_weights(folder: Path) -> str:
     return str(folder / "random.weights.h5")
 
 
-def _throughput(
-    pack: Pack, table: pd.DataFrame, batches: Sequence[int], repeats: int, *, weights: str, blocks: int, image_size: int, seed: int
-) -> list[dict[str, Any]]:
-    """Patches a second of every step, for every batch size: from host batches, and on a GPU from resident patches too."""
-    rows, train = splits.indices(pack.manifest, table, "val"), samples.training_samples(pack, table, mode="none", seed=seed)
+def _throughput(fold: Fold, batches: Sequence[int], repeats: int, *, weights: str, blocks: int, image_size: int) -> list[dict]:
+    """Measures every step for every batch size, in patches a second: from host batches, and on a GPU from resident patches too."""
+    pack, train = fold.pack, samples.training_samples(fold.pack, fold.table, mode="none", seed=0)
     cells = []
     for batch in batches:
         place = device_patches.choose(len(pack.patches), batch_size=batch, image_size=image_size)
         host = device_patches.Placement(False, device_patches.FLOAT32)
         for way in dict.fromkeys([host, replace(place, why="")]):
-            model = networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed)
-            cell: dict[str, Any] = {"patches": "resident" if way.resident else "host", "precision": way.policy, "batch_size": batch}
+            model = networks.efficientnetb0(image_size=image_size, weights=weights, seed=0)
+            cell: dict = {"patches": "resident" if way.resident else "host", "precision": way.policy, "batch_size": batch}
             with device_patches.precision(model, way.policy):
-                part, draw, _ = device_patches.feeds(model, train, rows, resident=way.resident)
+                part, draw, _ = device_patches.feeds(model, train, fold.rows("val"), resident=way.resident)
                 for step in STEPS:
                     networks.unfreeze(model, {"frozen": 0, "last_blocks": blocks, "all": None, "inference": 0}[step])
                     cell[step] = spread(_rates(part, draw, train.labels, batch, step, repeats))
@@ -170,7 +158,7 @@ def _throughput(
 
 
 def _rates(part: keras.Model, draw: Callable[[np.ndarray], Any], labels: np.ndarray, batch: int, step: str, repeats: int) -> list[float]:
-    """Patches a second of ``repeats`` runs of as many steps as fill `LEAST` seconds, in the loop of Keras that training and answers use."""
+    """Returns the patches a second of ``repeats`` runs in Keras' own loop; a run has as many steps as fill `LEAST` seconds."""
     part.compile(keras.optimizers.Adam(1e-4), keras.losses.BinaryCrossentropy(from_logits=True))
 
     def seconds(count: int) -> float:
@@ -188,64 +176,50 @@ def _rates(part: keras.Model, draw: Callable[[np.ndarray], Any], labels: np.ndar
     return [steps * batch / seconds(steps) for _ in range(repeats)]
 
 
-def _recipes(pack: Pack, table: pd.DataFrame, folder: Path, epochs: int, repeats: int, **options: Any) -> dict[str, Any]:
-    """Seconds of both recipes, taking turns; a side pays for its samples, its cache and all of its epochs."""
-    settings = {name: _settings(name, epochs) for name in recipes.PROFILES}
-    seconds = turns({name: partial(_train, pack, table, folder, values, **options) for name, values in settings.items()}, repeats)
-    counts = {part: len(splits.indices(pack.manifest, table, part)) for part in ("train", "val")}
+def _recipes(fold: Fold, epochs: int, repeats: int, *, weights: str, blocks: int, image_size: int) -> dict:
+    """Times both recipes, taking turns; a side pays for its samples, its cache and all of its epochs."""
+    own = {"EPOCHS": epochs, "FINE_TUNE_BLOCKS": blocks, "IMAGE_SIZE": image_size}
+    settings = {name: recipes.paper_settings(name) | own for name in recipes.PROFILES}
+    settings["fast"]["VIEWS"] = VIEWS
+    seconds = turns({name: partial(_train, fold, values, weights=weights) for name, values in settings.items()}, repeats)
     ratios = [fast / paper for fast, paper in zip(seconds["fast"], seconds["paper"], strict=True)]
-    measured = {name: {"settings": values, "seconds": spread(seconds[name])} for name, values in settings.items()}
-    return {"patches": counts, "epochs": epochs, **measured, "ratio": spread(ratios)}
+    result = {"patches": {part: len(fold.rows(part)) for part in ("train", "val")}, "epochs": epochs, "ratio": spread(ratios)}
+    for name, values in settings.items():
+        drawn = samples.training_samples(fold.pack, fold.table, mode=values["BALANCE"], seed=0)
+        said = {key: values[key.upper()] for key in ("balance", "batch_size", "views", "epochs")} | {"samples": len(drawn)}
+        result[name] = {"settings": said, "seconds": spread(seconds[name])}
+    return result
 
 
-def _settings(recipe: str, epochs: int) -> dict[str, Any]:
-    """What a recipe's profile says about time, made comparable: equal epochs, and `VIEWS` cached views where it caches at all."""
-    values = recipes.settings(recipe)
-    cached = {"views": VIEWS if values.get("VIEWS") else 0, "rate": float(values.get("FINE_TUNE_RATE", 1e-4))}
-    return {"balance": values["BALANCE"], "batch_size": int(values["BATCH_SIZE"]), **cached, "epochs": epochs}
-
-
-def _train(
-    pack: Pack, table: pd.DataFrame, folder: Path, values: dict[str, Any], *, weights: str, blocks: int, image_size: int, seed: int
-) -> float:
-    """Seconds of one recipe, from an empty cache to the trained network; ``values`` gets the number of ``samples`` an epoch."""
+def _train(fold: Fold, values: Mapping, *, weights: str) -> float:
+    """Trains one recipe, from an empty cache to the trained network; returns the seconds."""
     # the published recipe knows neither mixed precision nor patches on the device
-    precision = {} if values["views"] else {"BHI_PRECISION": device_patches.FLOAT32}
+    precision = {} if values["VIEWS"] else {"BHI_PRECISION": device_patches.FLOAT32}
     with (
-        tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as own,
+        tempfile.TemporaryDirectory(dir=fold.folder, ignore_cleanup_errors=True) as own,
         mock.patch.dict(os.environ, {"BHI_CACHE": str(Path(own) / "cache"), **precision}),
         # no phase ends early: the sides are compared at equal epochs
-        mock.patch.object(fit_phases, "PATIENCE", values["epochs"] + 1),
+        mock.patch.object(fit_phases, "PATIENCE", values["EPOCHS"] + 1),
     ):
-        recipe = fit_phases.FitSettings(
-            epochs=values["epochs"], batch_size=values["batch_size"], seed=seed, folder=Path(own) / "checkpoints"
-        )
         start = time.perf_counter()
-        train = samples.training_samples(pack, table, mode=values["balance"], seed=seed)
-        options = {"image_size": image_size, "weights": weights, "blocks": blocks, "rate": values["rate"], "views": values["views"]}
-        trained = train_networks.train_efficientnetb0(pack, table, train, recipe, **options)
+        trained = study_base.train(replace(fold, folder=Path(own) / "checkpoints"), values, weights=weights, seed=0)
         seconds = time.perf_counter() - start
-    if len(trained.history) != values["epochs"]:
-        raise RuntimeError(f"{len(trained.history)} epochs were run, not {values['epochs']}.")
+    if len(trained.history) != values["EPOCHS"]:
+        raise RuntimeError(f"{len(trained.history)} epochs were run, not {values['EPOCHS']}.")
     keras.utils.clear_session()
-    values["samples"] = len(train)
-    print(f"{values['balance']}, {counted(values['views'], 'view')}: {seconds:,.1f} s for {len(train):,} samples an epoch", flush=True)
+    print(f"{values['BALANCE']}, {counted(values['VIEWS'], 'view')}: {seconds:,.1f} s", flush=True)
     return seconds
 
 
-def table(result: dict[str, Any]) -> pd.DataFrame:
+def table(result: Mapping) -> pd.DataFrame:
     """One row a way to feed the network and a batch size: patches a second of every step; medians."""
-    names = {key: title.format(result["blocks"]) for key, title in STEPS.items()}
     index = ["patches", "precision", "batch_size"]
-    rows = [{**{name: cell[name] for name in index}, **{names[key]: cell[key]["median"] for key in STEPS}} for cell in result["throughput"]]
-    return pd.DataFrame(rows).set_index(index)
+    cells = pd.DataFrame(result["throughput"]).set_index(index)[list(STEPS)].map(lambda cell: cell["median"])
+    return cells.rename(columns={key: title.format(result["blocks"]) for key, title in STEPS.items()})
 
 
-def recipes_table(result: dict[str, Any]) -> pd.DataFrame:
+def recipes_table(result: Mapping) -> pd.DataFrame:
     """One row a recipe: what it does, and its seconds; empty where the recipes were left out."""
-    found, rows = result.get("recipes", {}), {}
-    for name in recipes.PROFILES if found else ():
-        values, seconds = found[name]["settings"], found[name]["seconds"]
-        rows[name] = {key: values[key] for key in ("balance", "batch_size", "views", "epochs", "samples")}
-        rows[name] |= {"seconds": seconds["median"], "low": seconds["low"], "high": seconds["high"]}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("recipe")
+    found, names = result.get("recipes", {}), ["balance", "batch_size", "views", "epochs", "samples", "seconds", "low", "high"]
+    rows = {name: found[name]["settings"] | found[name]["seconds"] for name in recipes.PROFILES if found}
+    return pd.DataFrame.from_dict(rows, orient="index").rename(columns={"median": "seconds"}).reindex(columns=names).rename_axis("recipe")

@@ -7,9 +7,10 @@ a case scatters on the logit scale and may go along with z. So true AUC, recall 
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,27 +23,19 @@ from bhi_utils.core.run import Run
 from bhi_utils.evaluation import metrics
 
 
-def students_t(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, float]:
-    """`intervals.scaled` for shares with the draws' own standard error."""
-    cases = len(left_out)
-    reach = float(stdtrit(cases - 1, 1 - metrics.LEVEL / 2)) * metrics.standard_error(drawn, cases) / (value * (1 - value))
-    return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
-
-
-def normal(value: float, drawn: np.ndarray) -> tuple[float, float]:
-    """The normal interval on the logit scale: `students_t` without the corrections for few cases."""
-    middle, reach = logit(value), ndtri(1 - metrics.LEVEL / 2) * np.nanstd(drawn, ddof=1) / (value * (1 - value))
+def around(value: float, error: float, quantile: float) -> tuple[float, float]:
+    """Returns the interval of a share that reaches ``quantile`` standard errors to either side on the logit scale."""
+    middle, reach = logit(value), quantile * error / (value * (1 - value))
     return float(expit(middle - reach)), float(expit(middle + reach))
 
 
-def percentile(drawn: np.ndarray) -> tuple[float, float]:
-    """The plain bootstrap: the 2.5th and 97.5th percentile of the draws."""
-    low, high = np.nanpercentile(drawn, [50 * metrics.LEVEL, 100 - 50 * metrics.LEVEL])
-    return float(low), float(high)
+def percentile(value: float, drawn: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Returns the plain bootstrap's interval: the 2.5th and 97.5th percentile of the draws."""
+    return np.nanpercentile(drawn, [50 * metrics.LEVEL, 100 - 50 * metrics.LEVEL])
 
 
-def bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, float]:
-    """Percentiles corrected for bias and acceleration (Efron 1987, doi 10.1080/01621459.1987.10478410).
+def bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Returns percentiles corrected for bias and acceleration (Efron 1987, doi 10.1080/01621459.1987.10478410).
 
     Args:
         value: the metric of the data.
@@ -55,27 +48,36 @@ def bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float, f
     spread = np.sum(gap**2) ** 1.5
     acceleration = np.sum(gap**3) / (6 * spread) if spread else 0.0
     moved = bias + ndtri([metrics.LEVEL / 2, 1 - metrics.LEVEL / 2])
-    low, high = np.percentile(drawn, 100 * ndtr(bias + moved / (1 - acceleration * moved)))
-    return float(low), float(high)
+    return np.percentile(drawn, 100 * ndtr(bias + moved / (1 - acceleration * moved)))
 
 
-#: Ways to an interval of a share, each from the value, the draws and the values without each case.
-WAYS: dict[str, Callable[[float, np.ndarray, np.ndarray], tuple[float | None, float | None]]] = {
-    "percentile": lambda value, drawn, left_out: percentile(drawn),
+#: Returns low and high of a metric from its value, its draws and its values without each case.
+Way = Callable[[float, np.ndarray, np.ndarray], Sequence[float | None] | np.ndarray]
+_UPPER = 1 - metrics.LEVEL / 2
+#: Ways to an interval of a share. The two before the last are `metrics.scaled` without its corrections for few cases.
+WAYS: dict[str, Way] = {
+    "percentile": percentile,
     "BCa": bca,
-    "logit, normal": lambda value, drawn, left_out: normal(value, drawn),
-    "logit, Student's t": students_t,
-    "logit, Student's t, larger error": lambda value, drawn, left_out: metrics.scaled(value, drawn, left_out, scale="share"),
+    "logit, normal": lambda value, drawn, left_out: around(value, float(np.nanstd(drawn, ddof=1)), ndtri(_UPPER)),
+    "logit, Student's t": lambda value, drawn, left_out: around(
+        value, metrics.standard_error(drawn, len(left_out)), stdtrit(len(left_out) - 1, _UPPER)
+    ),
+    "logit, Student's t, larger error": partial(metrics.scaled, scale="share"),
 }
+#: Ways to an interval of a difference, which has no bounds that matter.
+DIFFERENCE_WAYS: dict[str, Way] = {
+    "percentile": percentile,
+    "BCa": bca,
+    "Student's t, larger error": partial(metrics.scaled, scale="plain"),
+}
+PATCH_WAY = "percentile, by patch"
+#: The interval that ``evaluation.metrics`` uses, by the metric that it is an interval of.
+CHOSEN = dict.fromkeys(("auc", "recall", "precision"), "logit, Student's t, larger error")
+CHOSEN["difference in AUC"] = "Student's t, larger error"
 
 RESULTS = "intervals.json"
 #: Coverage of a 95 % interval that passes for right.
 BAND = (0.92, 0.97)
-PATCH_WAY = "percentile, by patch"
-METRICS = ("auc", "recall", "precision", "difference in AUC")
-#: The interval that ``evaluation.metrics`` uses, by what it is an interval of.
-CHOSEN = {name: "logit, Student's t, larger error" for name in ("auc", "recall", "precision")}
-CHOSEN |= {"difference in AUC": "Student's t, larger error"}
 #: Draws of patches for the patch-wise intervals: fewer, since they miss by far more than the draws' own scatter.
 _PATCH_DRAWS = 200
 #: How strongly the second model's errors go along with the first one's, and how far its AUC lies below.
@@ -107,19 +109,18 @@ class Scenario:
 
     @property
     def distance(self) -> float:
-        """The ``d`` that gives the wanted AUC."""
+        """The ``d`` of the module's formula that gives the wanted AUC."""
         return float(brentq(lambda d: self._auc(d) - self.auc, 0.0, 12.0))
 
     @property
     def rival(self) -> "Scenario":
-        """The same for the second model, whose shift of a case agrees with the first one's in part."""
+        """The same population for the second model, whose shift of a case agrees with the first one's in part."""
         return replace(self, together=_AGREE * self.together, auc=self.auc - _LEAD)
 
     def _classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """How much of all IDC+ and IDC− patches lies in cases with each node's shift, up to a factor."""
-        middle = np.log(self.share / (1 - self.share))
+        """Returns how much of all IDC+, and of all IDC−, lies in cases with each node's shift, up to a factor: two float arrays."""
         inner = self.together * _NODES[:, None] + np.sqrt(1 - self.together**2) * _NODES
-        share = expit(middle + inner) @ _WEIGHTS / _WEIGHTS.sum()
+        share = expit(logit(self.share) + inner) @ _WEIGHTS / _WEIGHTS.sum()
         return _WEIGHTS * share, _WEIGHTS * (1 - share)
 
     def _auc(self, d: float) -> float:
@@ -128,7 +129,7 @@ class Scenario:
         return float(positive @ ahead @ negative / positive.sum() / negative.sum())
 
     def truth(self, d: float, second: float, threshold: float) -> dict[str, float]:
-        """The true metrics: of a model with distance ``d``, and its lead in AUC over one with distance ``second``."""
+        """Returns the true metrics: of a model with distance ``d``, and its lead in AUC over one with distance ``second``."""
         positive, negative = self._classes()
         found = positive @ ndtr((d + self.effect * _NODES - threshold) / np.sqrt(1 + self.separation**2))
         alarms = negative @ ndtr(self.effect * _NODES - threshold)
@@ -136,10 +137,10 @@ class Scenario:
         return {"auc": auc, "recall": recall, "precision": precision, "difference in AUC": auc - self.rival._auc(second)}
 
     def draw(self, generator: np.random.Generator, d: float, second: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """One test set: case numbers, labels (bool) and both models' scores, one entry a patch."""
+        """Draws one test set: case numbers, labels (bool) and both models' scores, one entry a patch."""
         size = np.maximum(5, np.rint(self.patches * np.exp(0.5 * generator.normal(size=self.cases)))).astype(int)
         z, v, e, other = generator.normal(size=(4, self.cases))
-        share = expit(np.log(self.share / (1 - self.share)) + self.together * z + np.sqrt(1 - self.together**2) * e)
+        share = expit(logit(self.share) + self.together * z + np.sqrt(1 - self.together**2) * e)
         case = np.repeat(np.arange(self.cases), size)
         label = generator.random(len(case)) < share[case]
         noise, more = generator.normal(size=(2, len(case)))
@@ -159,13 +160,8 @@ SCENARIOS = {
 }
 
 
-def recorded() -> dict[str, Any]:
-    """The result that the repository keeps; its form is that of `study`."""
-    return provenance.result(RESULTS)
-
-
-def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str, Any]:
-    """Simulate every scenario, and write ``intervals.json`` into the run's artefacts.
+def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict:
+    """Simulates every scenario, and writes ``intervals.json`` into the run's artefacts.
 
     Args:
         run: the study's folder.
@@ -177,25 +173,23 @@ def study(run: Run, *, simulations: int, resamples: int, seed: int) -> dict[str,
         ``{"scenarios": {name: {"setting", "truth", "coverage": {metric: {way: {"covered", "below", "above", "width"}}}}}}`` with the
         command, commit and parameters; ``below`` is the share of intervals that lie wholly below the truth.
     """
-    start = time.perf_counter()
-    measured = {
-        name: _measure(scenario, simulations, resamples, np.random.default_rng([seed, number]), title=name)
-        for number, (name, scenario) in enumerate(SCENARIOS.items())
-    }
-    result = {
-        "command": provenance.command("intervals", SIMULATIONS=simulations, RESAMPLES=resamples, SEED=seed),
+    start, parameters = time.perf_counter(), {"simulations": simulations, "resamples": resamples, "seed": seed}
+    result: dict = {
+        "command": provenance.command("intervals", **{name.upper(): value for name, value in parameters.items()}),
         "commit": provenance.git_commit(),
         "data": {"kind": "simulated scores", "synthetic": True},
-        "parameters": {"simulations": simulations, "resamples": resamples, "seed": seed},
-        "scenarios": measured,
-        "seconds": round(time.perf_counter() - start, 1),
+        "parameters": parameters,
+        "scenarios": {},
     }
+    for number, (name, scenario) in enumerate(SCENARIOS.items()):
+        result["scenarios"][name] = _measure(scenario, simulations, resamples, np.random.default_rng([seed, number]), title=name)
+    result["seconds"] = round(time.perf_counter() - start, 1)
     run.write_json(RESULTS, result)
     return result
 
 
-def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np.random.Generator, *, title: str) -> dict[str, Any]:
-    """One scenario: its truth, and of each metric and way the coverage."""
+def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np.random.Generator, *, title: str) -> dict:
+    """Simulates one scenario; returns its setting, its truth and, by metric and way, the coverage."""
     d, second = scenario.distance, scenario.rival.distance
     threshold = d - 1.2
     truth = scenario.truth(d, second, threshold)
@@ -203,32 +197,22 @@ def _measure(scenario: Scenario, simulations: int, resamples: int, generator: np
     counts = metrics.weights(scenario.cases, resamples, 0)
     # how often each patch counts in a draw of patches: Poisson's law, which drawing with replacement comes to
     bank = np.random.default_rng(1).poisson(1.0, (_PATCH_DRAWS, 6 * scenario.cases * scenario.patches)).astype(np.float32)
-    found: dict[str, dict[str, list[tuple[float | None, float | None]]]] = {metric: {} for metric in METRICS}
+    found: dict = {metric: defaultdict(list) for metric in CHOSEN}
     for _ in tqdm(range(simulations), desc=title, unit="test set", file=sys.stderr, mininterval=2):
         case, label, first, other = scenario.draw(generator, d, second)
-        values = _values(case, label, first, other, counts, threshold)
-        for metric, drawn in values.items():
-            ways = DIFFERENCE_WAYS if metric == "difference in AUC" else WAYS
-            for way, interval in ways.items():
-                made = interval(*metrics.parts(drawn, scenario.cases))
-                found[metric].setdefault(way, []).append(made)
-        found["auc"].setdefault(PATCH_WAY, []).append(percentile(_patchwise(label, first, bank)))
+        for metric, drawn in _values(case, label, first, other, counts, threshold).items():
+            for way, interval in (DIFFERENCE_WAYS if metric == "difference in AUC" else WAYS).items():
+                found[metric][way].append(interval(*metrics.parts(drawn, scenario.cases)))
+        drawn = _patchwise(label, first, bank)
+        found["auc"][PATCH_WAY].append(percentile(np.nan, drawn, drawn))
     coverage = {metric: {way: _covered(made, truth[metric]) for way, made in ways.items()} for metric, ways in found.items()}
     return {"setting": asdict(scenario), "truth": truth, "coverage": coverage}
-
-
-#: Ways to an interval of a difference, which has no bounds that matter.
-DIFFERENCE_WAYS: dict[str, Callable[[float, np.ndarray, np.ndarray], tuple[float | None, float | None]]] = {
-    "percentile": WAYS["percentile"],
-    "BCa": bca,
-    "Student's t, larger error": lambda value, drawn, left_out: metrics.scaled(value, drawn, left_out, scale="plain"),
-}
 
 
 def _values(
     case: np.ndarray, label: np.ndarray, first: np.ndarray, second: np.ndarray, counts: np.ndarray, threshold: float
 ) -> dict[str, np.ndarray]:
-    """Each metric under each row of case weights."""
+    """Returns each metric under each row of case weights, float arrays (w,)."""
     cases = counts.shape[1]
     called = first >= threshold
     groups = (label, ~label, label & called, ~label & called)
@@ -238,7 +222,7 @@ def _values(
 
 
 def _patchwise(label: np.ndarray, score: np.ndarray, bank: np.ndarray) -> np.ndarray:
-    """The AUC of draws of patches, as if each were a case of its own; no two scores are equal here."""
+    """Returns the AUC of draws of patches, as if each were a case of its own; no two scores are equal here."""
     label = label[np.argsort(score)]
     weight = bank[:, : len(label)]
     below = np.cumsum(weight * ~label, axis=1)
@@ -246,52 +230,57 @@ def _patchwise(label: np.ndarray, score: np.ndarray, bank: np.ndarray) -> np.nda
     return np.einsum("rp,rp->r", positive, below[:, label]) / (positive.sum(axis=1) * below[:, -1])
 
 
-def _covered(made: list[tuple[float | None, float | None]], truth: float) -> dict[str, float]:
+def _covered(made: list, truth: float) -> dict[str, float]:
+    """Returns the shares of intervals that cover the truth, lie below it and lie above it, and their mean width."""
     low, high = np.array(made, dtype=float).T
     below, above = high < truth, low > truth
     measured = {"covered": ~below & ~above, "below": below, "above": above, "width": high - low}
     return {name: float(values.mean()) for name, values in measured.items()}
 
 
-def table(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
-    """One row a scenario, one column a way: how often the 95 % interval covers the truth."""
-    rows = {
-        name: {way: f"{one['covered']:.1%}" for way, one in found["coverage"][metric].items()}
-        for name, found in result["scenarios"].items()
-    }
+def shares(result: Mapping, metric: str) -> pd.DataFrame:
+    """Returns how often the 95 % interval covers the truth, 0 to 1: one row a scenario, one column a way.
+
+    >>> from bhi_utils.core import provenance
+    >>> shares(provenance.result(RESULTS), "auc")["BCa"].round(3).tolist()
+    [0.915, 0.882, 0.915, 0.908]
+    """
+    scenarios = result["scenarios"].items()
+    rows = {name: {way: one["covered"] for way, one in found["coverage"][metric].items()} for name, found in scenarios}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")
 
 
-def settings(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a scenario: what was simulated, and the true metrics."""
+def table(result: Mapping, *, metric: str = "auc") -> pd.DataFrame:
+    """Shows `shares` in percent."""
+    return shares(result, metric).map("{:.1%}".format)
+
+
+def settings(result: Mapping) -> pd.DataFrame:
+    """One row a scenario: what was simulated, and the true metrics.
+
+    >>> from bhi_utils.core import provenance
+    >>> settings(provenance.result(RESULTS))["cases"].to_dict()
+    {'49 cases': 49, '20 cases': 20, '49 cases, strong effects': 49, '49 cases, AUC 0.98': 49}
+    """
     names = {"cases": "cases", "effect": "shift of a case", "separation": "spread of separation", "together": "shift goes with share"}
-    rows = {}
-    for name, found in result["scenarios"].items():
-        truth = {title: found["truth"][metric] for metric, title in (("auc", "true AUC"), ("recall", "recall"), ("precision", "precision"))}
-        rows[name] = {title: found["setting"][key] for key, title in names.items()} | truth
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario").astype({"cases": int})
+    names |= {"auc": "true AUC", "recall": "recall", "precision": "precision"}
+    rows = {name: found["setting"] | found["truth"] for name, found in result["scenarios"].items()}
+    return pd.DataFrame.from_dict(rows, orient="index")[list(names)].rename(columns=names).rename_axis("scenario")
 
 
-def misses(result: Mapping[str, Any], *, metric: str = "auc") -> pd.DataFrame:
+def misses(result: Mapping, *, metric: str = "auc") -> pd.DataFrame:
     """One row a way, in the first scenario: shares of intervals wholly below and above the truth, and their mean width."""
-    found = next(iter(result["scenarios"].values()))["coverage"][metric]
-    rows = {
-        way: {name: f"{one[name]:{form}}" for name, form in (("below", ".1%"), ("above", ".1%"), ("width", ".4f"))}
-        for way, one in found.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("interval")
+    found = pd.DataFrame(next(iter(result["scenarios"].values()))["coverage"][metric]).T.rename_axis("interval")
+    forms = {"below": "{:.1%}", "above": "{:.1%}", "width": "{:.4f}"}
+    return pd.DataFrame({name: found[name].map(form.format) for name, form in forms.items()})
 
 
-def goals(result: Mapping[str, Any]) -> pd.DataFrame:
+def goals(result: Mapping) -> pd.DataFrame:
     """One row a metric: the least and the greatest coverage of the interval in use, the plain bootstrap's, and whether the band holds."""
     rows = {}
     for metric, way in CHOSEN.items():
-        used, plain = ([found["coverage"][metric][one]["covered"] for found in result["scenarios"].values()] for one in (way, "percentile"))
-        inside = all(BAND[0] <= value <= BAND[1] for value in used)
-        rows[metric] = {
-            "interval in use": way,
-            "coverage": f"{min(used):.1%} to {max(used):.1%}",
-            "plain bootstrap": f"{min(plain):.1%} to {max(plain):.1%}",
-            "within the band": "yes" if inside else "no",
-        }
+        found = shares(result, metric)
+        reach = found.agg(["min", "max"]).map("{:.1%}".format).agg(" to ".join)
+        held = "yes" if found[way].between(*BAND).all() else "no"
+        rows[metric] = {"interval in use": way, "coverage": reach[way], "plain bootstrap": reach["percentile"], "within the band": held}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")

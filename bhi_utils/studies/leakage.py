@@ -4,13 +4,11 @@ Used by ``notebooks/studies/leakage.ipynb`` only. This is the one place that tra
 SMOTE over all cases; its results carry the name of what they leak and never become a model.
 """
 
-import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +19,12 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bhi_utils.core import provenance, titles
-from bhi_utils.core.paths import cache_dir
-from bhi_utils.core.provenance import git_commit
+from bhi_utils.core import titles
 from bhi_utils.core.run import Run
 from bhi_utils.data import archive, slide_grid, splits
 from bhi_utils.data.archive import Pack
 from bhi_utils.evaluation import metrics
+from bhi_utils.studies import study_base
 from bhi_utils.training import smote
 from bhi_utils.training.cross_validation import logistic_regression
 
@@ -41,13 +38,8 @@ HEADS = ("logistic regression", "one hidden layer")
 RESULTS = "leakage.json"
 
 
-def recorded() -> dict[str, Any]:
-    """The result that the repository keeps, of the real sample; its form is that of `study`."""
-    return provenance.result(RESULTS)
-
-
-def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, seed: int, resamples: int) -> dict[str, Any]:
-    """Compute everything and write ``leakage.json`` into the run's artefacts.
+def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, seed: int, resamples: int) -> dict:
+    """Computes everything and writes ``leakage.json`` into the run's artefacts.
 
     Args:
         run: the study's folder.
@@ -65,23 +57,14 @@ def study(run: Run, source: str, *, weights: str, image_size: int, folds: int, s
         InputError: the source, its cases or the weights do not allow it.
     """
     pack = archive.open_source(source)
-    features = _frozen(pack, weights=weights, image_size=image_size, seed=seed, cache=cache_dir())
+    features = study_base.frozen_features(pack, weights=weights, image_size=image_size, seed=seed)
     material = prepare(pack, features, folds=folds, seed=seed)
     given = {"DATA": Path(source).name, "WEIGHTS": Path(weights).name, "IMAGE_SIZE": image_size, "FOLDS": folds, "SEED": seed}
-    result = {
-        "command": provenance.command("leakage", **given, RESAMPLES=resamples),
-        "commit": git_commit(),
-        "data": {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")},
-        "parameters": {"image_size": image_size, "folds": folds, "seed": seed},
-    }
+    parameters = {"image_size": image_size, "folds": folds, "seed": seed}
+    result = study_base.facts("leakage", pack, parameters, **given, RESAMPLES=resamples)
     result |= measure(material, seed=seed, resamples=resamples)
     run.write_json(RESULTS, result)
     return result
-
-
-#: Gives features, float32 array (n, d), of patches that are fetched by their numbers: how to fetch them, how many there are, bytes that
-#: tell them from others of the same data set, and the title of the progress bar.
-Features = Callable[[Callable[[np.ndarray], np.ndarray], int, bytes, str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -106,7 +89,7 @@ class Material:
 
 
 def head(name: str, seed: int) -> Pipeline:
-    """A small model on frozen features, with a fixed recipe: nothing is chosen on data that might leak."""
+    """Returns a small model on frozen features. Its recipe is fixed: nothing is chosen on data that might leak."""
     if name == "logistic regression":
         return logistic_regression()
     # 15 epochs do not converge, and are not meant to: the recipe is the same for every arm
@@ -114,29 +97,8 @@ def head(name: str, seed: int) -> Pipeline:
     return make_pipeline(StandardScaler(), network)
 
 
-def _frozen(pack: Pack, *, weights: str, image_size: int, seed: int, cache: Path) -> Features:
-    """The output of the frozen EfficientNetB0, kept in ``cache``.
-
-    Raises:
-        InputError: the weights cannot be had, or have seen these cases.
-    """
-    from bhi_utils.model import networks, seen
-    from bhi_utils.training import frozen_features
-
-    seen.guard(pack, weights)
-    front = frozen_features.front(networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed), "pool")
-
-    def features(fetch: Callable[[np.ndarray], np.ndarray], count: int, what: bytes, title: str) -> np.ndarray:
-        identity = hashlib.sha256(pack.info["fingerprint"].encode() + what).hexdigest()
-        found = frozen_features.FeatureCache(front, fetch, count, identity=identity, cache=cache)
-        found.ensure(np.arange(count), title=title)
-        return found.read(0).astype(np.float32)
-
-    return features
-
-
-def prepare(pack: Pack, features: Features, *, folds: int, seed: int) -> Material:
-    """Deal the folds, plan SMOTE, and compute the features of every patch that any arm needs, once.
+def prepare(pack: Pack, features: study_base.Features, *, folds: int, seed: int) -> Material:
+    """Deals the folds, plans SMOTE, and computes the features of every patch that an arm needs, each once.
 
     Raises:
         InputError: too few cases, or runs of case ids, for the folds.
@@ -160,7 +122,7 @@ def prepare(pack: Pack, features: Features, *, folds: int, seed: int) -> Materia
 
 
 def predict(material: Material, arm: str, name: str, *, seed: int) -> pd.DataFrame:
-    """Out-of-fold predictions of one arm and one head: ``case, row, synthetic, label, logit, probability``, one row a tested patch.
+    """Predicts one arm with one head, out of fold: ``case, row, synthetic, label, logit, probability``, one row a tested patch.
 
     ``row`` is the patch's row in the manifest; a synthetic patch has its base patch's row and case.
     """
@@ -178,7 +140,7 @@ def predict(material: Material, arm: str, name: str, *, seed: int) -> pd.DataFra
 
 
 def _folds(material: Material, arm: str, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """For each fold: training features and labels; test features, the rows of the test patches, and which of them are synthetic."""
+    """Yields, for each fold: training features and labels; test features, the rows of the test patches, and which of them are synthetic."""
     labels, case = material.manifest["label"].to_numpy(), material.manifest["case"].to_numpy()
     scheme = next(name for name in ("runs", "image", "case") if name in arm)
     fold = material.folds[scheme]
@@ -210,57 +172,60 @@ def _folds(material: Material, arm: str, *, seed: int) -> Iterator[tuple[np.ndar
         )
 
 
-def measure(material: Material, *, seed: int, resamples: int) -> dict[str, Any]:
-    """Every arm and head with intervals by case, and the paired differences of `PAIRS`.
+def measure(material: Material, *, seed: int, resamples: int) -> dict:
+    """Measures every arm and head, with intervals by case, and the paired differences of `PAIRS`.
 
     Returns:
         ``{"arms": …, "models": {head: {arm: {metric: {"value", "low", "high"}}}}, "differences": {head: {"a − b": …}},
         "neighbours": …, "seconds": …}``.
     """
     start = time.perf_counter()
-    result: dict[str, Any] = {"arms": ARMS, "resamples": resamples, "models": {}, "differences": {}, "neighbours": neighbours(material)}
+    result: dict = {"arms": ARMS, "resamples": resamples, "models": {}, "differences": {}, "neighbours": neighbours(material)}
     for name in HEADS:
         found = {arm: predict(material, arm, name, seed=seed) for arm in ARMS}
         measured = {arm: metrics.evaluate(frame, threshold=0.5, resamples=resamples, seed=seed) for arm, frame in found.items()}
         result["models"][name] = {arm: {metric: values[metric] for metric in METRICS} for arm, values in measured.items()}
         gaps = {pair: metrics.difference(found[pair[0]], found[pair[1]], resamples=resamples, seed=seed) for pair in PAIRS}
         result["differences"][name] = {" − ".join(pair): {metric: gap[metric] for metric in METRICS} for pair, gap in gaps.items()}
-        result["neighbours"][name] = _by_neighbour(material, found["image"], found["case"])
+        result["neighbours"][name] = _by_neighbour(material, found)
     result["seconds"] = round(time.perf_counter() - start, 1)
     return result
 
 
 def _touching(material: Material) -> np.ndarray:
-    """Under the split by image, which patches share an edge on the slide with a patch of their own training part."""
+    """Returns which patches share an edge on the slide with a training patch under the split by image: bool array (n,)."""
     near, fold = slide_grid.beside(material.manifest, slide_grid.SIDES), material.folds["image"]
     return ((near >= 0) & (fold[near] != fold[:, None])).any(axis=1)
 
 
-def neighbours(material: Material) -> dict[str, Any]:
-    """How complete the slides are: shares of patches that touch a training patch under the split by image, and the fullest cases."""
-    touching = pd.Series(_touching(material)).groupby(material.manifest["case"].to_numpy()).agg(["mean", "size"])
-    full = touching[touching["mean"] > 0.8].sort_values("size", ascending=False)
-    return {
-        "touching": float(_touching(material).mean()),
-        "full_cases": [{"case": int(case), "patches": int(row["size"]), "touching": float(row["mean"])} for case, row in full.iterrows()],
-    }
+def neighbours(material: Material) -> dict:
+    """Returns how complete the slides are: the share of patches that touch a training patch under the split by image, and full cases."""
+    touching = pd.Series(_touching(material), index=material.manifest["case"])
+    cases = touching.groupby(level=0).agg(["mean", "size"]).query("mean > 0.8").sort_values("size", ascending=False)
+    full = [{"case": int(case), "patches": int(size), "touching": float(mean)} for case, mean, size in cases.itertuples()]
+    return {"touching": float(touching.mean()), "full_cases": full}
 
 
-def _by_neighbour(material: Material, image: pd.DataFrame, case: pd.DataFrame) -> dict[str, Any]:
-    """AUC of the patches that touch a training patch under the split by image and of the others, under both splits; no intervals."""
-    touching = _touching(material)
-    found: dict[str, dict[str, Any]] = {}
+def _by_neighbour(material: Material, frames: Mapping[str, pd.DataFrame]) -> dict[str, dict]:
+    """Returns the AUC under both splits of patches that touch a training patch under the split by image, and of others; no intervals."""
+    touching, found = _touching(material), {}
     for group, chosen in (("touching a training patch", touching), ("touching none", ~touching)):
-        found[group] = {"patches": int(chosen.sum())}
-        for name, frame in (("image", image), ("case", case)):
-            part = frame[chosen[frame["row"].to_numpy()]]
-            if part["label"].nunique() == 2:
-                found[group][name] = metrics.evaluate(part, threshold=0.5, resamples=0)["auc"]["value"]
+        parts = {name: frames[name][chosen[frames[name]["row"].to_numpy()]] for name in ("image", "case")}
+        found[group] = {"patches": int(chosen.sum())} | {
+            name: metrics.evaluate(part, threshold=0.5, resamples=0)["auc"]["value"]
+            for name, part in parts.items()
+            if part["label"].nunique() == 2
+        }
     return found
 
 
-def table(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
-    """One row an arm: how it splits, where SMOTE stands, and for each head ``value (low–high)``."""
+def table(result: Mapping, *, metric: str = "auc") -> pd.DataFrame:
+    """One row an arm: how it splits, where SMOTE stands, and for each head ``value (low–high)``.
+
+    >>> from bhi_utils.core import provenance
+    >>> table(provenance.result(RESULTS)).loc["image", ["split", "SMOTE"]].tolist()
+    ['by image', 'none']
+    """
     rows = {}
     for arm, facts in result["arms"].items():
         cells = {name: titles.cell(result["models"][name][arm][metric]) for name in HEADS}
@@ -268,14 +233,14 @@ def table(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
-def differences(result: dict[str, Any], *, metric: str = "auc") -> pd.DataFrame:
+def differences(result: Mapping, *, metric: str = "auc") -> pd.DataFrame:
     """One row a pair of arms: the paired difference of each head as ``value (low to high)``."""
     gaps = result["differences"]
     rows = {pair: {name: titles.cell(gaps[name][pair][metric], sign=True) for name in HEADS} for pair in gaps[HEADS[0]]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("difference")
 
 
-def by_neighbour(result: dict[str, Any]) -> pd.DataFrame:
-    """AUC under both splits of patches with and without a touching training patch: one row a head and group."""
+def by_neighbour(result: Mapping) -> pd.DataFrame:
+    """One row a head and group: AUC under both splits of patches with and without a touching training patch."""
     rows = [{"model": name, "patches that are": group, **facts} for name in HEADS for group, facts in result["neighbours"][name].items()]
     return pd.DataFrame(rows).assign(leak=lambda found: found["image"] - found["case"])

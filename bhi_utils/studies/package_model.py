@@ -47,7 +47,7 @@ def save(
     rows: np.ndarray | None = None,
     validation_cases: tuple[int, ...] = (),
 ) -> list[Path]:
-    """Write the packaged model, its bundle, the digests of what it has seen, and its card.
+    """Writes the packaged model, its bundle, the digests of what it has seen, and its card.
 
     Args:
         model: an ``efficientnetb0`` trained on ``rows`` of the pack.
@@ -74,29 +74,27 @@ def save(
     labels = pack.manifest["label"].to_numpy()[rows]
     cases = {int(case) for case in np.unique(pack.manifest["case"].to_numpy()[rows])}
     data = {name: pack.info[name] for name in ("kind", "synthetic", "fingerprint")}
-    measured = {"out_of_fold": out_of_fold, "early_stopping": early_stopping}
     about: bundles.Card = {
         "data": {**data, "patches": len(rows), "cases": len(cases), "positive": int(labels.sum())},
         "initialisation": initialisation,
         "threshold_rule": threshold_rule,
         "training": training,
-        "metrics": {part: found for part, found in measured.items() if found},
+        "metrics": {"out_of_fold": out_of_fold} | ({"early_stopping": early_stopping} if early_stopping else {}),
         "train_cases": sorted(cases - set(validation_cases)),
         "validation_cases": sorted(validation_cases),
     }
     bundle = predictor.save_bundle(model, folder, threshold=threshold, calibration=calibration, card=about, seen=seen.of_rows(pack, rows))
     content, file = bundles.read(bundle)
     files = [file, bundle, folder / content["seen"]["file"]]
-    if file.stat().st_size > LARGEST:
-        size = file.stat().st_size
+    if (size := file.stat().st_size) > LARGEST:
         for path in files:
             path.unlink()
         raise ValueError(f"The model file has {size:,} bytes, more than the {LARGEST:,} that the package may hold.")
     return [*files, atomic_files.write_text(folder / CARD, card(content))]
 
 
-def decide(model: keras.Model, pack: Pack, cases: Collection[int], *, recall: float, resamples: int, seed: int) -> dict[str, Any]:
-    """Threshold and calibration of a network from its own answers on cases that it was not fitted on, and what they give there.
+def decide(model: keras.Model, pack: Pack, cases: Collection[int], *, recall: float, resamples: int, seed: int) -> dict:
+    """Chooses a network's threshold and calibration from its own answers on cases that it was not fitted on, and measures them there.
 
     Args:
         model: takes raw patches, gives logits.
@@ -129,7 +127,7 @@ def decide(model: keras.Model, pack: Pack, cases: Collection[int], *, recall: fl
 def recalibrate(
     source: str, *, recall: float = 0.93, resamples: int = metrics.RESAMPLES, seed: int = 0, bundle: Path | None = None
 ) -> list[Path]:
-    """Set threshold and calibration of the packaged model anew, see `decide`, and write its bundle and card; the network stays.
+    """Sets threshold and calibration of the packaged model anew, see `decide`, and writes its bundle and card; the network stays.
 
     Args:
         source: the data that it was trained on, see `archive.find_source`.
@@ -157,7 +155,7 @@ def recalibrate(
 
 
 def card(bundle: bundles.Bundle) -> str:
-    """The model card of a packaged bundle as Markdown, from ``model_card.j2``; every number in it is the bundle's."""
+    """Returns the model card of a packaged bundle as Markdown, from ``model_card.j2``; every number in it is the bundle's."""
     heads = {"out_of_fold": "out of fold, at the folds' thresholds", "early_stopping": "early-stopping cases, at this threshold"}
     page = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     page.filters |= {"cell": cell, "counted": counted, "text": text, "rule": thresholds.sentence, "described": describe}

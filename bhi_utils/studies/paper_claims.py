@@ -28,14 +28,14 @@ TOPICS = ("performance", "networks", "choices", "practice")
 IMMEDIATE = 1000
 
 
-def results() -> dict[str, Any]:
-    """The recorded results that the comparison rests on, by study."""
+def results() -> dict:
+    """Returns the recorded results that the comparison rests on, by study."""
     names = ("ablations", "paper_recipe", "leakage", "app")
     return {"recipes": recipes.recorded()} | {name: provenance.result(f"{name}.json") for name in names}
 
 
-def compare(run: Run, found: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a claim; also written as ``paper_comparison.json`` into the run's artefacts.
+def compare(run: Run, found: Mapping) -> pd.DataFrame:
+    """Judges every claim, one row each; also written as ``paper_comparison.json`` into the run's artefacts.
 
     Args:
         run: the study's folder.
@@ -54,8 +54,8 @@ def compare(run: Run, found: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _judged(claim: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, str]:
-    """The row of a claim from `CLAIMS`, whose texts may use what is ``known``."""
+def _judged(claim: Mapping, known: Mapping) -> dict[str, str]:
+    """Returns the row of a claim from `CLAIMS`, whose texts may use what is ``known``."""
     page = jinja2.Environment(undefined=jinja2.StrictUndefined)
     page.filters["cell"] = titles.cell
     known = {**known, "metric": claim.get("metric")}
@@ -78,12 +78,12 @@ def _judged(claim: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, str
 
 
 def _turned(gap: Mapping[str, float]) -> dict[str, float]:
-    """The difference of the same two the other way round."""
+    """Returns the difference of the same two the other way round."""
     return {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
 
 
 def shown(table: pd.DataFrame, topic: str) -> Markdown:
-    """The claims of one of `TOPICS` as a table whose texts wrap."""
+    """Returns the claims of one of `TOPICS` as a table whose texts wrap."""
     heads = ("claim", "measured here", "on what", "verdict", "why")
     rows = table[table["topic"] == topic][["claim", "measured", "data", "verdict", "why"]]
     lines = [heads, ["---"] * len(heads), *rows.itertuples(index=False)]
@@ -91,13 +91,17 @@ def shown(table: pd.DataFrame, topic: str) -> Markdown:
 
 
 def tally(table: pd.DataFrame) -> pd.DataFrame:
-    """How many claims got each verdict."""
-    counts = table["verdict"].value_counts()
-    return pd.DataFrame({"claims": {verdict: int(counts.get(verdict, 0)) for verdict in (AGREES, DISAGREES, OPEN)}})
+    """Counts the claims of each verdict.
+
+    >>> tally(pd.DataFrame({"verdict": [AGREES, OPEN, AGREES]}))["claims"].to_dict()
+    {'agrees': 2, 'disagrees': 0, 'not told apart': 1}
+    """
+    counts = table["verdict"].value_counts().reindex([AGREES, DISAGREES, OPEN], fill_value=0)
+    return counts.rename_axis(None).to_frame("claims")
 
 
 def prevalence() -> float:
-    """The share of IDC+ in the paper's test set that its recall, precision and accuracy imply together."""
+    """Returns the share of IDC+ in the paper's test set that its recall, precision and accuracy imply together."""
     values = paper()
     missed = 1 - values["recall"]
     false_alarms = values["recall"] * (1 / values["precision"] - 1)

@@ -45,14 +45,18 @@ CNN = {"CNN_IMAGE_SIZE": 48, "CNN_EPOCHS": 16}
 RESULTS, CNN_RESULTS = "recipes.json", "custom_cnn.json"
 
 
-def settings(recipe: str) -> dict[str, Any]:
-    """The values of a recipe's profile that concern training."""
+def settings(recipe: str) -> dict:
+    """Returns the values of a recipe's profile that concern training.
+
+    >>> settings("paper")["BALANCE"], settings("paper")["IMAGE_SIZE"]
+    ('smote', 200)
+    """
     values = parameters.read_profile(PROFILES[recipe])
     return {name: value for name, value in values.items() if name not in ("DATA", "WEIGHTS")}
 
 
-def recorded() -> dict[str, Any]:
-    """The result that the repository keeps, of the real sample, in the form of `study`.
+def recorded() -> dict:
+    """Returns the result that the repository keeps, of the real sample, in the form of `study`.
 
     The custom CNN comes from a file of its own, whose settings are the recipe's; the other file's differ in the CNN's alone.
     """
@@ -72,8 +76,8 @@ def study(
     recall: float = 0.93,
     names: Sequence[str] = MODELS,
     results: str = RESULTS,
-) -> dict[str, Any]:
-    """Fit models on every fold and write the result into the run's artefacts. A study that was stopped goes on.
+) -> dict:
+    """Fits models on every fold and writes the result into the run's artefacts. A study that was stopped goes on.
 
     Args:
         run: the study's folder.
@@ -114,19 +118,21 @@ def study(
 
 
 def command(source: str, **options: Any) -> str:
-    """The line that calls `study` with these options."""
+    """Returns the line that calls `study` with these options."""
     given = ", ".join([repr(source), *(f"{name}={value!r}" for name, value in options.items())])
     imports = "from bhi_utils.core.run import Run; from bhi_utils.studies import recipes"
     return f"python -c \"{imports}; recipes.study(Run.open('runs/studies'), {given})\""
 
 
-def _answered(made: Study, name: str, values: Mapping[str, Any], *, weights: str, seed: int) -> dict[str, pd.DataFrame]:
-    """Answers of one of `MODELS`, by its ways of answering; what it needs is computed only when it is asked for."""
+def _answered(made: Study, name: str, values: Mapping, *, weights: str, seed: int) -> dict[str, pd.DataFrame]:
+    """Fits one of `MODELS` and returns its answers, one table for each way of answering; see `Study.answer`."""
     if name == "fast":
         return made.answer(name, values, study_base.fine_tuned(values, weights=weights, seed=seed))
     if name == "probe":
-        features = study_base.frozen_features(made.pack, weights=weights, seed=seed)
-        return made.answer(name, {"IMAGE_SIZE": study_base.PROBE_SIZE}, cross_validation.linear(features))
+        patches, size = made.pack.patches, study_base.PROBE_SIZE
+        features = study_base.frozen_features(made.pack, weights=weights, image_size=size, seed=seed)
+        found = features(lambda rows: patches[rows], len(patches), b"real", "Features of the probe")
+        return made.answer(name, {"IMAGE_SIZE": size}, cross_validation.linear(found))
     if name == "colour":
         return made.answer(name, {}, cross_validation.linear(cross_validation.colour_histograms(made.pack.patches)))
     own = {**values, **CNN}
@@ -134,10 +140,10 @@ def _answered(made: Study, name: str, values: Mapping[str, Any], *, weights: str
 
 
 def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: int = 0, folder: Path | None = None) -> list[Path]:
-    """Train the packaged model with recipe fast and write its files; `study` must have run in the same folder.
+    """Trains the packaged model with recipe fast and writes its files; `study` must have run in the same folder.
 
-    It learns from four fifths of the cases; the last fifth chooses the epoch, and with the network's own answers threshold and
-    calibration: those of the study belong to other networks, which answer otherwise.
+    The network learns from four fifths of the cases. The last fifth chooses the epoch, the threshold and the calibration; those of the
+    study belong to the networks of its folds.
 
     Args:
         run: the study's folder.
@@ -173,15 +179,19 @@ def release(run: Run, source: str, *, weights: str, recall: float = 0.93, seed: 
 
 
 def _curve(frame: pd.DataFrame) -> list[dict[str, float]]:
-    """Precision at recalls from 0.5 to 0.99, out of fold, on calibrated probabilities: what any threshold could give."""
+    """Returns the best precision at recalls from 0.5 to 0.99, out of fold, on calibrated probabilities."""
     curve = metrics.curve_at(frame["label"].to_numpy(), frame["probability_calibrated"].to_numpy())
     steps = np.r_[np.arange(0.5, 0.9, 0.05), np.arange(0.9, 0.995, 0.01)]
     best = [float(curve.loc[curve["recall"] >= step, "precision"].max()) for step in steps]
     return [{"recall": round(float(step), 2), "precision": value} for step, value in zip(steps, best, strict=True)]
 
 
-def table(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a model, with intervals."""
+def table(result: Mapping) -> pd.DataFrame:
+    """One row a model, with intervals.
+
+    >>> table(recorded()).columns.tolist()
+    ['pooled AUC', 'recall', 'precision', 'mean of folds']
+    """
     rows = {}
     for name, found in result["models"].items():
         rows[NAMES[name]] = {metric: titles.cell(found[metric]) for metric in ("auc", "recall", "precision")}
@@ -189,8 +199,12 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename(columns={"auc": "pooled AUC"})
 
 
-def differences(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a pair: the difference in AUC with its interval, paired by case."""
+def differences(result: Mapping) -> pd.DataFrame:
+    """One row a pair: the difference in AUC with its interval, paired by case.
+
+    >>> differences(recorded()).index[0]
+    'EfficientNetB0, recipe fast − logistic regression on frozen features'
+    """
     pairs = {pair.partition(" − ")[::2]: titles.cell(found["auc"], sign=True) for pair, found in result["differences"].items()}
     return pd.DataFrame({"AUC": {f"{NAMES[first]} − {NAMES[second]}": text for (first, second), text in pairs.items()}})
 
@@ -200,8 +214,8 @@ def differences(result: Mapping[str, Any]) -> pd.DataFrame:
 GOALS = {"pooled AUC": 0.935, "mean AUC of the folds": 0.94, "gain over the probe": 0.025, "precision": 0.6, "CNN over colour": 0.03}
 
 
-def goals(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a goal: what was wanted, reached from the patch as it is and with eight views, and whether either does."""
+def goals(result: Mapping) -> pd.DataFrame:
+    """One row a goal: what was wanted, what one view and eight views reach, and whether either reaches it."""
     rows = {}
     for column, way in (("one view", ""), ("eight views", ", 8 views")):
         found = result["models"]["fast" + way]
@@ -221,20 +235,15 @@ BLOCKS, RATE = 2, 2e-4
 PAPER_RESULTS = "paper_recipe.json"
 
 
-def paper_recorded() -> dict[str, Any]:
-    """The result that the repository keeps, of the real sample; its form is that of `study`."""
-    return provenance.result(PAPER_RESULTS)
-
-
-def paper_settings(recipe: str) -> dict[str, Any]:
-    """A recipe's values as they are trained here: its profile's, for `EPOCHS` epochs."""
+def paper_settings(recipe: str) -> dict:
+    """Returns the values that `paper_study` trains a recipe with: those of its profile, for `EPOCHS` epochs."""
     return {"FINE_TUNE_BLOCKS": BLOCKS, "FINE_TUNE_RATE": RATE, "VIEWS": 0} | settings(recipe) | {"EPOCHS": EPOCHS}
 
 
 def paper_study(
     run: Run, source: str, *, weights: str, number: int = 5, seed: int = 0, resamples: int = 2000, recall: float = 0.93
-) -> dict[str, Any]:
-    """Fit both recipes and write ``paper_recipe.json`` into the run's artefacts.
+) -> dict:
+    """Fits both recipes and writes ``paper_recipe.json`` into the run's artefacts.
 
     Args:
         run: the study's folder.
@@ -269,7 +278,7 @@ def paper_study(
     return result
 
 
-def paper_table(result: Mapping[str, Any]) -> pd.DataFrame:
+def paper_table(result: Mapping) -> pd.DataFrame:
     """One row a recipe with intervals and minutes, then their difference."""
     names = ("auc", "recall", "precision")
     rows = {f"recipe {name}": {metric: titles.cell(result["models"][name][metric]) for metric in names} for name in ("paper", "fast")}

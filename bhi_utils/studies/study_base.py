@@ -27,20 +27,31 @@ if TYPE_CHECKING:
     from bhi_utils.training.train_networks import Trained
 
 
-def sampled(pack: archive.Pack, per_case: int, *, seed: int) -> archive.Pack:
-    """The data set with at most ``per_case`` patches of each case, drawn at random, in their order; its fingerprint is its own."""
-    order = pd.Series(np.random.default_rng(seed).permutation(len(pack.manifest)))
-    rows = np.flatnonzero(order.groupby(pack.manifest["case"].to_numpy()).rank() <= per_case)
+def chosen(pack: archive.Pack, rows: np.ndarray, what: str) -> archive.Pack:
+    """Returns the data set with these rows only; ``what`` is said of them in its own fingerprint."""
     manifest = pack.manifest.iloc[rows].reset_index(drop=True)
-    identity = hashlib.sha256(f"{pack.info['fingerprint']} {per_case} {seed}".encode()).hexdigest()
+    identity = hashlib.sha256(f"{pack.info['fingerprint']} {what}".encode()).hexdigest()
     about = {"patches": len(rows), "positive": int(manifest["label"].sum()), "fingerprint": identity}
     return replace(pack, patches=np.asarray(pack.patches[rows]), manifest=manifest, info=pack.info | about)
 
 
-class Study:
-    """Answers out of fold, arm by arm. What was answered is kept, so that a study that was stopped goes on.
+def sampled(pack: archive.Pack, per_case: int, *, seed: int) -> archive.Pack:
+    """Returns the data set with at most ``per_case`` patches of each case, drawn at random, in their order."""
+    order = pd.Series(np.random.default_rng(seed).permutation(len(pack.manifest)))
+    rows = np.flatnonzero(order.groupby(pack.manifest["case"].to_numpy()).rank() <= per_case)
+    return chosen(pack, rows, f"{per_case} {seed}")
 
-    It is kept under all that it depends on: settings, seed, folds, data, weights, libraries, and the sources of what fits it.
+
+def facts(notebook: str, pack: archive.Pack, parameters: Mapping, **given: Any) -> dict:
+    """Says where a result comes from: ``command, commit, data, parameters``; ``given`` are the notebook's parameters."""
+    data = {name: pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")}
+    return {"command": command(notebook, **given), "commit": git_commit(), "data": data, "parameters": parameters}
+
+
+class Study:
+    """Fits arms on the folds of a data set. Their answers are kept, so that a study that was stopped goes on.
+
+    An answer is kept under all that it depends on: settings, seed, folds, data, weights, libraries, and the code that fits it.
 
     Args:
         run: the study's folder.
@@ -72,8 +83,8 @@ class Study:
             self.pack = sampled(self.pack, per_case, seed=seed)
         self.folds = cross_validation.deal(self.pack, run.artifacts / "checkpoints", folds=number, seed=seed)
 
-    def answer(self, name: str, values: Mapping[str, Any], arm: Arm, *, on: list[Fold] | None = None) -> dict[str, pd.DataFrame]:
-        """What the models of an arm answer for every test patch: one table for each way of answering, such as ``", 8 views"``.
+    def answer(self, name: str, values: Mapping, arm: Arm, *, on: list[Fold] | None = None) -> dict[str, pd.DataFrame]:
+        """Returns what the models of an arm answer for every test patch: one table for each way of answering, such as ``", 8 views"``.
 
         Args:
             name: what is fitted and on what, in words that tell it from everything else with the same values.
@@ -85,26 +96,22 @@ class Study:
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
         return cross_validation.out_of_fold(on or self.folds, arm, recall=self._recall, keep=self._run.artifacts / "folds" / key)
 
-    def facts(self, notebook: str, **given: Any) -> dict[str, Any]:
-        """Where a result comes from: ``command, commit, data, parameters, seconds``; ``given`` are further parameters of the notebook."""
+    def facts(self, notebook: str, **given: Any) -> dict:
+        """Says where a result comes from, see `facts`, and the ``seconds`` since the study began; ``given`` are further parameters."""
         own = {"DATA": Path(self._source).name, "WEIGHTS": Path(self._weights).name, "FOLDS": len(self.folds), "SEED": self._seed}
-        return {
-            "command": command(notebook, **own, **given),
-            "commit": git_commit(),
-            "data": {name: self.pack.info[name] for name in ("kind", "synthetic", "patches", "cases", "positive", "fingerprint")},
-            "parameters": {"folds": len(self.folds), "seed": self._seed, "recall": self._recall, "weights": own["WEIGHTS"]},
-            "seconds": round(time.perf_counter() - self._began, 1),
-        }
+        parameters = {"folds": len(self.folds), "seed": self._seed, "recall": self._recall, "weights": own["WEIGHTS"]}
+        result = facts(notebook, self.pack, parameters, **own, **given)
+        return result | {"seconds": round(time.perf_counter() - self._began, 1)}
 
 
 #: What a recipe may also say, for the ablations: how the networks' parts are fed and frozen.
-USUAL = {"INPUT_RANGE": 255, "TRAIN_BATCHNORM": False}
+USUAL: dict = {"INPUT_RANGE": 255, "TRAIN_BATCHNORM": False}
 #: Side in pixels that the probe's patches are resized to: what a frozen network does best at, of those that were tried.
 PROBE_SIZE = 200
 
 
-def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_views: int = 8) -> Arm:
-    """An arm that trains EfficientNetB0.
+def fine_tuned(values: Mapping, *, weights: str, seed: int, answer_views: int = 8) -> Arm:
+    """Returns an arm that trains EfficientNetB0.
 
     Args:
         values: settings, see `recipes.settings`, and perhaps something of `USUAL`.
@@ -115,8 +122,7 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
 
     def fit(fold: Fold) -> dict[str, dict[str, np.ndarray]]:
         trained = train(fold, values, weights=weights, seed=seed)
-        cut = trained.cut
-        if cut is None:
+        if (cut := trained.cut) is None:
             return _answered(trained, fold, answer_views=1)
         # what the cache held already is counted as if it had been computed for this fit
         seconds = trained.seconds - cut.filling + cut.cost
@@ -125,20 +131,34 @@ def fine_tuned(values: Mapping[str, Any], *, weights: str, seed: int, answer_vie
     return fit
 
 
-def frozen_features(pack: archive.Pack, *, weights: str, seed: int) -> np.ndarray:
-    """Pooled output of the network as it was pretrained, of every patch at `PROBE_SIZE`: float32 array (n, 1280)."""
+#: Returns features, float32 array (n, d), of patches that are fetched by their numbers: how to fetch them, how many there are, bytes that
+#: tell them from others of the same data set, and the title of the progress bar.
+Features = Callable[[Callable[[np.ndarray], np.ndarray], int, bytes, str], np.ndarray]
+
+
+def frozen_features(pack: archive.Pack, *, weights: str, image_size: int, seed: int) -> Features:
+    """Returns what computes, and keeps in the cache, the pooled output of EfficientNetB0 as it was pretrained.
+
+    Raises:
+        InputError: the weights cannot be had, or have seen these cases.
+    """
     from bhi_utils.model import networks
     from bhi_utils.training import frozen_features
 
-    front = frozen_features.front(networks.efficientnetb0(image_size=PROBE_SIZE, weights=weights, seed=seed), "pool")
-    identity, every = pack.info["fingerprint"], np.arange(len(pack.patches))
-    found = frozen_features.FeatureCache(front, lambda rows: pack.patches[rows], len(every), identity=identity, cache=cache_dir())
-    found.ensure(every, title="Features of the probe")
-    return found.read(0).astype(np.float32)
+    seen.guard(pack, weights)
+    front = frozen_features.front(networks.efficientnetb0(image_size=image_size, weights=weights, seed=seed), "pool")
+
+    def features(fetch: Callable[[np.ndarray], np.ndarray], count: int, what: bytes, title: str) -> np.ndarray:
+        identity = hashlib.sha256(pack.info["fingerprint"].encode() + what).hexdigest()
+        found = frozen_features.FeatureCache(front, fetch, count, identity=identity, cache=cache_dir())
+        found.ensure(np.arange(count), title=title)
+        return found.read(0).astype(np.float32)
+
+    return features
 
 
-def custom_cnn(values: Mapping[str, Any], *, seed: int, answer_views: int = 8) -> Arm:
-    """An arm that trains the custom CNN from scratch; its arguments are those of `fine_tuned`.
+def custom_cnn(values: Mapping, *, seed: int, answer_views: int = 8) -> Arm:
+    """Returns an arm that trains the custom CNN from scratch; its arguments are those of `fine_tuned`.
 
     ``CNN_EPOCHS`` may be left out of the settings where both networks train equally long, for ``EPOCHS``.
     """
@@ -156,7 +176,7 @@ def custom_cnn(values: Mapping[str, Any], *, seed: int, answer_views: int = 8) -
 
 
 def _answered(trained: "Trained", fold: Fold, *, answer_views: int) -> dict[str, dict[str, np.ndarray]]:
-    """What a network answers for the patches themselves and for their views, and what it cost."""
+    """Returns what a network answers for the patches themselves and for their views, and the seconds of its training; see `_by_way`."""
     from bhi_utils.model import augment
 
     logits = {}
@@ -168,13 +188,13 @@ def _answered(trained: "Trained", fold: Fold, *, answer_views: int) -> dict[str,
 
 
 def _by_way(answer_views: int, seconds: float, logits: Callable[[str, int], np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """By the arm's names for its ways of answering, from one view and from ``answer_views``: logits of each part, and the seconds."""
+    """Returns logits of both parts, and the seconds, by way of answering: ``""`` for one view, and ``", 8 views"`` for that many."""
     ways = {"": 1} | ({f", {answer_views} views": answer_views} if answer_views > 1 else {})
     return {way: {"val": logits("val", views), "test": logits("test", views), "seconds": np.array(seconds)} for way, views in ways.items()}
 
 
-def train(fold: Fold, values: Mapping[str, Any], *, weights: str, seed: int) -> "Trained":
-    """EfficientNetB0 trained on a fold as ``values`` say."""
+def train(fold: Fold, values: Mapping, *, weights: str, seed: int) -> "Trained":
+    """Trains EfficientNetB0 on a fold as ``values`` say; samples and features count as part of it."""
     from bhi_utils.training import fit_phases, samples, train_networks
 
     values = USUAL | dict(values)

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
+from bhi_utils.core import provenance
 from bhi_utils.core.run import Run
 from bhi_utils.evaluation import metrics
 from bhi_utils.studies import figures, interval_coverage
@@ -38,14 +39,14 @@ def test_a_small_study_is_complete_seeded_and_drawn(tmp_path, monkeypatch):
         for one in (one for ways in found["coverage"].values() for one in ways.values()):
             assert one["covered"] + one["below"] + one["above"] == pytest.approx(1) and one["width"] > 0
     assert list(interval_coverage.table(first).index) == ["few", "more"] and list(interval_coverage.goals(first).index) == list(
-        interval_coverage.METRICS
+        interval_coverage.CHOSEN
     )
     drawn = figures.coverage(first, band=interval_coverage.BAND)
     assert [axis.get_title(loc="left") for axis in drawn.axes] == ["AUC", "recall", "precision"]
 
 
 def test_the_recorded_interval_in_use_keeps_the_band_and_patchwise_ones_do_not():
-    result = interval_coverage.recorded()
+    result = provenance.result(interval_coverage.RESULTS)
     assert result["parameters"]["simulations"] >= 2000 and result["parameters"]["resamples"] >= 2000
     assert (
         list(result["scenarios"]) == list(interval_coverage.SCENARIOS)

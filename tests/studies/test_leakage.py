@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bhi_utils.core import provenance
 from bhi_utils.core.run import Run
 from bhi_utils.data import archive, splits
 from bhi_utils.data.phantom import synthetic_cohort
-from bhi_utils.studies import leakage
+from bhi_utils.studies import leakage, study_base
 
 ARMS = list(leakage.ARMS)
 FOLDS = 3
@@ -88,7 +89,7 @@ def test_seed_0_draws_what_the_recorded_result_was_drawn_with(material):
     recorded = splits.image_folds(count + extra, seed=extra, folds=FOLDS)[:count]
     for number, (_, _, rows, synthetic) in enumerate(drawn(material, "SMOTE before, image", 0)):
         assert sorted(rows[~synthetic]) == list(np.flatnonzero(recorded == number))
-    assert leakage.recorded()["parameters"]["seed"] == 0
+    assert provenance.result(leakage.RESULTS)["parameters"]["seed"] == 0
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +119,11 @@ def test_an_arm_that_shares_a_case_or_a_parent_against_its_name_is_stopped(mater
 def test_the_study_measures_every_arm_with_intervals_and_writes_what_it_returns(source, tmp_path, monkeypatch, request, quick):
     monkeypatch.setenv("BHI_CACHE", str(tmp_path / "cache"))
     if quick:
-        monkeypatch.setattr(leakage, "_frozen", lambda *_, **__: mean_colours)
+        monkeypatch.setattr(study_base, "frozen_features", lambda *_, **__: mean_colours)
     run, weights = Run.open(tmp_path / "run"), "none there" if quick else str(request.getfixturevalue("weights"))
     result = leakage.study(run, str(source), weights=weights, image_size=32, folds=FOLDS, seed=3, resamples=4)
     assert run.read_json("leakage.json") == result and result["parameters"] == {"image_size": 32, "folds": FOLDS, "seed": 3}
-    assert set(result["models"]) == set(leakage.HEADS) and set(result) - {"seconds"} == set(leakage.recorded()) - {"seconds"}
+    assert set(result["models"]) == set(leakage.HEADS) and set(result) == set(provenance.result(leakage.RESULTS))
     for arms in result["models"].values():
         assert list(arms) == ARMS
         assert all(found["low"] <= found["high"] for arm in arms.values() for found in arm.values())

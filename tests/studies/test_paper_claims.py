@@ -10,7 +10,7 @@ import pytest
 from bhi_utils.core import provenance, titles
 from bhi_utils.core.run import Run
 from bhi_utils.data import published
-from bhi_utils.studies import figures, paper_claims
+from bhi_utils.studies import paper_claims
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +93,6 @@ def test_the_papers_rates_imply_a_test_set_as_patches_come():
     assert share * rates["recall"] + (1 - share) - false_alarms == pytest.approx(rates["binary_accuracy"])
     totals = published.archive_totals()
     assert share == pytest.approx(totals["positive"] / totals["patches"], abs=0.005)
-
-
-def test_the_figure_sets_both_side_by_side(found):
-    figure = figures.against_paper(found["recipes"]["models"]["fast"], provenance.paper(), titles.PAPER_METRICS)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(titles.PAPER_METRICS.values())
-    strokes = figure.axes[0].get_lines()[-1]
-    assert list(strokes.get_xdata()) == list(provenance.paper().values())
 
 
 def test_the_arm_that_learned_nothing_is_not_called_the_cost_of_the_input_scale(found, run):
