@@ -1,6 +1,6 @@
 """Where patches live in training and in which precision the network computes.
 
-Used by ``training.train_networks`` and by ``studies.benchmark_recipes``. On a GPU, the patches of training and validation cases are copied
+Used by ``training.train_networks`` and by ``studies.benchmark_training``. On a GPU, the patches of training and validation cases are copied
 there once, as uint8; batches are row numbers, the compiled step gathers the patches, and the network computes in bfloat16 with float32
 weights. On a CPU, NumPy makes the batches and everything is float32. The environment variable ``BHI_PRECISION`` chooses otherwise. The
 trained network stays the plain one, from patches to a logit.
