@@ -33,7 +33,7 @@ def evaluate(frame: pd.DataFrame, *, threshold: float, resamples: int = RESAMPLE
 
     Returns:
         every one of `NAMES`. ``low`` and ``high`` are None without resamples, for the calibration slope and intercept and
-        for the threshold, and where cases say nothing about the spread (see `intervals.scaled`). The value of a calibration slope is None
+        for the threshold, and where cases say nothing about the spread (see `scaled`). The value of a calibration slope is None
         when the logits part the classes perfectly. Precision is 0, without an interval, where no patch is called IDC+. Ties count one half
         in the AUC.
 
@@ -76,7 +76,7 @@ def difference(
 
 
 def resampled(frame: pd.DataFrame, threshold: float, resamples: int, seed: int) -> tuple[int, dict[str, np.ndarray]]:
-    """Returns the number of cases, and each metric under ``intervals.weights``; without resamples, of the frame as it is only."""
+    """Returns the number of cases, and each metric under `weights`; without resamples, of the frame as it is only."""
     label = frame["label"].to_numpy()
     check(label, frame["logit"].to_numpy())
     check(label, frame["probability"].to_numpy())

@@ -1,8 +1,8 @@
-"""Fits a network phase by phase, keeps the best weights of all phases, and saves its state after every epoch.
+"""Fits a network phase by phase, and keeps the best weights of all phases.
 
-Used by ``training.train_networks``. Checkpoint and early stopping watch the AUC on validation cases. A run killed at any moment goes on to
-the result that it would have had. There is one state file a phase, and its fingerprint takes in that of the phase before it: a phase whose
-settings changed is trained anew from the end of the last phase that still fits.
+Used by ``training.train_networks``. Checkpoint and early stopping watch the AUC on validation cases. After every epoch
+``training.checkpoint`` saves the state. There is one state file a phase, and its fingerprint takes in that of the phase before it: a phase
+whose settings changed is trained anew from the end of the last phase that still fits.
 """
 
 import sys
@@ -73,7 +73,7 @@ class Phases(keras.callbacks.Callback):
         self._best: list[np.ndarray] = []
         self._number = 0
         layers = [[type(layer).__name__, _nameless(layer.get_config())] for layer in network.layers]
-        self._fits = checkpoint.fingerprint(network.name, layers, _arrays(network.variables), basis, _software())
+        self._fits = checkpoint.fingerprint(network.name, layers, checkpoint.arrays(network.variables), basis, _software())
 
     @property
     def seconds(self) -> float:
@@ -116,7 +116,10 @@ class Phases(keras.callbacks.Callback):
             [layer.dtype_policy.name for layer in self.network.layers],
             [[each.labels, each.batch_size, each.weights, each.seed] for each in (train, valid)],
         )
-        ended = self._restore(part.optimizer)
+        kept = checkpoint.restore_training(self._path, self._fits, self.network, part.optimizer)
+        if kept:
+            self.rows, self.earlier, self._best, self._began = kept["rows"], kept["seconds"], kept["best"], time.perf_counter()
+        ended = bool(kept and kept["ended"])
         if begin := len(self._aucs()):
             how = "had ended" if ended else f"goes on after epoch {begin} of {epochs}"
             print(f"{self.network.name}, {phase}: {how}, saved in {self._path.name}")
@@ -150,30 +153,13 @@ class Phases(keras.callbacks.Callback):
         self.rows.append({"phase": self._phase, "epoch": len(self.rows) + 1, **{name: float(logs[name]) for name in names}})
         aucs = self._aucs()
         self.model.stop_training |= epoch > 0 and len(aucs) - 1 - int(np.argmax(aucs)) >= self._patience
-        self._save(ended=self.model.stop_training or epoch + 1 == self._epochs)
+        ended = self.model.stop_training or epoch + 1 == self._epochs
+        facts = {"rows": self.rows, "seconds": self.seconds, "ended": ended}
+        checkpoint.save_training(self._path, self._fits, facts, self._best, self.network, self.model.optimizer)
 
     def _aucs(self) -> list[float]:
         """Returns the validation AUC of the phase's epochs so far."""
         return [row["val_auc"] for row in self.rows if row["phase"] == self._phase]
-
-    def _save(self, *, ended: bool) -> None:
-        """Write all that the rest of the training depends on; of a phase that has ended, not the optimizer."""
-        # seed generators are among a model's variables, but not among its weights
-        arrays = {"model": _arrays(self.network.variables), "best": self._best}
-        arrays["optimizer"] = [] if ended else _arrays(self.model.optimizer.variables)
-        checkpoint.save(self._path, self._fits, {"rows": self.rows, "seconds": self.seconds, "ended": ended}, arrays)
-
-    def _restore(self, optimizer: keras.optimizers.Optimizer) -> bool:
-        """Take up the phase's state where it fits; returns whether the phase had ended."""
-        found = checkpoint.load(self._path, self._fits)
-        if found is None:
-            return False
-        facts, arrays = found
-        self.rows, self._best, self.earlier, self._began = facts["rows"], arrays["best"], facts["seconds"], time.perf_counter()
-        pairs = [*zip(self.network.variables, arrays["model"], strict=True), *zip(optimizer.variables, arrays["optimizer"], strict=False)]
-        for variable, array in pairs:
-            variable.assign(array)
-        return facts["ended"]
 
     def _require_finite(self, loss: float) -> None:
         if not np.isfinite(loss):
@@ -211,7 +197,3 @@ def _software() -> list[Any]:
 def _nameless(config: dict[str, Any]) -> dict[str, Any]:
     """Settings of a layer or an optimizer but its name: Keras numbers further ones of a kind in one process."""
     return {name: value for name, value in config.items() if name != "name"}
-
-
-def _arrays(variables: list[keras.Variable]) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(variable) for variable in variables]
