@@ -95,7 +95,7 @@ class Phases(keras.callbacks.Callback):
             patience: epochs without a better validation AUC after which the phase ends; `PATIENCE` by default.
 
         Raises:
-            InputError: the loss became NaN, memory ran out, or the state could not be written.
+            InputError: the loss became NaN, or the state could not be written.
         """
         schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * len(train), alpha=0.01)
         part.compile(

@@ -235,7 +235,8 @@ def test_want_of_memory_in_a_batch_says_what_to_lower(tmp_path):
             raise MemoryError("Unable to allocate 3 TiB")
         return np.ones((len(index), 4, 4, 1), np.float32)
 
-    with pytest.raises(InputError, match="lower BATCH_SIZE, and if that is not enough IMAGE_SIZE"):
+    lower = pytest.raises(InputError, match="lower BATCH_SIZE, and if that is not enough IMAGE_SIZE")
+    with lower, fit_phases.explained_memory():
         small(tmp_path, fetch=fetch)
     assert len(list(tmp_path.iterdir())) == 1
 
