@@ -26,8 +26,8 @@ from bhi_utils.runner import parameters
 FILE_DPI, SHOWN_DPI = 150, 84
 #: A figure whose palette PNG is larger than this (bytes) is full of tissue: it is shown as a JPEG instead, a third of the size.
 SHOWN_LIMIT = 60_000
-#: Libraries whose versions matter to a reader, in the order in which the banner names them when they are loaded.
-LIBRARIES = {"numpy": "numpy", "pandas": "pandas", "sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "gradio": "gradio"}
+#: Libraries whose versions matter to a reader, in the order in which the banner names them; the last two where they are loaded.
+LIBRARIES = {"": ("numpy", "pandas", "scikit-learn"), "imblearn": ("imbalanced-learn",), "gradio": ("gradio",)}
 
 
 def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = None, data: str = "") -> Run:
@@ -49,7 +49,8 @@ def banner(number: str, variables: Mapping[str, Any], *, device: bool | None = N
     given = parameters_of(variables)
     run = Run.open(given.get("OUT", ""))
     device = "keras" in sys.modules if device is None else device
-    loaded = (f" · {package} {version(package)}" for module, package in LIBRARIES.items() if module in sys.modules)
+    named = [package for module, packages in LIBRARIES.items() if not module or module in sys.modules for package in packages]
+    loaded = (f" · {package} {version(package)}" for package in named)
     print(f"Notebook {number} · bhi_utils {__version__} · Python {platform.python_version()}{''.join(loaded)}")
     print("Device: " + (device_line() if device else "not used in this notebook"))
     print("Data: " + (data or f"{given.get('DATA', '')} (indexed below)" if data or number == "01" else source_note(run, long=True)))

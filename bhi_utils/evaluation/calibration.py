@@ -9,7 +9,6 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
 
 from bhi_utils.core.messages import say, translated
 from bhi_utils.core.paths import InputError
@@ -119,6 +118,8 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     >>> fit_calibration(np.array([0, 0, 1, 0, 1, 1]), np.array([-4.0, -2.0, -1.0, 1.0, 2.0, 4.0])).slope < 1  # the logits were too sure
     True
     """
+    from sklearn.linear_model import LogisticRegression  # it loads for a second, and who only applies a calibration needs none of it
+
     check(labels, logits)
     fit = LogisticRegression(C=np.inf).fit(np.asarray(logits, dtype=np.float64)[:, None], np.asarray(labels).astype(int))
     slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])

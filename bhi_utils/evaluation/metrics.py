@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit, log_expit, logit, stdtrit
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import precision_recall_curve
 
 from bhi_utils.core.paths import InputError
 from bhi_utils.core.titles import METRICS, Metric, Metrics
@@ -98,6 +96,8 @@ def interval(values: np.ndarray, cases: int, scale: str) -> Metric:
 
 def curve_at(labels: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     """Returns recall and precision at every threshold: columns ``threshold``, ``recall``, ``precision``."""
+    from sklearn.metrics import precision_recall_curve  # it loads for a second, and every notebook's banner loads this module
+
     precision, recall, threshold = precision_recall_curve(labels, probability)
     return pd.DataFrame({"threshold": threshold, "recall": recall[:-1], "precision": precision[:-1]})
 
@@ -271,6 +271,8 @@ def recalibration(label: np.ndarray, raw: np.ndarray) -> tuple[float, float]:
     intercept = float(brentq(lambda a: expit(raw + a).mean() - label.mean(), -reach, reach, xtol=1e-13, rtol=1e-14))
     if raw[label].min() >= raw[~label].max() or raw[label].max() <= raw[~label].min():
         return np.nan, intercept
+    from sklearn.linear_model import LogisticRegression
+
     fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=200).fit(raw[:, None], label)
     return float(fit.coef_[0, 0]), intercept
 

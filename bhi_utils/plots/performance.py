@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from bhi_utils.core.messages import counted
 from bhi_utils.core.titles import CLASSES, MODEL_NAMES, PAPER_METRICS, Metric, Metrics
@@ -88,6 +86,8 @@ def roc_and_precision_recall(
     predictions: pd.DataFrame, thresholds: Mapping[str, float], paper: Mapping[str, float] | None = None
 ) -> Figure:
     """Shows ROC and precision–recall curve of each model on one part; dots are the thresholds in use, a diamond the paper's point."""
+    from sklearn.metrics import precision_recall_curve, roc_curve  # it loads for a second, and few figures need it
+
     figure, (left, right) = subplots((9.2, 4.3), 1, 2)
     for name, frame in predictions.groupby("model", sort=False):
         look = {"color": MODEL_COLOURS[name], "linestyle": LINES[name], "linewidth": 1.8}
@@ -153,6 +153,8 @@ def confusion_matrices(predictions: pd.DataFrame, thresholds: Mapping[str, float
     >>> [axis.get_title("left") for axis in confusion_matrices(answers, {"cnn": 0.5}).axes]
     ['custom CNN']
     """
+    import seaborn as sns
+
     figure = Figure(figsize=(3.5 * predictions["model"].nunique(), 3.4))
     for axis, name, frame in _panels(figure, predictions, sharey=False):
         matrix = metrics.confusion(frame["label"], frame["probability"], threshold=thresholds[name])

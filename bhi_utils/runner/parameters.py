@@ -13,7 +13,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import papermill
 import yaml
 
 from bhi_utils.app import start_options
@@ -46,6 +45,8 @@ def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
     Raises:
         InputError: the file is no notebook, or a declaration is not ``NAME: type = literal  # help``.
     """
+    import papermill  # it loads for two seconds, and a notebook's banner, which checks values only, needs none of it
+
     try:
         inferred = papermill.inspect_notebook(for_papermill(notebook))
         found = {name: (fact["inferred_type_name"], ast.literal_eval(fact["default"])) for name, fact in inferred.items()}

@@ -12,11 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-import sklearn
-from sklearn.neighbors import NearestNeighbors
-from sklearn.utils import check_random_state
 
 from bhi_utils.core.atomic_files import write_atomic
+from bhi_utils.core.hardware import version
 from bhi_utils.core.paths import InputError, cache_dir
 from bhi_utils.core.worker_processes import cores
 
@@ -104,6 +102,8 @@ def smote_plan(patches: np.ndarray, labels: np.ndarray, *, neighbours: int = 5, 
         )
     rare, missing = rows[labels[rows] == label], int(counts.max() - counts[label])
     near = nearest(patches, rare, neighbours=neighbours) if missing else np.empty((len(rare), neighbours), dtype=np.int32)
+    from sklearn.utils import check_random_state  # it loads for a second, and every notebook's banner loads this module
+
     random = check_random_state(seed)
     drawn = random.randint(low=0, high=near.size, size=missing)
     step = random.uniform(size=missing)
@@ -167,7 +167,7 @@ def nearest(data: np.ndarray, rows: np.ndarray, *, neighbours: int) -> np.ndarra
     chunk = 256 if count <= 2048 else min(256, max(32, 256 // cores()))
     seconds = 2 * count**2 * width / RATE
     if seconds > KEPT:
-        digest = hashlib.sha256(f"{FORMAT} {sklearn.__version__} {np.__version__} {count} {neighbours} {data.shape[1:]}".encode())
+        digest = hashlib.sha256(f"{FORMAT} {version('scikit-learn')} {np.__version__} {count} {neighbours} {data.shape[1:]}".encode())
         digest.update(flat.data)
         path = cache_dir() / "neighbours" / f"{digest.hexdigest()[:24]}.npz"
         # absent or damaged: the format carries a checksum. Opened here, since np.load leaves a damaged file open
@@ -181,6 +181,9 @@ def nearest(data: np.ndarray, rows: np.ndarray, *, neighbours: int) -> np.ndarra
             "time grows with the square of the patches.",
             flush=True,
         )
+    import sklearn
+    from sklearn.neighbors import NearestNeighbors
+
     with sklearn.config_context(pairwise_dist_chunk_size=chunk):
         # the first of each row is taken to be the row itself, as imbalanced-learn takes it
         found = NearestNeighbors(n_neighbors=neighbours + 1).fit(flat).kneighbors(flat, return_distance=False)[:, 1:].astype(np.int32)

@@ -148,8 +148,19 @@ def becomes(true: Callable[[], bool]) -> bool:
 # ---- sessions
 
 
-@pytest.mark.parametrize("session", [{}, {"session_hash": None}, {"session_hash": ""}], ids=["none", "null", "empty"])
-@pytest.mark.parametrize("way", ["run", "api", "call", "queue"])
+#: Ways to ask, and sessions that are none. Each way and each session is asked once in the quick part, all pairs in the slow one.
+WAYS, NONE = ("run", "api", "call", "queue"), ({}, {"session_hash": None}, {"session_hash": ""})
+QUICK = {("run", 0), ("api", 1), ("call", 2), ("queue", 0)}
+
+
+@pytest.mark.parametrize(
+    ("way", "session"),
+    [
+        pytest.param(way, session, id=f"{way}-{number}", marks=[] if (way, number) in QUICK else pytest.mark.slow)
+        for way in WAYS
+        for number, session in enumerate(NONE)
+    ],
+)
 def test_nothing_is_remembered_for_a_request_without_a_session(site, region_file, way, session):
     config = json.loads(site.ask("GET", "/config")[2])
     kinds = {one["id"]: one["type"] for one in config["components"]}

@@ -54,6 +54,7 @@ def test_the_base_sees_0_to_255_and_gives_the_reference_features_of_a_complete_f
     np.testing.assert_allclose(pooled(model, patches), reference.predict(resized(patches, 96), verbose=0), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_file_like_keras_own_download_gets_the_missing_rescaling(patches, random_weights):
     base = keras.applications.EfficientNetB0(weights=str(random_weights), include_top=False, input_shape=(64, 64, 3))
     scale = 1 / np.sqrt(np.float32([0.229, 0.224, 0.225]))
@@ -153,7 +154,7 @@ def _shake(model: keras.Model) -> None:
             layer.set_weights([random.uniform(0.7, 1.5, weight.shape) for weight in layer.get_weights()])
 
 
-@pytest.mark.parametrize("name", ["efficientnetb0", "cnn"])
+@pytest.mark.parametrize("name", [pytest.param("efficientnetb0", marks=pytest.mark.slow), "cnn"])
 def test_a_folded_network_answers_as_the_one_it_was_made_from_and_leaves_it_alone(network, patches, name):
     model = keras.models.clone_model(network) if name == "efficientnetb0" else networks.cnn(image_size=32, seed=0, filters=(4, 8))
     _shake(model)

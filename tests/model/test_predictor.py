@@ -15,7 +15,7 @@ def patches() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (70, 50, 50, 3), dtype=np.uint8)
 
 
-@pytest.fixture(scope="module", params=["cnn", "efficientnetb0"])
+@pytest.fixture(scope="module", params=["cnn", pytest.param("efficientnetb0", marks=pytest.mark.slow)])
 def saved(request, tmp_path_factory):
     weights = {"weights": "none"} if request.param == "efficientnetb0" else {}
     model = getattr(networks, request.param)(image_size=64, seed=2, **weights)

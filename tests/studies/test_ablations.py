@@ -16,7 +16,7 @@ from bhi_utils.studies import ablations, figures, recipes, study_base
 
 pytestmark = pytest.mark.usefixtures("cache")
 
-TINY = {"IMAGE_SIZE": 64, "CNN_IMAGE_SIZE": 32, "EPOCHS": 3, "FINE_TUNE_RATE": 0.001}
+TINY = {"IMAGE_SIZE": 64, "CNN_IMAGE_SIZE": 32, "EPOCHS": 1, "FINE_TUNE_RATE": 0.001}
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,7 @@ def test_the_published_recipe_and_the_fast_one_learn_the_same_patches_of_one_fol
         recipes.paper_study(run, source, weights="imagenet", number=3)
 
 
+@pytest.mark.slow
 def test_what_the_ablations_change_changes_the_network(weights):
     patches = np.random.default_rng(0).integers(0, 256, (4, 50, 50, 3)).astype(np.float32)
     usual, raw = (networks.efficientnetb0(image_size=48, weights=weights, seed=0, input_range=given) for given in (255, 1))

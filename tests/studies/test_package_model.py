@@ -264,6 +264,7 @@ class TestStart:
         with pytest.raises(InputError, match="holds no trained model"):
             pipeline.run({"WEIGHTS": "packaged"}, out=str(tmp_path / "out"), folder=path.parent)
 
+    @pytest.mark.slow
     def test_the_base_is_the_packaged_one_and_the_classifier_is_new(self, packaged, network, pack):
         networks.require_weights("packaged")
         started = networks.efficientnetb0(image_size=32, weights="packaged", seed=9)

@@ -172,13 +172,21 @@ def test_early_stopping_and_the_best_weights_remember(tmp_path, kill, monkeypatc
     assert result(small(tmp_path / "killed", **options)) == result(expected)
 
 
-@pytest.mark.parametrize(("epochs", "patience"), [(7, 4), (10, 5)])
+@pytest.mark.parametrize(("epochs", "patience"), [pytest.param(7, 4, marks=pytest.mark.slow), (10, 5)])
 def test_a_network_from_scratch_waits_half_of_its_epochs_but_four_at_least(data, tmp_path, monkeypatch, epochs, patience):
     monkeypatch.setattr(keras.metrics.AUC, "result", lambda self: keras.ops.zeros(()))
     assert len(network(data, "none", tmp_path, "cnn", epochs=epochs).history) == 1 + patience
 
 
-@pytest.mark.parametrize("changes", [{"rate": 0.2}, {"epochs": 5}, {"labels": np.arange(64) % 2}, {"basis": ["data", 1]}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rate": 0.2},
+        pytest.param({"epochs": 5}, marks=pytest.mark.slow),
+        pytest.param({"labels": np.arange(64) % 2}, marks=pytest.mark.slow),
+        {"basis": ["data", 1]},
+    ],
+)
 def test_other_settings_or_data_start_anew_and_say_so(tmp_path, kill, capsys, changes):
     kill("epoch", 2)
     with pytest.raises(Killed):
@@ -197,7 +205,9 @@ def test_a_phase_whose_rate_changed_starts_from_the_end_of_the_phase_before(tmp_
     assert "phase 0: had ended" in first and "small.2.state.npz comes from other settings" in second
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no zip", None])
+@pytest.mark.parametrize(
+    "damage", [pytest.param(b"", marks=pytest.mark.slow), b"PK\x03\x04 no zip", pytest.param(None, marks=pytest.mark.slow)]
+)
 def test_a_damaged_state_starts_anew_and_says_so(tmp_path, kill, capsys, damage):
     kill("epoch", 2)
     with pytest.raises(Killed):

@@ -42,7 +42,9 @@ def fitted(pack, table, mode: str, *, on_device: bool, policy: str = device_patc
     return model, part, history
 
 
-@pytest.mark.parametrize("mode", ["class_weight", "oversample", "smote"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("class_weight", marks=pytest.mark.slow), "oversample", pytest.param("smote", marks=pytest.mark.slow)]
+)
 def test_patches_on_the_device_train_the_network_that_host_batches_train(pack, table, mode):
     (host, _, expected), (device, _, found) = (fitted(pack, table, mode, on_device=on) for on in (False, True))
     # SMOTE's step is float64 on the host, so that its pixels differ in the last bits

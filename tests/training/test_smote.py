@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.neighbors
 from imblearn.over_sampling import SMOTE
 
 from bhi_utils.core.paths import InputError
@@ -34,8 +35,8 @@ def patches_of_two_classes(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def searches(monkeypatch) -> list[int]:
     """Counts how many searches are really done."""
-    done, search = [], smote.NearestNeighbors
-    monkeypatch.setattr(smote, "NearestNeighbors", lambda **options: done.append(1) or search(**options))
+    done, search = [], sklearn.neighbors.NearestNeighbors
+    monkeypatch.setattr(sklearn.neighbors, "NearestNeighbors", lambda **options: done.append(1) or search(**options))
     return done
 
 

@@ -236,6 +236,7 @@ def test_smote_on_features_blends_maps_of_both_parents_under_one_view(pack, tabl
     np.testing.assert_array_equal(synthetic, smote.blend(*parents, plan.step[:5]))
 
 
+@pytest.mark.slow
 def test_every_fold_and_every_balance_but_pixel_smote_finds_the_others_features(pack, table, network, tmp_path, capsys):
     def cut_of(split, mode):
         train = samples.training_samples(pack, split, mode=mode, seed=0)
