@@ -16,7 +16,7 @@ from bhi_utils.studies import ablations, figures, recipes, study_base
 
 pytestmark = pytest.mark.usefixtures("cache")
 
-TINY = {"IMAGE_SIZE": 64, "CNN_IMAGE_SIZE": 32, "EPOCHS": 1, "FINE_TUNE_RATE": 0.001}
+TINY = {"IMAGE_SIZE": 64, "CNN_IMAGE_SIZE": 32, "EPOCHS": 2, "FINE_TUNE_RATE": 0.001}
 
 
 @pytest.fixture(scope="module")

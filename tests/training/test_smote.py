@@ -164,7 +164,7 @@ class TestSearch:
             raise KeyboardInterrupt
 
         patches, labels = patches_of_two_classes()
-        monkeypatch.setattr(smote, "NearestNeighbors", interrupted)
+        monkeypatch.setattr(sklearn.neighbors, "NearestNeighbors", interrupted)
         with pytest.raises(KeyboardInterrupt):
             smote.smote_plan(patches, labels)
         assert not list(cache.rglob("*.npz"))
@@ -177,7 +177,7 @@ class TestSearch:
         monkeypatch.setattr(smote, "ANNOUNCED", 0)
         monkeypatch.setattr(smote, "RATE", 2 * 25**2 * 7500 / 720)  # twelve minutes on one core
         monkeypatch.setattr(smote, "cores", lambda: 2)
-        monkeypatch.setattr(smote, "NearestNeighbors", lambda **_: pytest.fail(capsys.readouterr().out))
+        monkeypatch.setattr(sklearn.neighbors, "NearestNeighbors", lambda **_: pytest.fail(capsys.readouterr().out))
         said = (
             "compares 25 patches of the smaller class with each other, 7,500 values each: about 6.0 min and 0.1 GB of memory where 2 core"
         )
